@@ -1,0 +1,122 @@
+//! Planted bugs: known mistakes, compiled in by name, that the lab must catch.
+//!
+//! A dangerous line asks `planted::active(Bug::X)`. Without the feature `planted-bugs` the answer is
+//! a constant `false` and the branch disappears; only the lab's build sets the feature. One bug is
+//! active per process at most.
+
+/// The catalogue. Each entry names the mistake, not the symptom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Bug {
+    /// The guest is acknowledged before the write has its place in the order.
+    AckBeforeOrder = 1,
+    /// An extent counts as hot although the activity log was not synced.
+    SkipActivityLogSync,
+    /// The spool forgets a batch when it was sent, not when it was staged durably.
+    ForgetAfterSend,
+    /// Sequence numbers restart from the last used one after a crash.
+    ReuseSequence,
+    /// The process server accepts a session of an older generation.
+    AcceptOldGeneration,
+    /// Writes of zeros reach the disk but not the stream.
+    LoseWriteZeroes,
+    /// The bitmap of dirty ranges is cleared when the link comes back.
+    ClearBitmapOnReconnect,
+    /// Recovery of a spill file drops its last intact record without a word.
+    DropLastSpillRecord,
+    /// Large writes go to the stream on a second path and are overtaken.
+    OvertakeLargeWrites,
+    /// A recovery point is published before its last segment is in the store.
+    PublishBeforeLastSegment,
+    /// A unit read from the store is served without checking it.
+    ServeUnchecked,
+    /// A frame carries the payload in the clear.
+    PlaintextFrame,
+    /// The process server acknowledges a batch before it is durable in the stage.
+    AckBeforeStageSync,
+    /// The writer does not look for a newer claim before it acknowledges.
+    SkipClaimCheck,
+    /// "Already exists" from the store is taken as a lost race without reading back, or as won.
+    TrustAlreadyExists,
+    /// A marker inside a resync becomes a recovery point.
+    PointInsideResync,
+    /// Overlapping writes are not serialised.
+    OverlapUnordered,
+    /// The guest waits for room in the spool.
+    GuestWaitsForSpool,
+}
+
+impl Bug {
+    /// Every planted bug.
+    pub const ALL: [Bug; 18] = [
+        Bug::AckBeforeOrder,
+        Bug::SkipActivityLogSync,
+        Bug::ForgetAfterSend,
+        Bug::ReuseSequence,
+        Bug::AcceptOldGeneration,
+        Bug::LoseWriteZeroes,
+        Bug::ClearBitmapOnReconnect,
+        Bug::DropLastSpillRecord,
+        Bug::OvertakeLargeWrites,
+        Bug::PublishBeforeLastSegment,
+        Bug::ServeUnchecked,
+        Bug::PlaintextFrame,
+        Bug::AckBeforeStageSync,
+        Bug::SkipClaimCheck,
+        Bug::TrustAlreadyExists,
+        Bug::PointInsideResync,
+        Bug::OverlapUnordered,
+        Bug::GuestWaitsForSpool,
+    ];
+
+    /// Returns the name used on the command line: the variant in kebab case.
+    pub fn name(self) -> String {
+        let mut name = String::new();
+        for c in format!("{self:?}").chars() {
+            if c.is_ascii_uppercase() && !name.is_empty() {
+                name.push('-');
+            }
+            name.push(c.to_ascii_lowercase());
+        }
+        name
+    }
+}
+
+#[cfg(feature = "planted-bugs")]
+mod state {
+    use std::sync::atomic::{AtomicU8, Ordering};
+
+    static ACTIVE: AtomicU8 = AtomicU8::new(0);
+
+    /// Activates one bug for the whole process, or none.
+    pub fn activate(bug: Option<super::Bug>) {
+        ACTIVE.store(bug.map_or(0, |bug| bug as u8), Ordering::Relaxed);
+    }
+
+    /// Tells whether the bug is active.
+    pub fn active(bug: super::Bug) -> bool {
+        ACTIVE.load(Ordering::Relaxed) == bug as u8
+    }
+}
+
+#[cfg(feature = "planted-bugs")]
+pub use state::{activate, active};
+
+/// Tells whether the bug is active: never, in this build.
+#[cfg(not(feature = "planted-bugs"))]
+#[inline(always)]
+pub fn active(_bug: Bug) -> bool {
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Bug;
+
+    #[test]
+    fn names_are_kebab_case_and_unique() {
+        let names: std::collections::BTreeSet<_> = Bug::ALL.iter().map(|bug| bug.name()).collect();
+        assert_eq!(names.len(), Bug::ALL.len());
+        assert!(names.contains("ack-before-order"));
+    }
+}
