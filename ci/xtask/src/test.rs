@@ -1,0 +1,81 @@
+//! `cargo xtask test`: the steps that main must pass, in the order in which they fail fastest.
+//!
+//! A step that fails does not stop the others: one run shows everything that is wrong.
+
+use crate::command::{LAB_CONFIG, cargo, run as run_command};
+use crate::report::{Outcome, print};
+use crate::{TestSet, tidy, tools};
+use anyhow::{Result, bail};
+use std::process::ExitCode;
+use std::time::Instant;
+
+type Step = (&'static str, fn(TestSet) -> Result<()>);
+
+const STEPS: [Step; 11] = [
+    ("format", |_| run_command(cargo(&["fmt", "--all", "--check"]))),
+    ("tidy", |_| tidy::check()),
+    ("clippy", |_| clippy(&["--workspace", "--all-targets"])),
+    ("clippy of the lab", |_| clippy(&["-p", "redoubt-sim", "--all-targets", LAB_CONFIG[0], LAB_CONFIG[1]])),
+    ("unit and property tests", |_| {
+        run_command(cargo(&["test", "--workspace", "--exclude", "redoubt-e2e", "--quiet"]))
+    }),
+    ("tests of the lab", |_| {
+        run_command(cargo(&[
+            "test",
+            "-p",
+            "redoubt-sim",
+            "--release",
+            "--quiet",
+            LAB_CONFIG[0],
+            LAB_CONFIG[1],
+        ]))
+    }),
+    ("lab scenarios", |set| lab(&["run"], set)),
+    ("determinism", |set| lab(&["meta"], set)),
+    ("planted bugs", |set| lab(&["bugs"], set)),
+    ("production build", |_| run_command(cargo(&["build", "--release", "-p", "redoubt"]))),
+    ("end to end", end_to_end),
+];
+
+/// Runs the steps whose name contains `only`, all of them without it.
+pub(crate) fn run(set: TestSet, only: Option<&str>) -> Result<ExitCode> {
+    let mut outcomes = Vec::new();
+    for (name, step) in STEPS {
+        if only.is_some_and(|text| !name.contains(text)) {
+            continue;
+        }
+        println!("\n== {name}");
+        let start = Instant::now();
+        let failure = step(set).err().map(|error| format!("{error:#}"));
+        outcomes.push(Outcome { name, took: start.elapsed(), failure });
+    }
+    if outcomes.is_empty() {
+        bail!("no step is called like that; steps: {}", STEPS.map(|(name, _)| name).join(", "));
+    }
+    Ok(if print(&outcomes) == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn clippy(args: &[&str]) -> Result<()> {
+    let mut command = cargo(&["clippy", "--quiet"]);
+    command.args(args).args(["--", "-D", "warnings"]);
+    run_command(command)
+}
+
+fn lab(args: &[&str], set: TestSet) -> Result<()> {
+    let mut command = cargo(&["sim"]);
+    command.args(args);
+    if set == TestSet::Nightly && args[0] == "run" {
+        command.args(["--seeds", "200"]);
+    }
+    run_command(command)
+}
+
+fn end_to_end(set: TestSet) -> Result<()> {
+    tools::install()?;
+    let mut command =
+        cargo(&["test", "-p", "redoubt-e2e", "--release", "--quiet", "--", "--test-threads", "2"]);
+    // The binary under test is the production build of the step before.
+    command.env("REDOUBT_BIN", crate::command::top().join("target/release/redoubt"));
+    command.env("REDOUBT_E2E_KILL_CYCLES", if set == TestSet::Nightly { "50" } else { "5" });
+    run_command(command)
+}

@@ -1,0 +1,49 @@
+//! Programs that others wrote, needed by end-to-end tests and benches: found, or installed.
+
+use crate::command;
+use anyhow::{Context, Result, bail};
+use std::path::Path;
+use std::process::Command;
+
+/// A program and the Debian package that has it.
+const TOOLS: [(&str, &str); 10] = [
+    ("nbdinfo", "libnbd-bin"),
+    ("nbdcopy", "libnbd-bin"),
+    ("nbdfuse", "libnbd-bin"),
+    ("fusermount3", "fuse3"),
+    ("nbdkit", "nbdkit"),
+    ("fio", "fio"),
+    ("qemu-io", "qemu-utils"),
+    ("qemu-nbd", "qemu-utils"),
+    ("sqlite3", "sqlite3"),
+    ("mkfs.ext4", "e2fsprogs"),
+];
+
+/// Where programs are looked for; root's PATH may lack the sbin directories.
+const PLACES: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+
+/// Tells whether the program is installed.
+pub(crate) fn is_installed(program: &str) -> bool {
+    PLACES.iter().any(|place| Path::new(place).join(program).exists())
+}
+
+/// Installs what is missing; needs root for that.
+pub(crate) fn install() -> Result<()> {
+    let mut packages: Vec<&str> =
+        TOOLS.iter().filter(|(program, _)| !is_installed(program)).map(|(_, package)| *package).collect();
+    packages.dedup();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    println!("installing {}", packages.join(" "));
+    if !is_installed("apt-get") {
+        bail!("missing programs; install the equivalents of these Debian packages: {}", packages.join(" "));
+    }
+    let mut update = Command::new("apt-get");
+    update.args(["-qq", "update"]);
+    command::run(update).context("apt-get update (root is needed to install test tools)")?;
+    let mut install = Command::new("apt-get");
+    install.args(["-qq", "-y", "--no-install-recommends", "install"]).args(&packages);
+    install.env("DEBIAN_FRONTEND", "noninteractive");
+    command::run(install)
+}
