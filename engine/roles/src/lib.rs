@@ -1,1 +1,3 @@
-//! Placeholder, replaced by the first commit of this crate.
+//! Async shells around the pure machines. No decision is taken here that a machine could take.
+
+pub mod nbd_server;
