@@ -1,2 +1,3 @@
-//! Placeholder.
+//! The lab's command line.
+
 fn main() {}

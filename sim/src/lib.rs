@@ -1,0 +1,14 @@
+//! The lab: the whole engine under a deterministic simulator.
+//!
+//! A scenario file and a seed give a plan, drawn up front as data; the harness plays it against the
+//! unchanged roles on simulated hosts; the oracles judge what they see against a reference model that
+//! knows nothing of the engine.
+//!
+//! Everything that runs the engine exists only under `--cfg madsim` (alias `cargo sim`). The rest
+//! (scenario files, plans, reference model, oracles) is plain code and is tested without it.
+//!
+//! What is *not* here: real sockets, disks or stores. This crate never imports `redoubt-host`.
+#![forbid(unsafe_code)]
+
+#[cfg(madsim)]
+pub mod ports;

@@ -1,0 +1,1 @@
+//! Simulated leaves: network, disks, files, store and hosts.
