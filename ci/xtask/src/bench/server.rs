@@ -1,0 +1,54 @@
+//! Servers under measurement: started on a Unix socket, their CPU time read, always stopped.
+
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a server may take until its socket is there.
+const START_MAX: Duration = Duration::from_secs(20);
+
+/// A running server; killed on drop.
+pub(crate) struct Server {
+    child: Child,
+    /// Where it listens.
+    pub(crate) socket: PathBuf,
+}
+
+impl Server {
+    /// Starts `command` and waits for `socket`.
+    pub(crate) fn start(mut command: Command, socket: &Path) -> Result<Server> {
+        let _ = std::fs::remove_file(socket);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
+        let line = format!("{command:?}");
+        let mut child = command.spawn().with_context(|| format!("cannot start {line}"))?;
+        let start = Instant::now();
+        while std::os::unix::net::UnixStream::connect(socket).is_err() {
+            if let Some(status) = child.try_wait()? {
+                bail!("{line} ended with {status}");
+            }
+            if start.elapsed() > START_MAX {
+                let _ = child.kill();
+                bail!("{line} did not listen on {} in time", socket.display());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(Server { child, socket: socket.to_owned() })
+    }
+
+    /// Returns the CPU seconds that the server has used so far, user and system.
+    pub(crate) fn cpu_seconds(&self) -> Result<f64> {
+        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // The program's name may hold blanks; the fields after its bracket do not.
+        let fields: Vec<&str> = text.rsplit_once(')').context("/proc stat")?.1.split_whitespace().collect();
+        let ticks: f64 = fields[11].parse::<f64>()? + fields[12].parse::<f64>()?;
+        Ok(ticks / 100.0)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
