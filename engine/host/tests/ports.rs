@@ -1,0 +1,142 @@
+//! The real ports on a real directory: what the kernel grants, and each refusal in clear words.
+#![allow(clippy::disallowed_methods)]
+
+use bytes::Bytes;
+use redoubt_core::{Extent, Sectors};
+use redoubt_host::{HostDisk, HostFiles, HostNet, LocalStore};
+use redoubt_ports::{Disk, Endpoint, Files, IoKind, Net, NetError, OpenMode, RawStore, StoreError, StoreKey};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+const MIB: u64 = 1 << 20;
+
+fn image(directory: &std::path::Path, bytes: u64) -> String {
+    let path = directory.join("disk.img");
+    std::fs::File::create(&path).unwrap().set_len(bytes).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_disk_keeps_writes_zeroes_and_holes() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = HostDisk::open(&image(directory.path(), 8 * MIB), false).unwrap();
+    assert_eq!(disk.info().sectors, Sectors(16384));
+    let small = Bytes::from(vec![7; 1024]);
+    let large = Bytes::from(vec![9; MIB as usize]);
+    disk.write(Extent::new(4096, 2), small.clone(), true).await.unwrap();
+    disk.write(Extent::new(8192, 2048), large.clone(), false).await.unwrap();
+    disk.flush().await.unwrap();
+    assert_eq!(disk.read(Extent::new(4096, 2)).await.unwrap(), small);
+    assert_eq!(disk.read(Extent::new(8192, 2048)).await.unwrap(), large);
+    let runs = disk.data_extents(Extent::new(0, 16384)).await.unwrap();
+    assert!(runs.iter().any(|run| run.overlaps(Extent::new(4096, 2))), "{runs:?}");
+    assert!(!runs.iter().any(|run| run.overlaps(Extent::new(12288, 4096))), "{runs:?}");
+    disk.write_zeroes(Extent::new(8192, 1024), true, true).await.unwrap();
+    disk.write_zeroes(Extent::new(4096, 1), false, false).await.unwrap();
+    assert!(disk.read(Extent::new(8192, 1024)).await.unwrap().iter().all(|b| *b == 0));
+    assert_eq!(disk.read(Extent::new(4096, 2)).await.unwrap()[511..514], [0, 7, 7]);
+    disk.resize(Sectors(20480)).await.unwrap();
+    assert_eq!(disk.read(Extent::new(20479, 1)).await.unwrap(), Bytes::from(vec![0; 512]));
+}
+
+#[tokio::test]
+async fn a_disk_refuses_what_is_outside_and_what_others_hold() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = image(directory.path(), MIB);
+    let disk = HostDisk::open(&path, false).unwrap();
+    assert_eq!(disk.read(Extent::new(2047, 2)).await.unwrap_err().kind, IoKind::OutOfRange);
+    assert_eq!(disk.read(Extent::new(u64::MAX - 1, 1)).await.unwrap_err().kind, IoKind::OutOfRange);
+    assert_eq!(HostDisk::open(&path, false).unwrap_err().kind, IoKind::Busy);
+    assert_eq!(HostDisk::open(&path, true).unwrap_err().kind, IoKind::Busy);
+    drop(disk);
+    let reader = HostDisk::open(&path, true).unwrap();
+    let refused = reader.write(Extent::new(0, 1), Bytes::from(vec![1; 512]), false).await.unwrap_err();
+    assert_eq!(refused.kind, IoKind::Denied);
+    assert_eq!(HostDisk::open("/nonexistent/disk", false).unwrap_err().kind, IoKind::NotFound);
+    let odd = image(directory.path(), 1000);
+    drop(reader);
+    let error = HostDisk::open(&odd, false).unwrap_err();
+    assert!(error.to_string().contains("1000 bytes, not a multiple"), "{error}");
+    assert!(HostDisk::open(directory.path().to_str().unwrap(), false).is_err());
+}
+
+#[tokio::test]
+async fn a_directory_keeps_files_and_has_one_owner() {
+    let directory = tempfile::tempdir().unwrap();
+    let files = HostFiles::open(directory.path()).unwrap();
+    let file = files.open("a", OpenMode::CreateNew).await.unwrap();
+    let parts: Vec<Bytes> = (0..200u8).map(|n| Bytes::from(vec![n; 1000])).collect();
+    file.write_at(5, &parts).await.unwrap();
+    file.sync().await.unwrap();
+    assert_eq!(file.len().await.unwrap(), 200_005);
+    assert_eq!(file.read_at(5 + 199_500, 10_000).await.unwrap(), Bytes::from(vec![199; 500]));
+    assert_eq!(files.open("a", OpenMode::CreateNew).await.err().unwrap().kind, IoKind::Exists);
+    assert_eq!(files.open("b", OpenMode::Existing).await.err().unwrap().kind, IoKind::NotFound);
+    assert!(files.open("../b", OpenMode::CreateOrOpen).await.is_err());
+    files.rename("a", "c").await.unwrap();
+    files.sync_dir().await.unwrap();
+    assert_eq!(files.list().await.unwrap(), ["c"]);
+    files.remove("c").await.unwrap();
+    files.remove("c").await.unwrap();
+    let lock = files.lock().await.unwrap();
+    assert_eq!(files.lock().await.err().unwrap().kind, IoKind::Busy);
+    drop(lock);
+    files.lock().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stale_socket_is_replaced_and_a_living_one_is_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s.sock");
+    let endpoint = Endpoint::Unix(path.to_str().unwrap().to_owned());
+    // A listener of the standard library leaves its name behind, as a killed process does.
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let listener = HostNet.listen(&endpoint).await.unwrap();
+    let (mut client, accepted) = tokio::join!(HostNet.connect(&endpoint), listener.accept());
+    let (mut server, _) = accepted.unwrap();
+    client.as_mut().unwrap().write_all(b"hello").await.unwrap();
+    let mut buffer = [0; 5];
+    server.read_exact(&mut buffer).await.unwrap();
+    assert_eq!(&buffer, b"hello");
+    assert_eq!(HostNet.listen(&endpoint).await.err().unwrap(), NetError::InUse(endpoint.clone()));
+    drop(listener);
+    assert!(!path.exists(), "the name goes with the listener");
+    assert_eq!(HostNet.connect(&endpoint).await.err().unwrap(), NetError::Refused(endpoint.clone()));
+    std::fs::write(&path, "precious").unwrap();
+    assert!(HostNet.listen(&endpoint).await.is_err());
+    assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+}
+
+#[tokio::test]
+async fn a_taken_port_is_named() {
+    let any: Endpoint = "tcp:127.0.0.1:0".parse().unwrap();
+    let listener = HostNet.listen(&any).await.unwrap();
+    let taken = listener.endpoint();
+    assert_eq!(HostNet.listen(&taken).await.err().unwrap(), NetError::InUse(taken.clone()));
+    let (client, server) = tokio::join!(HostNet.connect(&taken), listener.accept());
+    assert!(client.is_ok() && server.is_ok());
+}
+
+#[tokio::test]
+async fn a_store_creates_once_reads_ranges_and_sweeps_interrupted_uploads() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("seg")).unwrap();
+    std::fs::write(directory.path().join("seg/00#1"), "half").unwrap();
+    let store = LocalStore::open(directory.path()).unwrap();
+    assert!(!directory.path().join("seg/00#1").exists());
+    let key = |name: &str| StoreKey::new(name);
+    store.put_if_absent(&key("seg/a/02"), Bytes::from_static(b"second")).await.unwrap();
+    store.put_if_absent(&key("seg/a/01"), Bytes::from_static(b"first")).await.unwrap();
+    let again = store.put_if_absent(&key("seg/a/01"), Bytes::from_static(b"other")).await;
+    assert_eq!(again, Err(StoreError::AlreadyExists));
+    assert_eq!(store.get(&key("seg/a/01"), Some(1..3)).await.unwrap().unwrap(), "ir");
+    assert_eq!(store.get(&key("seg/a/01"), Some(3..99)).await.unwrap().unwrap(), "st");
+    assert_eq!(store.get(&key("seg/a/01"), Some(7..9)).await.unwrap().unwrap(), "");
+    assert_eq!(store.get(&key("seg/a/03"), None).await.unwrap(), None);
+    let all = store.list_after("seg/a/0", None, 9).await.unwrap();
+    assert_eq!(all, [(key("seg/a/01"), 5), (key("seg/a/02"), 6)]);
+    assert_eq!(store.list_after("seg/", Some(&key("seg/a/01")), 9).await.unwrap().len(), 1);
+    assert_eq!(store.list_after("none/", None, 9).await.unwrap(), []);
+    store.delete(&key("seg/a/01")).await.unwrap();
+    store.delete(&key("seg/a/01")).await.unwrap();
+    assert_eq!(store.list_after("", None, 9).await.unwrap().len(), 1);
+}
