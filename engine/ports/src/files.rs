@@ -46,7 +46,8 @@ pub trait Files: Send + Sync {
     async fn lock(&self) -> Result<Box<dyn std::any::Any + Send + Sync>, IoError>;
 }
 
-/// One open file.
+/// One open file. A length of zero says nothing special, hence no `is_empty`.
+#[allow(clippy::len_without_is_empty)]
 #[async_trait]
 pub trait File: Send + Sync {
     /// Reads up to `length` bytes; shorter only at the end of the file.
