@@ -10,11 +10,16 @@
 
 pub mod change;
 pub mod ids;
+pub mod message;
 pub mod planted;
+pub mod sealed;
 pub mod time;
 pub mod units;
+pub mod watermarks;
 
 pub use change::{Batch, BatchError, Change, Marker, MarkerKind, Record};
 pub use ids::{BatchPosition, Chain, Generation, MachineId, MarkerId, VolumeId, VolumeIndex, WriteSeq};
+pub use sealed::{SealedBatch, SealedFlags, SealedMeta};
 pub use time::{Instant, WallTime};
 pub use units::{Extent, Lba, SECTOR_BYTES, Sectors};
+pub use watermarks::Watermarks;
