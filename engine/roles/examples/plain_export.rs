@@ -1,7 +1,8 @@
-//! Shows one file over NBD without replication: `plain_export FILE SOCKET`.
+//! Shows one disk over NBD without replication: for tests with clients that others wrote, and as
+//! the yardstick of the benches.
 //!
-//! For tests with clients that others wrote, and as the yardstick of the benches. File and socket
-//! are the simplest that satisfy the ports; the product's own are in `redoubt-host`.
+//! `plain_export --disk FILE --listen ENDPOINT [--read-only]` prints the endpoint when it is ready
+//! and stops, after draining, at the end of its standard input.
 #![allow(clippy::disallowed_methods, missing_docs)]
 
 #[cfg(madsim)]
@@ -14,104 +15,39 @@ fn main() {
 
 #[cfg(not(madsim))]
 mod real {
-    use async_trait::async_trait;
-    use bytes::{Bytes, BytesMut};
-    use redoubt_core::{Extent, Sectors};
-    use redoubt_ports::{ByteStream, Disk, DiskInfo, Endpoint, IoError, IoKind, Listener, NetError};
+    use redoubt_host::{HostDisks, HostNet};
+    use redoubt_ports::{Disks, Endpoint, Net};
     use redoubt_roles::nbd_server::{DiskExport, SingleExport, serve};
-    use std::fs::{File, OpenOptions};
-    use std::os::unix::fs::FileExt;
     use std::sync::Arc;
+    use tokio::io::AsyncReadExt;
 
-    struct FileDisk {
-        file: File,
-        sectors: Sectors,
-    }
-
-    fn failed(error: std::io::Error) -> IoError {
-        IoError::new(IoKind::Device, "plain export", error.to_string())
-    }
-
-    fn length(extent: Extent) -> usize {
-        usize::try_from(extent.bytes()).expect("an extent fits in memory")
-    }
-
-    #[async_trait]
-    impl Disk for FileDisk {
-        fn info(&self) -> DiskInfo {
-            DiskInfo { sectors: self.sectors, physical_sector_bytes: 512, can_trim: true }
-        }
-
-        async fn read(&self, extent: Extent) -> Result<Bytes, IoError> {
-            let mut buffer = BytesMut::zeroed(length(extent));
-            self.file.read_exact_at(&mut buffer, extent.lba.bytes()).map_err(failed)?;
-            Ok(buffer.freeze())
-        }
-
-        async fn write(&self, extent: Extent, payload: Bytes, durable: bool) -> Result<(), IoError> {
-            self.file.write_all_at(&payload, extent.lba.bytes()).map_err(failed)?;
-            if durable { self.flush().await } else { Ok(()) }
-        }
-
-        async fn write_zeroes(&self, extent: Extent, _unmap: bool, durable: bool) -> Result<(), IoError> {
-            const STEP: u64 = 1 << 20;
-            let zeros = vec![0; STEP as usize];
-            let mut at = extent.lba.bytes();
-            let end = at + extent.bytes();
-            while at < end {
-                let step = STEP.min(end - at);
-                self.file.write_all_at(&zeros[..step as usize], at).map_err(failed)?;
-                at += step;
-            }
-            if durable { self.flush().await } else { Ok(()) }
-        }
-
-        async fn flush(&self) -> Result<(), IoError> {
-            self.file.sync_data().map_err(failed)
-        }
-
-        async fn resize(&self, _sectors: Sectors) -> Result<(), IoError> {
-            Err(IoError::new(IoKind::Unsupported, "resize", "not offered here"))
-        }
-    }
-
-    struct UnixSocket(tokio::net::UnixListener, String);
-
-    #[async_trait]
-    impl Listener for UnixSocket {
-        async fn accept(&self) -> Result<(Box<dyn ByteStream>, String), NetError> {
-            let failed = |error: std::io::Error| NetError::Failed(self.endpoint(), error.to_string());
-            let (stream, _) = self.0.accept().await.map_err(failed)?;
-            Ok((Box::new(stream), "local".to_owned()))
-        }
-
-        fn endpoint(&self) -> Endpoint {
-            Endpoint::Unix(self.1.clone())
-        }
-    }
+    const USAGE: &str = "usage: plain_export --disk FILE --listen ENDPOINT [--read-only]";
 
     pub(crate) fn main() {
-        let usage = "usage: plain_export FILE SOCKET";
+        let (mut disk, mut endpoint, mut read_only) = (None, None, false);
         let mut arguments = std::env::args().skip(1);
-        let (path, socket) = (arguments.next().expect(usage), arguments.next().expect(usage));
-        let file = OpenOptions::new().read(true).write(true).open(&path).expect("the file opens");
-        let bytes = file.metadata().expect("the file has a size").len();
-        let disk = FileDisk { file, sectors: Sectors(bytes / 512) };
-        let export = DiskExport::new(Arc::new(disk), false);
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .expect("the runtime starts");
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--disk" => disk = arguments.next(),
+                "--listen" => endpoint = arguments.next(),
+                "--read-only" => read_only = true,
+                _ => panic!("{USAGE}"),
+            }
+        }
+        let disk = disk.expect(USAGE);
+        let endpoint: Endpoint = endpoint.expect(USAGE).parse().expect(USAGE);
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(2).enable_all().build().expect("the runtime starts");
         runtime.block_on(async {
-            let listener = tokio::net::UnixListener::bind(&socket).expect("the socket can be bound");
-            let directory = Arc::new(SingleExport::new("plain", Arc::new(export)));
+            let disk = HostDisks.open(&disk, read_only).await.expect("the disk opens");
+            let listener = HostNet.listen(&endpoint).await.expect("the endpoint can be bound");
+            println!("{}", listener.endpoint());
+            let directory = Arc::new(SingleExport::new("plain", Arc::new(DiskExport::new(disk, read_only))));
             let (stop, stopping) = tokio::sync::watch::channel(false);
-            let server = serve(Box::new(UnixSocket(listener, socket)), directory, stopping);
-            let server = tokio::spawn(server);
-            // Stops on end of input, so that a test needs no signal.
-            let mut input = String::new();
-            while std::io::stdin().read_line(&mut input).is_ok_and(|read| read > 0) {}
+            let server = tokio::spawn(serve(listener, directory, stopping));
+            let mut rest = Vec::new();
+            // An error of the standard input ends it, too.
+            let _ = tokio::io::stdin().read_to_end(&mut rest).await;
             stop.send_replace(true);
             server.await.expect("the server ends cleanly");
         });
