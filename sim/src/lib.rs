@@ -10,5 +10,11 @@
 //! What is *not* here: real sockets, disks or stores. This crate never imports `redoubt-host`.
 #![forbid(unsafe_code)]
 
+pub mod cli;
+pub mod harness;
+pub mod oracles;
+pub mod plan;
 #[cfg(madsim)]
 pub mod ports;
+pub mod scenario;
+pub mod workload;

@@ -1,3 +1,5 @@
-//! The lab's command line.
+//! The lab's command line: `cargo sim`. It can never open a production socket.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    redoubt_sim::cli::main()
+}

@@ -1,0 +1,136 @@
+//! Commands of the lab.
+//!
+//! Exit codes: 0 held, 1 tool failed, 2 usage, 10 file invalid, 11 nothing selected, 20 invariant
+//! broken, 22 no convergence, 23 engine crashed, 24 not deterministic, 25 a `sometimes` never seen.
+//! Several at once: 24 > 23 > 20 > 22 > 25.
+
+mod bugs;
+mod files;
+mod meta;
+mod paint;
+mod pool;
+mod run;
+
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The tool itself failed.
+pub(crate) const TOOL: u8 = 1;
+/// A scenario file is invalid.
+pub(crate) const INVALID: u8 = 10;
+/// Nothing was selected.
+pub(crate) const NOTHING: u8 = 11;
+
+/// The lab: the replication engine under a deterministic simulator.
+#[derive(Parser)]
+#[command(name = "cargo sim", bin_name = "cargo sim", version, about)]
+struct Arguments {
+    /// Directory of the scenario files.
+    #[arg(long, global = true)]
+    scenarios: Option<PathBuf>,
+    /// Runs at once; by default one per core.
+    #[arg(long, short, global = true)]
+    jobs: Option<usize>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs scenarios, each with several seeds.
+    Run {
+        /// Names or tags; all if none is given.
+        names: Vec<String>,
+        /// Seeds of each scenario; by default what its file says.
+        #[arg(long)]
+        seeds: Option<u64>,
+        /// First seed.
+        #[arg(long, default_value_t = 1)]
+        from: u64,
+        /// Planted bug to activate.
+        #[arg(long)]
+        bug: Option<String>,
+    },
+    /// Runs one seed again and prints its plan and trace.
+    Replay {
+        /// SCENARIO@SEED
+        run: String,
+        /// Prints only the digest.
+        #[arg(long)]
+        digest: bool,
+        /// Planted bug to activate.
+        #[arg(long)]
+        bug: Option<String>,
+    },
+    /// Runs fresh seeds until the time is over.
+    Sweep {
+        /// How long, such as 10m, 90s or 2h.
+        #[arg(long = "for", default_value = "10m")]
+        duration: String,
+        /// Names or tags; all if none is given.
+        names: Vec<String>,
+        /// First seed.
+        #[arg(long, default_value_t = 1_000_000)]
+        from: u64,
+    },
+    /// Runs each seed twice, in two processes: equal digests or it is a bug.
+    Meta {
+        /// Names or tags; all if none is given.
+        names: Vec<String>,
+        /// Seeds of each scenario.
+        #[arg(long, default_value_t = 2)]
+        seeds: u64,
+    },
+    /// Activates each planted bug until the lab catches it.
+    Bugs {
+        /// Names of bugs; all if none is given.
+        names: Vec<String>,
+        /// Most seeds of each scenario before a bug counts as missed.
+        #[arg(long, default_value_t = 100)]
+        seeds: u64,
+    },
+    /// Checks scenario files and reports every problem.
+    Check {
+        /// Files; all scenarios if none is given.
+        files: Vec<PathBuf>,
+    },
+    /// Lists the scenarios.
+    List,
+    /// Prints what a seed draws, without running it.
+    Plan {
+        /// SCENARIO@SEED
+        run: String,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Measures simulated seconds per second of CPU.
+    Bench {
+        /// Names or tags; all if none is given.
+        names: Vec<String>,
+    },
+}
+
+/// Runs the command line.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let directory = arguments.scenarios.unwrap_or_else(files::default_directory);
+    let jobs = arguments.jobs.unwrap_or_else(pool::cores).max(1);
+    let code = match arguments.command {
+        Command::Run { names, seeds, from, bug } => {
+            pool::with_bug(bug.as_deref(), || run::run(&directory, &names, seeds, from, jobs))
+        }
+        Command::Replay { run, digest, bug } => {
+            pool::with_bug(bug.as_deref(), || run::replay(&directory, &run, digest))
+        }
+        Command::Sweep { duration, names, from } => run::sweep(&directory, &names, &duration, from, jobs),
+        Command::Meta { names, seeds } => meta::meta(&directory, &names, seeds, jobs),
+        Command::Bugs { names, seeds } => bugs::bugs(&directory, &names, seeds, jobs),
+        Command::Check { files } => files::check(&directory, &files),
+        Command::List => files::list(&directory),
+        Command::Plan { run, json } => files::plan(&directory, &run, json),
+        Command::Bench { names } => run::bench(&directory, &names),
+    };
+    ExitCode::from(code.unwrap_or_else(|code| code))
+}

@@ -1,0 +1,52 @@
+//! Colours and tables: on a terminal only, and never with NO_COLOR.
+
+use crate::harness::Verdict;
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use comfy_table::{Cell, Color, ContentArrangement, Table};
+use std::io::IsTerminal;
+
+/// Tells whether standard output takes colours.
+pub(super) fn coloured() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
+/// Makes an empty table with a header.
+pub(super) fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+    if !std::io::stdout().is_terminal() {
+        table.force_no_tty();
+        table.set_width(140);
+    }
+    table.set_header(header.iter().map(|title| Cell::new(*title)));
+    table
+}
+
+/// Makes a cell in a colour, if colours are taken.
+pub(super) fn cell(text: impl ToString, colour: Color) -> Cell {
+    let cell = Cell::new(text.to_string());
+    if coloured() { cell.fg(colour) } else { cell }
+}
+
+/// Makes the cell of a verdict.
+pub(super) fn verdict(verdict: Verdict) -> Cell {
+    let colour = match verdict {
+        Verdict::Held => Color::Green,
+        Verdict::NeverSeen | Verdict::NotConverged => Color::Yellow,
+        _ => Color::Red,
+    };
+    cell(verdict.word(), colour)
+}
+
+/// Wraps text in a terminal colour, if colours are taken.
+pub(super) fn paint(text: &str, verdict: Verdict) -> String {
+    if !coloured() {
+        return text.to_owned();
+    }
+    let code = match verdict {
+        Verdict::Held => 32,
+        Verdict::NeverSeen | Verdict::NotConverged => 33,
+        _ => 31,
+    };
+    format!("\u{1b}[{code}m{text}\u{1b}[0m")
+}

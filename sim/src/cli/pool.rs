@@ -1,0 +1,154 @@
+//! Runs seeds in parallel: one fresh thread per seed, so that no thread-local state of one run can
+//! colour the next.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the tool, not the engine, runs on real threads and a real clock"
+)]
+
+use super::TOOL;
+use crate::harness::Outcome;
+use crate::plan;
+use crate::scenario::Scenario;
+use redoubt_core::planted::Bug;
+use std::cell::RefCell;
+use std::panic::PanicHookInfo;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::time::Instant;
+
+/// Stack of a run's thread: restoring and judging recurse little, but debug builds are fat.
+const STACK: usize = 16 << 20;
+
+thread_local! {
+    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+fn remember(info: &PanicHookInfo<'_>) {
+    let text = info.payload().downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| info.payload().downcast_ref::<String>().cloned()).unwrap_or_default();
+    let place =
+        info.location().map(|place| format!(" at {}:{}", place.file(), place.line())).unwrap_or_default();
+    PANIC.with_borrow_mut(|slot| {
+        slot.get_or_insert(format!("{text}{place}"));
+    });
+}
+
+/// Returns the number of cores.
+pub(super) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Runs with a planted bug active; the error is a usage error.
+pub(super) fn with_bug(name: Option<&str>, work: impl FnOnce() -> Result<u8, u8>) -> Result<u8, u8> {
+    let Some(name) = name else { return work() };
+    let Some(bug) = find_bug(name) else { return Err(2) };
+    activate(Some(bug));
+    let result = work();
+    activate(None);
+    result
+}
+
+/// Finds a planted bug by name, or says what is near.
+pub(super) fn find_bug(name: &str) -> Option<Bug> {
+    let bug = Bug::ALL.into_iter().find(|bug| bug.name() == name);
+    if bug.is_none() {
+        let names: Vec<String> = Bug::ALL.iter().map(|bug| bug.name()).collect();
+        let known: Vec<&str> = names.iter().map(String::as_str).collect();
+        eprintln!("unknown planted bug {name:?}; {}", crate::scenario::advice(name, &known));
+    }
+    bug
+}
+
+/// Activates a planted bug for the whole process.
+#[cfg(madsim)]
+pub(super) fn activate(bug: Option<Bug>) {
+    redoubt_core::planted::activate(bug);
+}
+
+/// This build has no planted bugs.
+#[cfg(not(madsim))]
+pub(super) fn activate(_bug: Option<Bug>) {}
+
+#[cfg(madsim)]
+fn play(scenario: &Scenario, seed: u64, trace: bool) -> Outcome {
+    crate::harness::play(scenario, &plan::draw(scenario, seed), trace)
+}
+
+#[cfg(not(madsim))]
+fn play(scenario: &Scenario, seed: u64, _trace: bool) -> Outcome {
+    let plan = plan::draw(scenario, seed);
+    Outcome {
+        scenario: plan.scenario,
+        seed,
+        panic: Some("this build has no simulator; start it as `cargo sim`".into()),
+        ..Outcome::default()
+    }
+}
+
+/// Plays one seed on a fresh thread.
+pub(super) fn one(scenario: &Scenario, seed: u64, trace: bool) -> Outcome {
+    let scenario_owned = scenario.clone();
+    let (sender, receiver) = mpsc::channel();
+    let thread = std::thread::Builder::new().stack_size(STACK).spawn(move || {
+        let work = std::panic::AssertUnwindSafe(|| play(&scenario_owned, seed, trace));
+        let result = std::panic::catch_unwind(work);
+        let message = PANIC.with_borrow_mut(Option::take);
+        let _ = sender.send(result.map_err(|_| message.unwrap_or_else(|| "a panic without a word".into())));
+    });
+    let panic = match (thread, receiver.recv()) {
+        (Ok(thread), Ok(result)) => {
+            let _ = thread.join();
+            match result {
+                Ok(outcome) => return outcome,
+                Err(message) => message,
+            }
+        }
+        _ => "the run's thread could not be started".into(),
+    };
+    Outcome { scenario: scenario.name.clone(), seed, panic: Some(panic), ..Outcome::default() }
+}
+
+/// One thing to do: a scenario (by index) and a seed.
+pub(super) type Task = (usize, u64);
+
+/// Plays all tasks, `jobs` at once, and hands each outcome over as it comes. The consumer returns
+/// `false` to stop early.
+pub(super) fn many(
+    scenarios: &[Scenario],
+    tasks: &[Task],
+    jobs: usize,
+    mut consume: impl FnMut(usize, Outcome, f64) -> bool,
+) -> Result<(), u8> {
+    std::panic::set_hook(Box::new(remember));
+    let next = AtomicUsize::new(0);
+    let stop = AtomicBool::new(false);
+    let (sender, receiver) = mpsc::channel();
+    let sender = Mutex::new(sender);
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            let sender = sender.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let (next, stop) = (&next, &stop);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let Some((scenario, seed)) = tasks.get(next.fetch_add(1, Ordering::Relaxed)) else {
+                        break;
+                    };
+                    let began = Instant::now();
+                    let outcome = one(&scenarios[*scenario], *seed, false);
+                    if sender.send((*scenario, outcome, began.elapsed().as_secs_f64())).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        for (scenario, outcome, seconds) in receiver {
+            if !consume(scenario, outcome, seconds) {
+                stop.store(true, Ordering::Relaxed);
+                break;
+            }
+        }
+    });
+    let _ = std::panic::take_hook();
+    if cfg!(madsim) { Ok(()) } else { Err(TOOL) }
+}

@@ -1,0 +1,209 @@
+//! `run`, `replay`, `sweep`, `bench`.
+#![expect(clippy::disallowed_methods, reason = "the tool, not the engine, runs on a real clock")]
+
+use super::{files, paint, pool};
+use crate::harness::{Outcome, Stats, Verdict};
+use crate::plan;
+use crate::scenario::{Scenario, Unit, parse_in};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Instant;
+
+/// What the seeds of one scenario came to.
+struct Line {
+    runs: u64,
+    verdict: Verdict,
+    stats: Stats,
+    marks: BTreeSet<&'static str>,
+    seconds: f64,
+}
+
+impl Line {
+    fn new() -> Line {
+        Line {
+            runs: 0,
+            verdict: Verdict::Held,
+            stats: Stats::default(),
+            marks: BTreeSet::new(),
+            seconds: 0.0,
+        }
+    }
+
+    fn take(&mut self, outcome: &Outcome, seconds: f64) {
+        self.runs += 1;
+        self.verdict = self.verdict.max(outcome.verdict());
+        self.stats += outcome.stats;
+        self.marks.extend(&outcome.marks);
+        self.seconds += seconds;
+    }
+}
+
+fn complain(outcome: &Outcome) {
+    let Some((oracle, what)) = outcome.cause() else { return };
+    let verdict = outcome.verdict();
+    let head = paint::paint(&format!("{}@{} {}", outcome.scenario, outcome.seed, verdict.word()), verdict);
+    println!("{head}: {oracle}: {what}");
+    for finding in outcome.findings.iter().skip(1).take(3) {
+        println!("    also {}: {}", finding.oracle, finding.what);
+    }
+    println!("    cargo sim replay {}@{}", outcome.scenario, outcome.seed);
+}
+
+/// `run`.
+pub(super) fn run(
+    directory: &Path,
+    names: &[String],
+    seeds: Option<u64>,
+    from: u64,
+    jobs: usize,
+) -> Result<u8, u8> {
+    let scenarios = files::select(directory, names)?;
+    let mut tasks = Vec::new();
+    for (index, scenario) in scenarios.iter().enumerate() {
+        tasks.extend((from..from + seeds.unwrap_or(scenario.seeds.pr)).map(|seed| (index, seed)));
+    }
+    let began = Instant::now();
+    let lines = play(&scenarios, &tasks, jobs, None)?;
+    Ok(report(&scenarios, lines, began.elapsed().as_secs_f64()))
+}
+
+fn play(
+    scenarios: &[Scenario],
+    tasks: &[pool::Task],
+    jobs: usize,
+    until: Option<Instant>,
+) -> Result<Vec<Line>, u8> {
+    let mut lines: Vec<Line> = scenarios.iter().map(|_| Line::new()).collect();
+    pool::many(scenarios, tasks, jobs, |index, outcome, seconds| {
+        complain(&outcome);
+        lines[index].take(&outcome, seconds);
+        until.is_none_or(|until| Instant::now() < until)
+    })?;
+    Ok(lines)
+}
+
+fn report(scenarios: &[Scenario], mut lines: Vec<Line>, wall: f64) -> u8 {
+    let mut table =
+        paint::table(&["scenario", "seeds", "verdict", "simulated", "guest ops", "points", "seen", "CPU"]);
+    let mut worst = Verdict::Held;
+    let mut total = Line::new();
+    for (scenario, line) in scenarios.iter().zip(&mut lines) {
+        if line.runs == 0 {
+            continue;
+        }
+        let missing: Vec<&str> = scenario
+            .expect
+            .sometimes
+            .iter()
+            .map(String::as_str)
+            .filter(|mark| !line.marks.contains(mark))
+            .collect();
+        if !missing.is_empty() && line.verdict == Verdict::Held {
+            line.verdict = Verdict::NeverSeen;
+            println!("{}: never seen in {} seeds: {}", scenario.name, line.runs, missing.join(", "));
+        }
+        worst = worst.max(line.verdict);
+        total.runs += line.runs;
+        total.stats += line.stats;
+        total.seconds += line.seconds;
+        let seen = line.marks.iter().copied().collect::<Vec<_>>().join(" ");
+        table.add_row(vec![
+            scenario.name.clone().into(),
+            line.runs.into(),
+            paint::verdict(line.verdict),
+            format!("{:.0} s", line.stats.simulated as f64 / 1000.0).into(),
+            line.stats.operations.into(),
+            line.stats.points.into(),
+            seen.into(),
+            format!("{:.1} s", line.seconds).into(),
+        ]);
+    }
+    println!("{table}");
+    let summary = format!(
+        "{}: {} runs, {:.0} simulated seconds, {} guest operations, {} points restored, {wall:.1} s",
+        worst.word(),
+        total.runs,
+        total.stats.simulated as f64 / 1000.0,
+        total.stats.operations,
+        total.stats.points,
+    );
+    println!("{}", paint::paint(&summary, worst));
+    worst.code()
+}
+
+/// `replay`.
+pub(super) fn replay(directory: &Path, run: &str, digest_only: bool) -> Result<u8, u8> {
+    let (scenario, seed) = files::select_run(directory, run)?;
+    let outcome = pool::one(&scenario, seed, !digest_only);
+    if digest_only {
+        println!("{} {}", outcome.verdict().code(), outcome.digest);
+        return Ok(outcome.verdict().code());
+    }
+    print!("{}", plan::draw(&scenario, seed));
+    for line in &outcome.trace {
+        println!("{line}");
+    }
+    complain(&outcome);
+    let verdict = outcome.verdict();
+    println!("{} digest {}", paint::paint(verdict.word(), verdict), outcome.digest);
+    Ok(verdict.code())
+}
+
+/// `sweep`.
+pub(super) fn sweep(
+    directory: &Path,
+    names: &[String],
+    duration: &str,
+    from: u64,
+    jobs: usize,
+) -> Result<u8, u8> {
+    let text = duration.strip_suffix('m').map_or(duration.to_owned(), |minutes| format!("{minutes}min"));
+    let milliseconds = parse_in(&text, Unit::Millis).map_err(|error| {
+        eprintln!("{error}");
+        2u8
+    })?;
+    let scenarios = files::select(directory, names)?;
+    let began = Instant::now();
+    let until = began + std::time::Duration::from_millis(milliseconds.low.max(0) as u64);
+    /// More seeds than any sweep plays.
+    const MANY: u64 = 1_000_000;
+    let mut lines: Vec<Line> = scenarios.iter().map(|_| Line::new()).collect();
+    let mut first = from;
+    while Instant::now() < until && first < from + MANY {
+        let tasks: Vec<_> = (first..first + 8)
+            .flat_map(|seed| (0..scenarios.len()).map(move |index| (index, seed)))
+            .collect();
+        for (line, new) in lines.iter_mut().zip(play(&scenarios, &tasks, jobs, Some(until))?) {
+            line.runs += new.runs;
+            line.verdict = line.verdict.max(new.verdict);
+            line.stats += new.stats;
+            line.marks.extend(new.marks);
+            line.seconds += new.seconds;
+        }
+        first += 8;
+    }
+    Ok(report(&scenarios, lines, began.elapsed().as_secs_f64()))
+}
+
+/// `bench`.
+pub(super) fn bench(directory: &Path, names: &[String]) -> Result<u8, u8> {
+    let scenarios = files::select(directory, names)?;
+    let tasks: Vec<_> = (0..scenarios.len()).map(|index| (index, 1)).collect();
+    let mut table =
+        paint::table(&["scenario", "simulated", "CPU", "simulated s per CPU s", "guest ops per CPU s"]);
+    let mut worst = Verdict::Held;
+    pool::many(&scenarios, &tasks, 1, |index, outcome, seconds| {
+        worst = worst.max(outcome.verdict());
+        let simulated = outcome.stats.simulated as f64 / 1000.0;
+        table.add_row(vec![
+            scenarios[index].name.clone(),
+            format!("{simulated:.1} s"),
+            format!("{seconds:.2} s"),
+            format!("{:.0}", simulated / seconds),
+            format!("{:.0}", outcome.stats.operations as f64 / seconds),
+        ]);
+        true
+    })?;
+    println!("{table}");
+    Ok(worst.code())
+}

@@ -1,0 +1,8 @@
+//! The harness: plays a plan against the unchanged roles and lets the oracles judge.
+//!
+//! Phases: *safety* (load and faults), *liveness* (faults lifted, everything must converge within a
+//! bound), *final* (sources quiesced, bytes compared, each recovery point restored and judged).
+
+pub mod outcome;
+
+pub use outcome::{Outcome, Stats, Verdict};

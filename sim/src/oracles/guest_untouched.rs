@@ -1,0 +1,82 @@
+//! Oracle `guest-untouched`: replication never fails guest I/O and never holds it beyond a bound.
+//!
+//! The disk's own share is known from the plan: while a machine's disk, state directory or host is
+//! faulted, slowness and errors there are the leaf's, not replication's. Everything else (a cut link, a
+//! dead process server, a throttled store, a full spool) must not be noticed by the guest.
+
+use super::Finding;
+use crate::workload::guest::Notice;
+use std::time::Duration;
+
+/// Longest operation that is not held against replication. The largest guest write is 1 MiB, at most
+/// eight are under way per machine, and an overlapping one waits for those before it; on the slowest
+/// disk model that is about a third of this.
+pub const BOUND: Duration = Duration::from_millis(1_500);
+
+/// How long after a fault of a leaf its slowness may last, in milliseconds.
+const AFTERMATH: u64 = 3_000;
+
+/// A time in which a machine's own disk, files or host are faulted, in milliseconds of the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Excuse {
+    /// Start.
+    pub from: u64,
+    /// End.
+    pub to: u64,
+    /// Whether errors are excused as well as slowness.
+    pub errors: bool,
+}
+
+/// Judges what the guest of one machine noticed.
+pub fn judge(machine: &str, notices: &[Notice], excuses: &[Excuse]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for notice in notices {
+        let began = notice.at.saturating_sub(notice.took.as_millis() as u64);
+        let excused = |errors: bool| {
+            excuses.iter().any(|excuse| {
+                began <= excuse.to.saturating_add(AFTERMATH)
+                    && notice.at >= excuse.from
+                    && (!errors || excuse.errors)
+            })
+        };
+        let at = notice.at as f64 / 1000.0;
+        if let Some(error) = &notice.error
+            && !excused(true)
+        {
+            let what = format!(
+                "{machine}: {} on volume {} failed at {at:.3} s: {error}",
+                notice.what, notice.volume
+            );
+            findings.push(Finding::new("guest-untouched", what));
+        } else if notice.took > BOUND && !excused(false) {
+            let what = format!(
+                "{machine}: {} on volume {} took {} ms until {at:.3} s; the bound is {} ms",
+                notice.what,
+                notice.volume,
+                notice.took.as_millis(),
+                BOUND.as_millis()
+            );
+            findings.push(Finding::new("guest-untouched", what));
+        }
+    }
+    findings.truncate(5);
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slowness_is_excused_only_while_the_machines_own_leaves_are_faulted() {
+        let slow = Notice { at: 9_000, volume: 0, what: "write", took: Duration::from_secs(4), error: None };
+        let failed = Notice { took: Duration::ZERO, error: Some("EIO".into()), ..slow.clone() };
+        let excuse = |errors| [Excuse { from: 5_000, to: 6_000, errors }];
+        assert_eq!(judge("m", &[slow.clone()], &[]).len(), 1);
+        assert_eq!(judge("m", &[slow.clone()], &excuse(false)), vec![]);
+        assert_eq!(judge("m", &[failed.clone()], &excuse(false)).len(), 1);
+        assert_eq!(judge("m", &[failed], &excuse(true)), vec![]);
+        let late = Notice { at: 20_000, ..slow };
+        assert_eq!(judge("m", &[late], &excuse(true)).len(), 1);
+    }
+}

@@ -1,0 +1,198 @@
+//! Drawing: from a scenario's ranges and expressions to a plan.
+
+use super::{Action, Event, GuestPlan, Plan, swarm};
+use crate::scenario::{Act, Range, Scenario, Step, Value, Vary, When};
+use rand_chacha::ChaCha8Rng;
+use rand_core::{Rng, SeedableRng};
+use std::collections::BTreeMap;
+
+/// How long a killed process stays away if the step does not say, in milliseconds: long enough for
+/// peers to notice the end of the connection, shorter than any dead-peer time-out.
+const RESTART_AFTER: u64 = 700;
+
+/// A stream of choices.
+pub(super) struct Dice(ChaCha8Rng);
+
+impl Dice {
+    pub(super) fn between(&mut self, low: i64, high: i64) -> i64 {
+        let span = high.abs_diff(low);
+        if span == 0 { low } else { low + (self.0.next_u64() % (span + 1)) as i64 }
+    }
+
+    fn range(&mut self, range: Range) -> i64 {
+        self.between(range.low, range.high)
+    }
+
+    pub(super) fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
+        &items[(self.0.next_u64() % items.len() as u64) as usize]
+    }
+}
+
+/// Draws the plan of a scenario for a seed.
+pub fn draw(scenario: &Scenario, seed: u64) -> Plan {
+    let name = blake3::hash(scenario.name.as_bytes());
+    let mut key = *name.as_bytes();
+    key[..8].copy_from_slice(&seed.to_le_bytes());
+    let mut drawing = Drawing {
+        dice: Dice(ChaCha8Rng::from_seed(key)),
+        numbers: BTreeMap::new(),
+        names: BTreeMap::new(),
+        labels: BTreeMap::new(),
+        lifts: BTreeMap::new(),
+        length: 0,
+        events: Vec::new(),
+    };
+    let mut drawn = BTreeMap::new();
+    for (name, vary) in &scenario.vary {
+        match vary {
+            Vary::Range(range) => {
+                let value = drawing.dice.range(*range);
+                drawing.numbers.insert(name.clone(), value);
+                drawn.insert(name.clone(), Range { low: value, high: value, unit: range.unit }.to_string());
+            }
+            Vary::Choice(choices) => {
+                let choice = drawing.dice.pick(choices).clone();
+                drawn.insert(name.clone(), choice.clone());
+                drawing.names.insert(name.clone(), choice);
+            }
+        }
+    }
+    let guests = scenario
+        .loads
+        .iter()
+        .map(|(machine, load)| {
+            let rate = drawing.dice.range(load.rate).max(1) as u32;
+            let jobs = drawing.dice.range(load.jobs).max(1) as u32;
+            let seed = drawing.dice.0.next_u64();
+            (machine.clone(), GuestPlan { model: load.model.clone(), rate, jobs, seed })
+        })
+        .collect();
+    for step in &scenario.steps {
+        drawing.step(step);
+    }
+    if scenario.swarm {
+        let events = swarm::draw(&mut drawing.dice, &scenario.estate, drawing.length);
+        drawing.events.extend(events);
+    }
+    let mut events = drawing.events;
+    events.sort_by_key(|event| event.at);
+    Plan { scenario: scenario.name.clone(), seed, length: drawing.length, drawn, guests, events }
+}
+
+struct Drawing {
+    dice: Dice,
+    numbers: BTreeMap<String, i64>,
+    names: BTreeMap<String, String>,
+    /// Start and end of each labelled step.
+    labels: BTreeMap<String, (u64, u64)>,
+    /// What lifts a labelled fault, and where its lifting stands in the events if it has a length.
+    lifts: BTreeMap<String, Action>,
+    length: u64,
+    events: Vec<Event>,
+}
+
+impl Drawing {
+    fn value(&mut self, value: &Value) -> i64 {
+        match value {
+            Value::Given(range) => self.dice.range(*range),
+            Value::Var(name) => self.numbers[name],
+        }
+    }
+
+    fn time(&mut self, when: &When) -> u64 {
+        let base = match &when.base {
+            Some((label, true)) => self.labels[label].0,
+            Some((label, false)) => self.labels[label].1,
+            None => 0,
+        };
+        let mut at = base as i64;
+        for term in &when.terms {
+            at += self.value(term);
+        }
+        at.max(0) as u64
+    }
+
+    fn push(&mut self, at: u64, action: Action) {
+        self.events.push(Event { at, action });
+    }
+
+    fn step(&mut self, step: &Step) {
+        let at = self.time(&step.at);
+        let on = match step.on.strip_prefix('$') {
+            Some(name) => self.names[name].clone(),
+            None => step.on.clone(),
+        };
+        let mut end = at;
+        match &step.act {
+            Act::End => self.length = at,
+            Act::Heal(label) => {
+                if let Some(lift) = self.lifts.get(label).cloned() {
+                    self.push(at, lift);
+                }
+            }
+            Act::Verb(verb) => {
+                let amounts: BTreeMap<String, i64> =
+                    step.amounts.iter().map(|(name, value)| (name.clone(), self.value(value))).collect();
+                let lasts = step.lasts.as_ref().map(|value| self.value(value).max(1) as u64);
+                let (action, lift) = actions(verb.name, &on, &step.to, &amounts, lasts);
+                self.push(at, action);
+                let default = (verb.name == "process.kill").then_some(RESTART_AFTER);
+                if let (Some(lift), Some(lasts)) = (lift.clone(), lasts.or(default)) {
+                    end = at + lasts;
+                    self.push(end, lift);
+                }
+                if let (Some(id), Some(lift)) = (&step.id, lift) {
+                    self.lifts.insert(id.clone(), lift);
+                }
+            }
+        }
+        if let Some(id) = &step.id {
+            self.labels.insert(id.clone(), (at, end));
+        }
+    }
+}
+
+/// Returns what a verb does and what lifts it.
+pub(super) fn actions(
+    verb: &str,
+    on: &str,
+    to: &str,
+    amounts: &BTreeMap<String, i64>,
+    lasts: Option<u64>,
+) -> (Action, Option<Action>) {
+    let host = on.to_owned();
+    let ppm = amounts.get("rate").map_or(1_000_000, |rate| (*rate).clamp(0, 1_000_000) as u32);
+    match verb {
+        "point" => (Action::Point(host), None),
+        "stop-agent" => (Action::StopAgent(host), None),
+        "start-agent" => (Action::StartAgent(host), None),
+        "move" => (Action::Move(host, to.to_owned()), None),
+        "process.kill" => (Action::KillProcess(host.clone()), Some(Action::StartProcess(host))),
+        "host.power" => (Action::PowerOff(host.clone()), Some(Action::PowerOn(host))),
+        "host.freeze" => (Action::Freeze(host, lasts.unwrap_or(10_000)), None),
+        "host.clock" => (Action::StepClock(host, amounts["by"]), None),
+        "site.power" => (Action::SiteOff(host.clone()), Some(Action::SiteOn(host))),
+        "site.lost" => (Action::SiteLost(host), None),
+        "link.cut" => (Action::Cut(host.clone()), Some(Action::HealLink(host))),
+        "link.loss" => (Action::Loss(host.clone(), ppm), Some(Action::HealLink(host))),
+        "link.slow" => {
+            (Action::Slow(host.clone(), amounts["speed"].max(1) as u64), Some(Action::HealLink(host)))
+        }
+        "disk.read-errors" => {
+            (Action::DiskReadErrors(host.clone(), ppm), Some(Action::DiskReadErrors(host, 0)))
+        }
+        "disk.write-errors" => {
+            (Action::DiskWriteErrors(host.clone(), ppm), Some(Action::DiskWriteErrors(host, 0)))
+        }
+        "files.full" => (Action::FilesFull(host.clone(), true), Some(Action::FilesFull(host, false))),
+        "files.sync-errors" => {
+            (Action::FilesSyncErrors(host.clone(), ppm), Some(Action::FilesSyncErrors(host, 0)))
+        }
+        "rot" => (Action::Rot, None),
+        "points" => (Action::CheckPoints, None),
+        store => {
+            let knob = store.strip_prefix("store.").unwrap_or(store).to_owned();
+            (Action::Store(knob.clone(), ppm), Some(Action::Store(knob, 0)))
+        }
+    }
+}

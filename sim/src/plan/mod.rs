@@ -1,0 +1,169 @@
+//! The fault plan: what will happen in a run, drawn up front from a seed, as plain data.
+//!
+//! Equal scenario and seed give an equal plan. Nothing is drawn while a run goes on: what a run does
+//! can be printed before it starts, and a plan can be shortened without changing what is left.
+//!
+//! Fault budget: the plan never loses more than the design promises to survive. It never destroys the
+//! vault, and never the source and the vault's newest point together.
+
+mod draw;
+mod swarm;
+
+pub use draw::draw;
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// One thing the harness does to the estate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Action {
+    /// The process on a host ends at once; its page cache survives.
+    KillProcess(String),
+    /// The process on a host starts again.
+    StartProcess(String),
+    /// A host loses power.
+    PowerOff(String),
+    /// A host gets power; its process starts.
+    PowerOn(String),
+    /// A host does nothing for some milliseconds, then goes on.
+    Freeze(String, u64),
+    /// A host's wall clock steps by milliseconds.
+    StepClock(String, i64),
+    /// A site's hosts lose power.
+    SiteOff(String),
+    /// A site's hosts get power.
+    SiteOn(String),
+    /// A site is gone for good.
+    SiteLost(String),
+    /// A link falls silent.
+    Cut(String),
+    /// A link loses this share of its packets, in parts per million.
+    Loss(String, u32),
+    /// A link carries this many bytes per second.
+    Slow(String, u64),
+    /// A link is as at the start.
+    HealLink(String),
+    /// A knob of the store: name and share in parts per million; zero lifts it.
+    Store(String, u32),
+    /// Reads of a machine's disks fail: share in parts per million.
+    DiskReadErrors(String, u32),
+    /// Writes of a machine's disks fail: share in parts per million.
+    DiskWriteErrors(String, u32),
+    /// A host's state directory is full, or has room again.
+    FilesFull(String, bool),
+    /// Syncs of a host's state files fail: share in parts per million.
+    FilesSyncErrors(String, u32),
+    /// An object of the vault rots; done after the last convergence, before the last check.
+    Rot,
+    /// A recovery point is asked for.
+    Point(String),
+    /// The agent of a machine stops cleanly.
+    StopAgent(String),
+    /// The agent of a machine starts.
+    StartAgent(String),
+    /// A machine uses another process server from its next session on.
+    Move(String, String),
+    /// All points in the vault are restored and judged, while the run goes on.
+    CheckPoints,
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let share = |ppm: &u32| f64::from(*ppm) / 10_000.0;
+        match self {
+            Action::KillProcess(host) => write!(f, "kill the process on {host}"),
+            Action::StartProcess(host) => write!(f, "start the process on {host}"),
+            Action::PowerOff(host) => write!(f, "power off {host}"),
+            Action::PowerOn(host) => write!(f, "power on {host}"),
+            Action::Freeze(host, ms) => write!(f, "freeze {host} for {ms} ms"),
+            Action::StepClock(host, ms) => write!(f, "step the clock of {host} by {ms} ms"),
+            Action::SiteOff(site) => write!(f, "power off site {site}"),
+            Action::SiteOn(site) => write!(f, "power on site {site}"),
+            Action::SiteLost(site) => write!(f, "lose site {site} for good"),
+            Action::Cut(link) => write!(f, "cut {link}"),
+            Action::Loss(link, ppm) => write!(f, "lose {} % on {link}", share(ppm)),
+            Action::Slow(link, speed) => write!(f, "slow {link} to {speed} B/s"),
+            Action::HealLink(link) => write!(f, "heal {link}"),
+            Action::Store(knob, ppm) => write!(f, "store {knob} {} %", share(ppm)),
+            Action::DiskReadErrors(host, ppm) => write!(f, "read errors on {host}: {} %", share(ppm)),
+            Action::DiskWriteErrors(host, ppm) => write!(f, "write errors on {host}: {} %", share(ppm)),
+            Action::FilesFull(host, full) => write!(f, "state directory of {host} full: {full}"),
+            Action::FilesSyncErrors(host, ppm) => write!(f, "sync errors on {host}: {} %", share(ppm)),
+            Action::Rot => f.write_str("an object rots"),
+            Action::Point(machine) => write!(f, "ask for a point of {machine}"),
+            Action::StopAgent(machine) => write!(f, "stop the agent of {machine}"),
+            Action::StartAgent(machine) => write!(f, "start the agent of {machine}"),
+            Action::Move(machine, server) => write!(f, "move {machine} to {server}"),
+            Action::CheckPoints => f.write_str("check all points"),
+        }
+    }
+}
+
+/// An action with its time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Milliseconds since the start of the safety phase.
+    pub at: u64,
+    /// What happens.
+    pub action: Action,
+}
+
+/// What one guest does, drawn.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestPlan {
+    /// Model name.
+    pub model: String,
+    /// Operations per second.
+    pub rate: u32,
+    /// Operations under way at once.
+    pub jobs: u32,
+    /// Seed of its own stream of choices.
+    pub seed: u64,
+}
+
+/// Everything that varies in one run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Scenario name.
+    pub scenario: String,
+    /// The seed.
+    pub seed: u64,
+    /// Length of the safety phase in milliseconds.
+    pub length: u64,
+    /// Drawn variables, as text.
+    pub drawn: BTreeMap<String, String>,
+    /// Guests by machine.
+    pub guests: BTreeMap<String, GuestPlan>,
+    /// Events in order of time.
+    pub events: Vec<Event>,
+}
+
+impl Plan {
+    /// Tells whether the source site is lost for good, so that nothing converges any more.
+    pub fn loses_source(&self) -> bool {
+        self.events.iter().any(|event| matches!(&event.action, Action::SiteLost(_)))
+    }
+
+    /// Returns how many objects rot before the last check.
+    pub fn rots(&self) -> usize {
+        self.events.iter().filter(|event| event.action == Action::Rot).count()
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}@{}: {} s of load and faults", self.scenario, self.seed, self.length as f64 / 1000.0)?;
+        for (name, value) in &self.drawn {
+            writeln!(f, "  ${name} = {value}")?;
+        }
+        for (machine, guest) in &self.guests {
+            writeln!(f, "  {machine}: {} at {}/s, {} at once", guest.model, guest.rate, guest.jobs)?;
+        }
+        for event in &self.events {
+            writeln!(f, "  {:>9.3} s  {}", event.at as f64 / 1000.0, event.action)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,62 @@
+//! The swarm: faults drawn freely from the whole catalogue, within the fault budget.
+//!
+//! Each seed uses a random subset of the catalogue: runs that leave some faults out reach states that
+//! a uniform mix never reaches.
+
+use super::Event;
+use super::draw::{Dice, actions};
+use crate::scenario::Estate;
+use crate::scenario::verbs::{Ends, Target, VERBS};
+use std::collections::BTreeMap;
+
+/// Most faults in one run; more only hide each other.
+const FAULTS_MAX: i64 = 8;
+
+/// Longest fault in milliseconds; the dead-peer and session time-outs of the roles are shorter.
+const LONGEST: i64 = 12_000;
+
+/// Kinds a swarm leaves out: losses that end a story, and things that are no faults.
+const LEFT_OUT: &[&str] = &["site.lost", "rot"];
+
+/// Draws faults into the first four fifths of the safety phase.
+pub(super) fn draw(dice: &mut Dice, estate: &Estate, length: u64) -> Vec<Event> {
+    let mut kinds: Vec<_> =
+        VERBS.iter().filter(|verb| verb.key == "fault" && !LEFT_OUT.contains(&verb.name)).collect();
+    let keep = dice.between(2, kinds.len() as i64) as usize;
+    while kinds.len() > keep {
+        let index = dice.between(0, kinds.len() as i64 - 1) as usize;
+        kinds.remove(index);
+    }
+    let machines: Vec<String> = estate.machines.iter().map(|machine| machine.name.clone()).collect();
+    let mut hosts = machines.clone();
+    hosts.extend(estate.servers.iter().map(|server| server.name.clone()));
+    let links = ["wan".to_owned(), "source->target".to_owned(), "target->source".to_owned()];
+    let mut events = Vec::new();
+    for _ in 0..dice.between(1, FAULTS_MAX) {
+        let verb = *dice.pick(&kinds);
+        let on = match verb.target {
+            Target::None => String::new(),
+            Target::Host => dice.pick(&hosts).clone(),
+            Target::Machine => dice.pick(&machines).clone(),
+            Target::Site => dice.pick(&["source".to_owned(), "target".to_owned()]).clone(),
+            Target::Link => dice.pick(&links).clone(),
+        };
+        let at = dice.between(500, length as i64 * 4 / 5) as u64;
+        let lasts = dice.between(200, LONGEST) as u64;
+        let mut amounts = BTreeMap::new();
+        for (name, _) in verb.takes {
+            let amount = match *name {
+                "rate" => dice.between(1_000, 300_000),
+                "speed" => dice.between(16_384, 2_000_000),
+                _ => dice.between(-3_600_000, 3_600_000),
+            };
+            amounts.insert((*name).to_owned(), amount);
+        }
+        let (action, lift) = actions(verb.name, &on, "", &amounts, Some(lasts));
+        events.push(Event { at, action });
+        if let (Some(lift), Ends::Lasts) = (lift, verb.ends) {
+            events.push(Event { at: at + lasts, action: lift });
+        }
+    }
+    events
+}

@@ -1,0 +1,129 @@
+//! The key table of the timeline: every verb, what it acts on and which quantities it takes.
+//!
+//! One table feeds the checker, the plan and the help of `cargo sim check`.
+
+use super::quantity::Unit;
+
+/// What `on` names for a verb.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Nothing.
+    None,
+    /// Any host: a machine or a process server.
+    Host,
+    /// A machine.
+    Machine,
+    /// A site.
+    Site,
+    /// A link: `wan`, or `a->b`, or `a<->b` with host or site names.
+    Link,
+}
+
+/// How a fault ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ends {
+    /// It is an instant; `for` makes no sense.
+    AtOnce,
+    /// It lasts `for`, or until `heal`, or until the faults are lifted.
+    Lasts,
+}
+
+/// One verb of the timeline.
+#[derive(Clone, Copy, Debug)]
+pub struct Verb {
+    /// `do`, `fault` or `check`.
+    pub key: &'static str,
+    /// Its name.
+    pub name: &'static str,
+    /// What `on` names.
+    pub target: Target,
+    /// How it ends.
+    pub ends: Ends,
+    /// Quantities it takes beside the common keys, with their units; all are required.
+    pub takes: &'static [(&'static str, Unit)],
+}
+
+const fn verb(
+    key: &'static str,
+    name: &'static str,
+    target: Target,
+    ends: Ends,
+    takes: &'static [(&'static str, Unit)],
+) -> Verb {
+    Verb { key, name, target, ends, takes }
+}
+
+const RATE: &[(&str, Unit)] = &[("rate", Unit::Ppm)];
+const SPEED: &[(&str, Unit)] = &[("speed", Unit::Bytes)];
+const BY: &[(&str, Unit)] = &[("by", Unit::Millis)];
+
+/// Every verb.
+pub const VERBS: &[Verb] = &[
+    verb("do", "point", Target::Machine, Ends::AtOnce, &[]),
+    verb("do", "stop-agent", Target::Machine, Ends::AtOnce, &[]),
+    verb("do", "start-agent", Target::Machine, Ends::AtOnce, &[]),
+    verb("do", "move", Target::Machine, Ends::AtOnce, &[]),
+    verb("fault", "process.kill", Target::Host, Ends::Lasts, &[]),
+    verb("fault", "host.power", Target::Host, Ends::Lasts, &[]),
+    verb("fault", "host.freeze", Target::Host, Ends::Lasts, &[]),
+    verb("fault", "host.clock", Target::Host, Ends::AtOnce, BY),
+    verb("fault", "site.power", Target::Site, Ends::Lasts, &[]),
+    verb("fault", "site.lost", Target::Site, Ends::AtOnce, &[]),
+    verb("fault", "link.cut", Target::Link, Ends::Lasts, &[]),
+    verb("fault", "link.loss", Target::Link, Ends::Lasts, RATE),
+    verb("fault", "link.slow", Target::Link, Ends::Lasts, SPEED),
+    verb("fault", "store.throttle", Target::None, Ends::Lasts, RATE),
+    verb("fault", "store.lost-replies", Target::None, Ends::Lasts, RATE),
+    verb("fault", "store.late", Target::None, Ends::Lasts, RATE),
+    verb("fault", "store.false-conflicts", Target::None, Ends::Lasts, RATE),
+    verb("fault", "store.outage", Target::None, Ends::Lasts, &[]),
+    verb("fault", "disk.read-errors", Target::Machine, Ends::Lasts, RATE),
+    verb("fault", "disk.write-errors", Target::Machine, Ends::Lasts, RATE),
+    verb("fault", "files.full", Target::Host, Ends::Lasts, &[]),
+    verb("fault", "files.sync-errors", Target::Host, Ends::Lasts, RATE),
+    verb("fault", "rot", Target::None, Ends::AtOnce, &[]),
+    verb("check", "points", Target::None, Ends::AtOnce, &[]),
+];
+
+/// Keys that every step may have.
+pub const COMMON: &[&str] = &["at", "do", "fault", "heal", "check", "end", "on", "for", "id", "to"];
+
+/// Oracles, by the names used in `[expect] always`.
+pub const ORACLES: &[&str] = &[
+    "prefix",
+    "points-restorable",
+    "guest-untouched",
+    "loss-never-hidden",
+    "no-silent-damage",
+    "single-writer",
+    "bounded",
+    "converges",
+    "secrets",
+];
+
+/// Things that may happen in a run, by the names used in `[expect] sometimes`.
+pub const MARKS: &[&str] = &[
+    "point-published",
+    "point-outlived-an-outage",
+    "spilled",
+    "overflowed",
+    "resync-done",
+    "unclean-restart",
+    "spill-recovered",
+    "session-lost",
+    "stage-recovered",
+    "stage-lost",
+    "writer-fenced",
+    "store-fault-hit",
+    "guest-saw-disk-error",
+    "file-fault-hit",
+    "clock-stepped",
+    "damage-reported",
+    "database-recovered",
+];
+
+/// Models of guests.
+pub const LOADS: &[&str] = &["mixed", "database", "trickle", "large"];
+
+/// Models of links between the sites.
+pub const LINKS: &[&str] = &["lan", "wan-100", "wan-slow"];

@@ -1,0 +1,147 @@
+//! The guest's hand on its disks, as an NBD client has it, and the recorder in front of it.
+
+use super::log::{MachineLog, OpKind};
+use super::stamp::{self, Stamp};
+use async_trait::async_trait;
+use bytes::Bytes;
+use redoubt_core::Extent;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Why a guest's operation did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GuestError {
+    /// The device said so.
+    Io(String),
+    /// The machine or its agent went away.
+    Gone,
+}
+
+/// One volume as a guest sees it.
+#[async_trait]
+pub trait GuestDisk: Send + Sync {
+    /// Reads.
+    async fn read(&self, extent: Extent) -> Result<Bytes, GuestError>;
+    /// Writes; durable on return only if `durable`.
+    async fn write(&self, extent: Extent, payload: Bytes, durable: bool) -> Result<(), GuestError>;
+    /// Zeros, by discard if `trim`.
+    async fn zero(&self, extent: Extent, trim: bool, durable: bool) -> Result<(), GuestError>;
+    /// Makes acknowledged writes durable.
+    async fn flush(&self) -> Result<(), GuestError>;
+    /// Changes the size, in sectors.
+    async fn resize(&self, sectors: u64) -> Result<(), GuestError>;
+}
+
+/// Something worth judging that a guest noticed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// Milliseconds of the run at the end of the operation.
+    pub at: u64,
+    /// Volume.
+    pub volume: u16,
+    /// Kind of operation.
+    pub what: &'static str,
+    /// How long it took.
+    pub took: Duration,
+    /// The device's answer, if it was an error.
+    pub error: Option<String>,
+}
+
+/// Clock of a run for latencies.
+pub type RunClock = Arc<dyn Fn() -> Duration + Send + Sync>;
+
+/// A machine's disks with everything done to them recorded.
+#[derive(Clone)]
+pub struct Recorder {
+    /// The reference model.
+    pub log: Arc<Mutex<MachineLog>>,
+    /// Latencies over [`SLOW`] and errors.
+    pub notices: Arc<Mutex<Vec<Notice>>>,
+    /// Number of the machine.
+    pub machine: u16,
+    /// Simulated time.
+    pub clock: RunClock,
+}
+
+/// Latency above which an operation is noted, for the guest-untouched oracle to judge.
+pub const SLOW: Duration = Duration::from_millis(150);
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Recorder {
+    async fn timed<F>(&self, volume: u16, what: &'static str, work: F) -> Result<(), GuestError>
+    where
+        F: Future<Output = Result<(), GuestError>>,
+    {
+        let began = (self.clock)();
+        let result = work.await;
+        let ended = (self.clock)();
+        let took = ended.saturating_sub(began);
+        let error = match &result {
+            Err(GuestError::Io(error)) => Some(error.clone()),
+            _ => None,
+        };
+        if error.is_some() || took > SLOW {
+            lock(&self.notices).push(Notice { at: ended.as_millis() as u64, volume, what, took, error });
+        }
+        result
+    }
+
+    async fn recorded<F>(&self, id: u64, volume: u16, what: &'static str, work: F) -> Result<(), GuestError>
+    where
+        F: Future<Output = Result<(), GuestError>>,
+    {
+        let result = self.timed(volume, what, work).await;
+        if result.is_ok() {
+            lock(&self.log).acknowledge(id);
+        }
+        result
+    }
+
+    /// Writes stamped content with a note of the application.
+    pub async fn write(
+        &self,
+        disk: &dyn GuestDisk,
+        volume: u16,
+        extent: Extent,
+        note: u64,
+        durable: bool,
+    ) -> Result<(), GuestError> {
+        let op = lock(&self.log).submit(volume, OpKind::Write, Some(extent));
+        let payload = stamp::content(Stamp { machine: self.machine, volume, op, note }, extent);
+        self.recorded(op, volume, "write", disk.write(extent, payload, durable)).await
+    }
+
+    /// Zeros an extent.
+    pub async fn zero(
+        &self,
+        disk: &dyn GuestDisk,
+        volume: u16,
+        extent: Extent,
+        trim: bool,
+    ) -> Result<(), GuestError> {
+        let op = lock(&self.log).submit(volume, OpKind::Zero, Some(extent));
+        let what = if trim { "trim" } else { "zero" };
+        self.recorded(op, volume, what, disk.zero(extent, trim, false)).await
+    }
+
+    /// Changes the size from `from` to `to` sectors.
+    pub async fn resize(
+        &self,
+        disk: &dyn GuestDisk,
+        volume: u16,
+        from: u64,
+        to: u64,
+    ) -> Result<(), GuestError> {
+        let cut = (to < from).then(|| Extent::new(to, from - to));
+        let op = lock(&self.log).submit(volume, OpKind::Resize(to), cut);
+        self.recorded(op, volume, "resize", disk.resize(to)).await
+    }
+
+    /// Flushes.
+    pub async fn flush(&self, disk: &dyn GuestDisk, volume: u16) -> Result<(), GuestError> {
+        self.timed(volume, "flush", disk.flush()).await
+    }
+}
