@@ -9,6 +9,8 @@
 #![forbid(unsafe_code)]
 
 pub mod change;
+pub mod extent_log;
+pub mod extent_map;
 pub mod ids;
 pub mod message;
 pub mod planted;
@@ -16,6 +18,11 @@ pub mod sealed;
 pub mod time;
 pub mod units;
 pub mod watermarks;
+pub mod sequencer;
+pub mod splitter;
+pub mod time;
+pub mod units;
+mod unvaulted;
 
 pub use change::{Batch, BatchError, Change, Marker, MarkerKind, Record};
 pub use ids::{BatchPosition, Chain, Generation, MachineId, MarkerId, VolumeId, VolumeIndex, WriteSeq};
