@@ -15,14 +15,14 @@ pub mod ids;
 pub mod message;
 pub mod planted;
 pub mod sealed;
-pub mod time;
-pub mod units;
-pub mod watermarks;
 pub mod sequencer;
 pub mod splitter;
 pub mod time;
+pub mod time;
+pub mod units;
 pub mod units;
 mod unvaulted;
+pub mod watermarks;
 
 pub use change::{Batch, BatchError, Change, Marker, MarkerKind, Record};
 pub use ids::{BatchPosition, Chain, Generation, MachineId, MarkerId, VolumeId, VolumeIndex, WriteSeq};
