@@ -18,8 +18,6 @@ pub mod sealed;
 pub mod sequencer;
 pub mod splitter;
 pub mod time;
-pub mod time;
-pub mod units;
 pub mod units;
 mod unvaulted;
 pub mod watermarks;
