@@ -1,2 +1,76 @@
-//! Placeholder.
-fn main() {}
+//! The production binary: reads the command line, runs one command, reports how it ended.
+//!
+//! What is *not* here: decisions of replication (`redoubt-core`), IO of roles (`redoubt-roles`).
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the binary is the real world")]
+
+mod cli;
+mod commands;
+mod failure;
+mod output;
+mod settings;
+mod signals;
+mod units;
+
+use clap::Parser;
+use cli::{Cli, Command};
+use failure::{Exit, Failure, Outcome};
+use output::Format;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { Exit::Usage as u8 } else { 0 });
+        }
+    };
+    start_log();
+    let format = format_of(&cli.command);
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::failure(format, &failure);
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}
+
+/// The log goes to stderr; `REDOUBT_LOG` says how much, as in `debug` or `redoubt_roles=debug`.
+fn start_log() {
+    let filter = std::env::var("REDOUBT_LOG").unwrap_or_else(|_| "warn".to_owned());
+    let filter = tracing_subscriber::EnvFilter::try_new(filter)
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(is_terminal && std::env::var_os("NO_COLOR").is_none())
+        .init();
+}
+
+fn format_of(command: &Command) -> Format {
+    match command {
+        Command::Up(args) => args.common.format,
+        Command::Agent(args) => args.common.format,
+        Command::ProcessServer(args) => args.common.format,
+        Command::Protect(args) => args.common.format,
+        Command::Status(args) => args.common.format,
+        Command::Points(args) => args.common.format,
+        Command::Mount(args) => args.common.format,
+        Command::Export(args) => args.common.format,
+        Command::BenchPlain(args) => args.common.format,
+    }
+}
+
+/// Every role runs on one thread (decision 0001); what blocks goes to tokio's blocking pool.
+fn run(command: Command) -> Outcome<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Tool, format!("cannot start the runtime: {error}")))?;
+    let result = runtime.block_on(commands::run(command));
+    // Blocking work that is stuck in a dead device must not hold the process back for ever.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    result
+}

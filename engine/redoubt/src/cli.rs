@@ -1,0 +1,333 @@
+//! The command line: names, options and help. Values only; what they do is in `commands`.
+
+use crate::output::Format;
+use crate::units::{duration, size};
+use clap::{Args, Parser, Subcommand};
+use redoubt_ports::Endpoint;
+use std::path::PathBuf;
+use std::time::Duration;
+
+const EXAMPLES: &str = "\
+Quick start:
+  truncate -s 2G disk.img
+  redoubt up --vault /backup/vault --disk erp=disk.img --listen unix:/tmp/erp.sock
+  redoubt status
+  redoubt points
+  redoubt mount newest --listen unix:/tmp/point.sock
+
+Exit codes: 0 done, 1 fault of the tool, 2 wrong usage, 3 missing or not reachable,
+4 refused by the state, 5 failed.";
+
+/// Protects disks: streams every write to a recovery vault, and serves the disks as they were at any recovery point.
+#[derive(Debug, Parser)]
+#[command(name = "redoubt", version, after_help = EXAMPLES, subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Protects disks with all roles in this one process: the quick start
+    Up(Up),
+    /// Runs an agent alone: serves the disks and streams their writes to a process server
+    Agent(Agent),
+    /// Runs a process server alone: takes streams and writes them to a vault
+    ProcessServer(ProcessServer),
+    /// Adds a disk to a running `up` or `agent`
+    Protect(Protect),
+    /// Shows health, lag and newest recovery point of a running `up` or `agent`
+    Status(Status),
+    /// Lists the recovery points in a vault
+    Points(Points),
+    /// Serves a volume as it was at a recovery point, over NBD
+    Mount(Mount),
+    /// Writes a volume as it was at a recovery point to a sparse raw image
+    Export(Export),
+    /// Serves a disk over NBD without replication, to measure against
+    #[command(hide = true)]
+    BenchPlain(BenchPlain),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// Form of the output on stdout
+    #[arg(long, value_enum, default_value_t = Format::Table, value_name = "FORM")]
+    pub(crate) format: Format,
+}
+
+/// A disk with the name of its export.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DiskArg {
+    pub(crate) name: String,
+    pub(crate) path: String,
+}
+
+pub(crate) fn volume_name(text: &str) -> Result<String, String> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if text.is_empty() || text.len() > 64 || !text.chars().all(legal) {
+        return Err(format!(
+            "{text:?} is no volume name; use 1 to 64 letters, digits, dots, dashes or underscores"
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+fn disk(text: &str) -> Result<DiskArg, String> {
+    let (name, path) = text.split_once('=').ok_or("write NAME=PATH, such as erp=disk.img")?;
+    if path.is_empty() {
+        return Err("the path is empty; write NAME=PATH, such as erp=disk.img".to_owned());
+    }
+    Ok(DiskArg { name: volume_name(name)?, path: path.to_owned() })
+}
+
+fn endpoint(text: &str) -> Result<Endpoint, String> {
+    text.parse().map_err(|error: redoubt_ports::net::EndpointError| error.to_string())
+}
+
+/// Where the state of a service is.
+#[derive(Debug, Args)]
+pub(crate) struct StateArg {
+    /// State directory of the service
+    #[arg(long, value_name = "DIR", default_value = "redoubt-state")]
+    pub(crate) state: PathBuf,
+}
+
+/// Options that `up` and `agent` share.
+#[derive(Debug, Args)]
+pub(crate) struct AgentArgs {
+    /// Disk to protect and its name, such as erp=/dev/sdb or erp=disk.img; may be repeated
+    #[arg(long = "disk", value_name = "NAME=PATH", value_parser = disk)]
+    pub(crate) disks: Vec<DiskArg>,
+    /// Where NBD clients connect: unix:PATH or tcp:HOST:PORT; may be repeated [default: STATE/nbd.sock]
+    #[arg(long, value_name = "ENDPOINT", value_parser = endpoint)]
+    pub(crate) listen: Vec<Endpoint>,
+    /// Time between two recovery points, such as 500ms, 15s or 5m [default: 15s]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) point_interval: Option<Duration>,
+    /// Memory for changes that are not sent yet [default: 64MiB]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) memory_max: Option<u64>,
+    /// Spill file for changes that do not fit in memory [default: 8GiB]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) spill_max: Option<u64>,
+}
+
+/// Options that every service shares.
+#[derive(Debug, Args)]
+pub(crate) struct ServiceArgs {
+    /// Settings file (TOML); options given here win over it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// State directory, made on the first run [default: redoubt-state]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    /// Key file of the vault [default: the vault's path with .key added]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    #[command(flatten)]
+    pub(crate) service: ServiceArgs,
+    /// Vault directory, made on the first run [default: redoubt-vault]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) vault: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) agent: AgentArgs,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Agent {
+    #[command(flatten)]
+    pub(crate) service: ServiceArgs,
+    /// Process server to stream to: tcp:HOST:PORT or unix:PATH; may be repeated, first is preferred
+    #[arg(long = "process-server", value_name = "ENDPOINT", value_parser = endpoint)]
+    pub(crate) process_servers: Vec<Endpoint>,
+    #[command(flatten)]
+    pub(crate) agent: AgentArgs,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProcessServer {
+    #[command(flatten)]
+    pub(crate) service: ServiceArgs,
+    /// Vault directory, made on the first run [default: redoubt-vault]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) vault: Option<PathBuf>,
+    /// Where agents connect: tcp:HOST:PORT or unix:PATH
+    #[arg(long, value_name = "ENDPOINT", value_parser = endpoint)]
+    pub(crate) listen: Option<Endpoint>,
+    /// Machine that may connect, as its agent prints it; may be repeated
+    #[arg(long = "machine", value_name = "ID", value_parser = machine)]
+    pub(crate) machines: Vec<u128>,
+    /// Space for staged changes [default: 8GiB]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) stage_max: Option<u64>,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+pub(crate) fn machine(text: &str) -> Result<u128, String> {
+    let wrong = || format!("{text:?} is no machine; write its 32 hexadecimal digits");
+    if text.len() != 32 {
+        return Err(wrong());
+    }
+    u128::from_str_radix(text, 16).map_err(|_| wrong())
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Protect {
+    /// Disk to protect and its name, such as erp=/dev/sdb or erp=disk.img
+    #[arg(value_name = "NAME=PATH", value_parser = disk)]
+    pub(crate) disk: DiskArg,
+    #[command(flatten)]
+    pub(crate) state: StateArg,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    #[command(flatten)]
+    pub(crate) state: StateArg,
+    /// Shows it again every second until interrupted
+    #[arg(long)]
+    pub(crate) watch: bool,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// Where a vault is; whatever is not given is what the service of the state directory uses.
+#[derive(Debug, Args)]
+pub(crate) struct VaultArgs {
+    #[command(flatten)]
+    pub(crate) state: StateArg,
+    /// Vault directory [default: the one the service in the state directory uses]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) vault: Option<PathBuf>,
+    /// Key file of the vault [default: the vault's path with .key added]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+    /// Machine, if the vault holds several
+    #[arg(long, value_name = "ID", value_parser = machine)]
+    pub(crate) machine: Option<u128>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Points {
+    #[command(flatten)]
+    pub(crate) vault: VaultArgs,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// A volume at a point.
+#[derive(Debug, Args)]
+pub(crate) struct PointArgs {
+    /// Recovery point: its name or a unique beginning of it, as `points` lists it, or `newest`
+    #[arg(value_name = "POINT")]
+    pub(crate) point: String,
+    /// Volume, if the point holds several: the name it was protected under, or its id
+    #[arg(long, value_name = "NAME")]
+    pub(crate) volume: Option<String>,
+    #[command(flatten)]
+    pub(crate) vault: VaultArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Mount {
+    #[command(flatten)]
+    pub(crate) point: PointArgs,
+    /// Where NBD clients connect: unix:PATH or tcp:HOST:PORT
+    #[arg(long, value_name = "ENDPOINT", value_parser = endpoint)]
+    pub(crate) listen: Endpoint,
+    /// Takes writes and forgets them at the end; the vault never changes
+    #[arg(long, conflicts_with = "read_only")]
+    pub(crate) overlay: bool,
+    /// Refuses writes (the default)
+    #[arg(long)]
+    pub(crate) read_only: bool,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    #[command(flatten)]
+    pub(crate) point: PointArgs,
+    /// Image to make; it must not exist
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchPlain {
+    /// Disk to serve
+    #[arg(long, value_name = "PATH")]
+    pub(crate) disk: String,
+    /// Where NBD clients connect
+    #[arg(long, value_name = "ENDPOINT", value_parser = endpoint)]
+    pub(crate) listen: Endpoint,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn leaves(command: &clap::Command, path: &str, visit: &mut dyn FnMut(&clap::Command, &str)) {
+        let path = format!("{path} {}", command.get_name()).trim().to_owned();
+        if command.get_subcommands().next().is_none() {
+            visit(command, &path);
+        }
+        for child in command.get_subcommands().filter(|child| child.get_name() != "help") {
+            leaves(child, &path, visit);
+        }
+    }
+
+    #[test]
+    fn the_command_tree_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_leaf_takes_a_format() {
+        let mut count = 0;
+        leaves(&Cli::command(), "", &mut |leaf, path| {
+            count += 1;
+            let format = leaf.get_arguments().find(|arg| arg.get_long() == Some("format"));
+            let format = format.unwrap_or_else(|| panic!("{path} has no --format"));
+            let values: Vec<_> =
+                format.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
+            assert_eq!(values, ["table", "json"], "{path}");
+        });
+        assert!(count >= 9);
+    }
+
+    #[test]
+    fn help_reads_well() {
+        let mut text = Cli::command().term_width(100).render_help().to_string();
+        leaves(&Cli::command(), "", &mut |leaf, path| {
+            text += &format!("\n=== {path}\n{}", leaf.clone().term_width(100).render_help());
+        });
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn a_wrong_option_is_answered_with_the_right_one() {
+        let error = Cli::try_parse_from(["redoubt", "up", "--vualt", "x"]).unwrap_err().to_string();
+        assert!(error.contains("--vault"), "{error}");
+        let error = Cli::try_parse_from(["redoubt", "up", "--disk", "erp"]).unwrap_err().to_string();
+        assert!(error.contains("NAME=PATH"), "{error}");
+    }
+}

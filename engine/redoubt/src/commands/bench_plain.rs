@@ -1,0 +1,23 @@
+//! `redoubt bench-plain`: a disk over NBD without replication, the yardstick of the benches.
+
+use super::nbd::{Address, uri};
+use crate::cli::BenchPlain;
+use crate::failure::Outcome;
+use crate::output;
+use crate::signals::Signals;
+use redoubt_host::{HostDisks, HostNet};
+use redoubt_ports::{Disks, Net};
+use redoubt_roles::nbd_server::{DiskExport, SingleExport, serve};
+use std::sync::Arc;
+
+pub(crate) async fn run(args: BenchPlain) -> Outcome<()> {
+    let stop = Signals::catch()?.watch();
+    let disk = HostDisks.open(&args.disk, false).await?;
+    let listener = HostNet.listen(&args.listen).await?;
+    let address = Address { volume: "disk".to_owned(), uri: uri(&listener.endpoint(), "") };
+    output::data(args.common.format, &address, |address| address.uri.clone());
+    let export = Arc::new(DiskExport::new(Arc::clone(&disk), false));
+    serve(listener, Arc::new(SingleExport::new("disk", export)), stop).await;
+    disk.flush().await?;
+    Ok(())
+}

@@ -1,0 +1,15 @@
+//! One file per command.
+
+mod bench_plain;
+mod nbd;
+
+use crate::cli::Command;
+use crate::failure::{Exit, Failure, Outcome};
+
+/// Runs one command to its end.
+pub(crate) async fn run(command: Command) -> Outcome<()> {
+    match command {
+        Command::BenchPlain(args) => bench_plain::run(args).await,
+        other => Err(Failure::new(Exit::Tool, format!("{other:?} is not in this build"))),
+    }
+}

@@ -1,0 +1,104 @@
+//! How a command fails: a line that says what and where, a line that says what to do, an exit code.
+//!
+//! What is *not* here: warnings, which are printed where they arise and change no exit code.
+
+use redoubt_ports::{IoError, IoKind, NetError};
+use redoubt_roles::agent::AgentError;
+use redoubt_roles::process_server::PsError;
+
+/// Why the process ends; the numbers are part of the interface for scripts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Exit {
+    /// The tool itself is at fault.
+    Tool = 1,
+    /// The command line or the settings are wrong.
+    Usage = 2,
+    /// Something is missing, cannot be reached, or may not be used.
+    Unreachable = 3,
+    /// The state forbids it: taken by another process, exists already, wrong key.
+    Refused = 4,
+    /// It was tried and failed.
+    Failed = 5,
+}
+
+/// One failed command.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) exit: Exit,
+    /// What went wrong, and where.
+    pub(crate) what: String,
+    /// What the user can do.
+    pub(crate) hint: Option<String>,
+}
+
+pub(crate) type Outcome<T> = Result<T, Failure>;
+
+impl Failure {
+    pub(crate) fn new(exit: Exit, what: impl Into<String>) -> Failure {
+        Failure { exit, what: what.into(), hint: None }
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Failure {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub(crate) fn usage(what: impl Into<String>) -> Failure {
+        Failure::new(Exit::Usage, what)
+    }
+}
+
+impl From<IoError> for Failure {
+    fn from(error: IoError) -> Failure {
+        let (exit, hint) = match error.kind {
+            IoKind::NotFound => (Exit::Unreachable, "check the path"),
+            IoKind::Denied => (Exit::Unreachable, "check the permissions, or run as a user who may"),
+            IoKind::Busy => (Exit::Refused, "stop the other process first"),
+            IoKind::NoSpace => (Exit::Failed, "make room, then start again; nothing is lost"),
+            IoKind::Unsupported => (Exit::Refused, "use an image file or a block device of whole sectors"),
+            IoKind::Exists | IoKind::OutOfRange | IoKind::Device => {
+                (Exit::Failed, "look at the system's log")
+            }
+        };
+        Failure::new(exit, error.to_string()).hint(hint)
+    }
+}
+
+impl From<NetError> for Failure {
+    fn from(error: NetError) -> Failure {
+        let (exit, hint) = match error {
+            NetError::InUse(_) => {
+                (Exit::Refused, "choose another address, or stop the process that listens there")
+            }
+            NetError::Refused(_) => (Exit::Unreachable, "start the process that should listen there"),
+            NetError::TimedOut(_) => (Exit::Unreachable, "check the address and the network"),
+            NetError::Failed(..) => {
+                (Exit::Unreachable, "check the address; a socket path has at most 107 bytes")
+            }
+        };
+        Failure::new(exit, error.to_string()).hint(hint)
+    }
+}
+
+impl From<AgentError> for Failure {
+    fn from(error: AgentError) -> Failure {
+        match error {
+            AgentError::Io(error) => Failure::from(error),
+            AgentError::State { .. } => Failure::new(Exit::Refused, error.to_string()).hint(
+                "restore the state directory, or start with an empty one: the disks are then compared again",
+            ),
+            AgentError::Stopped => Failure::new(Exit::Unreachable, error.to_string()),
+            other => Failure::new(Exit::Refused, other.to_string()),
+        }
+    }
+}
+
+impl From<PsError> for Failure {
+    fn from(error: PsError) -> Failure {
+        match error {
+            PsError::Io(error) => Failure::from(error),
+            PsError::Net(error) => Failure::from(error),
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Durations and sizes as people write them: `15s`, `500ms`, `5m`, `64 MiB`.
+
+use std::time::Duration;
+
+/// Reads a duration: a whole number and `ms`, `s`, `m`, `h` or `d`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = split(text);
+    let factor = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" | "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => {
+            return Err(format!(
+                "{text:?} is no duration; write a number and a unit, such as 500ms, 15s or 5m"
+            ));
+        }
+    };
+    let millis = number.and_then(|number| number.checked_mul(factor)).filter(|millis| *millis > 0);
+    millis.map(Duration::from_millis).ok_or_else(|| {
+        format!("{text:?} is no duration; write a number above zero and a unit, such as 500ms, 15s or 5m")
+    })
+}
+
+/// Reads a size: a whole number and nothing, `B`, `KiB`, `MiB`, `GiB` or `TiB`.
+pub(crate) fn size(text: &str) -> Result<u64, String> {
+    let (number, unit) = split(text);
+    let shift = match unit {
+        "" | "B" => Some(0),
+        "KiB" | "K" => Some(10),
+        "MiB" | "M" => Some(20),
+        "GiB" | "G" => Some(30),
+        "TiB" | "T" => Some(40),
+        _ => None,
+    };
+    let bytes = number.zip(shift).and_then(|(number, shift)| number.checked_mul(1 << shift));
+    bytes.ok_or_else(|| format!("{text:?} is no size; write a number and a unit, such as 64MiB or 8GiB"))
+}
+
+fn split(text: &str) -> (Option<u64>, &str) {
+    let text = text.trim();
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    (text[..digits].parse().ok(), text[digits..].trim())
+}
+
+/// Shows a size with one decimal.
+pub(crate) fn show_size(bytes: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let (mut value, mut unit) = (bytes as f64, 0);
+    while value >= 1024.0 && unit + 1 < units.len() {
+        (value, unit) = (value / 1024.0, unit + 1);
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", units[unit]) }
+}
+
+/// Shows wall-clock milliseconds as UTC, such as `2026-03-01 14:02:11`.
+pub(crate) fn show_wall(millis: u64) -> String {
+    let seconds = millis / 1000;
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    // Civil date from days (proleptic Gregorian, eras of 400 years from 1 March 0000).
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_and_sizes_read_as_people_write_them() {
+        assert_eq!(duration("15s"), Ok(Duration::from_secs(15)));
+        assert_eq!(duration("500 ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("2h"), Ok(Duration::from_secs(7200)));
+        assert_eq!(size("64 MiB"), Ok(64 << 20));
+        assert_eq!(size("512"), Ok(512));
+        for wrong in ["", "s", "15", "-1s", "0s", "1w", "99999999999999999999s"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+        assert!(size("1 XB").is_err() && size("99999999 TiB").is_err());
+    }
+
+    #[test]
+    fn wall_time_is_shown_as_a_civil_date() {
+        assert_eq!(show_wall(0), "1970-01-01 00:00:00");
+        assert_eq!(show_wall(951_782_400_000), "2000-02-29 00:00:00");
+        assert_eq!(show_wall(1_772_373_731_000), "2026-03-01 14:02:11");
+    }
+}
