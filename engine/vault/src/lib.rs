@@ -1,1 +1,32 @@
-//! Placeholder, replaced by the first commit of this crate.
+//! The recovery vault: format, writer and reader over any [`redoubt_ports::RawStore`].
+//!
+//! One commit log per machine: put-if-absent slots, dense writer claims as fencing tokens, immutable
+//! segments of sealed 64 KiB units, records chained by BLAKE3. A reader loads the log into an index
+//! and serves any point by address. The bytes are in `engine/docs/vault-format.md`.
+//!
+//! What is *not* here: roles, links, real stores; compaction and retention.
+#![forbid(unsafe_code)]
+
+mod chain;
+mod codec;
+pub mod error;
+mod index;
+pub mod keys;
+pub mod log;
+pub mod mem;
+mod names;
+mod pack;
+pub mod reader;
+mod segment;
+mod store;
+mod units;
+pub mod vault;
+pub mod writer;
+
+pub use error::{CommitError, ReadError, StoreFailure, VaultError};
+pub use keys::VaultKeys;
+pub use log::{HeadState, VolumeInfo, Volumes};
+pub use mem::MemStore;
+pub use reader::{MachineReader, PointId, PointInfo, PointView};
+pub use vault::Vault;
+pub use writer::{CommitDone, MachineWriter};

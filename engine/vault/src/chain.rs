@@ -1,0 +1,87 @@
+//! Walks a machine's log: digests, epochs, and which records count.
+//!
+//! Invariants
+//! - CN-1 Each record names the digest of the slot before it; a gap or a change is damage.
+//! - CN-2 Epochs never decrease along accepted records; a record of an older epoch behind a newer
+//!   one is void: it holds its slot and nothing else.
+
+use crate::error::VaultError;
+use crate::log::{self, HeadState, LogRecord};
+use crate::names;
+use crate::vault::Vault;
+use bytes::Bytes;
+use futures::StreamExt;
+use redoubt_core::MachineId;
+use redoubt_ports::StoreKey;
+use redoubt_wire::aead::Key;
+
+/// Log slots read at once.
+const SLOTS_AT_ONCE: usize = 16;
+
+/// The state after the newest slot walked.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LogTail {
+    pub(crate) slot: u64,
+    pub(crate) digest: [u8; 32],
+    pub(crate) epoch: u64,
+    pub(crate) head: HeadState,
+}
+
+impl LogTail {
+    /// Takes the next slot's bytes; `None` if the record is void.
+    pub(crate) fn accept(
+        &mut self,
+        vault: &Vault,
+        machine: MachineId,
+        dek: &Key,
+        bytes: &Bytes,
+    ) -> Result<Option<LogRecord>, VaultError> {
+        let slot = self.slot + 1;
+        let damaged = |what: &str| VaultError::damaged(names::slot(machine, slot), what);
+        let record = log::decode(bytes, dek).map_err(|what| damaged(&what.to_string()))?;
+        let header = &record.header;
+        if header.vault != vault.uuid || header.machine != machine || header.slot != slot {
+            return Err(damaged("the record belongs elsewhere"));
+        }
+        let void = header.epoch < self.epoch;
+        if !void && header.prev != self.digest {
+            return Err(damaged("the record does not follow the slot before it"));
+        }
+        self.slot = slot;
+        self.digest = *blake3::hash(bytes).as_bytes();
+        if void {
+            return Ok(None);
+        }
+        self.epoch = header.epoch;
+        self.head = record.body.head.clone();
+        Ok(Some(record))
+    }
+
+    /// Reads every slot after the tail and hands the accepted records to `each`.
+    pub(crate) async fn load(
+        &mut self,
+        vault: &Vault,
+        machine: MachineId,
+        dek: &Key,
+        mut each: impl FnMut(LogRecord),
+    ) -> Result<(), VaultError> {
+        let prefix = names::log(machine);
+        let after = (self.slot > 0).then(|| names::slot(machine, self.slot));
+        let listed = vault.store.list(&prefix, after.as_ref()).await?;
+        let reads = listed.iter().map(|key: &StoreKey| vault.store.get(key, None));
+        let mut reads = futures::stream::iter(reads).buffered(SLOTS_AT_ONCE);
+        let mut names = listed.iter();
+        while let Some(read) = reads.next().await {
+            let Some(key) = names.next() else { break };
+            if names::number(key, &prefix, 16) != Some(self.slot + 1) {
+                let missing = names::slot(machine, self.slot + 1);
+                return Err(VaultError::damaged(missing, "the slot is missing, later ones exist"));
+            }
+            let bytes = read?.ok_or_else(|| VaultError::damaged(key, "listed, but not there"))?;
+            if let Some(record) = self.accept(vault, machine, dek, &bytes)? {
+                each(record);
+            }
+        }
+        Ok(())
+    }
+}

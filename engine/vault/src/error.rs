@@ -1,0 +1,162 @@
+//! What can go wrong with a vault, by what the caller can do about it.
+
+use redoubt_core::{MachineId, VolumeIndex, WriteSeq};
+use redoubt_ports::StoreError;
+use thiserror::Error;
+
+/// A store operation that gave no usable answer within its deadline and retries.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("cannot {operation} {object} ({attempts} attempts): {last}")]
+pub struct StoreFailure {
+    /// What was tried.
+    pub operation: &'static str,
+    /// The object's name.
+    pub object: String,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// The last answer.
+    pub last: StoreError,
+}
+
+/// Why a vault, a writer or a reader could not be opened.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum VaultError {
+    /// The store gave no answer; try again later.
+    #[error(transparent)]
+    Store(#[from] StoreFailure),
+    /// There is no vault in this store; run `init`, or look at the address.
+    #[error("there is no vault in this store")]
+    NoVault,
+    /// Somebody made a vault here before.
+    #[error("there is a vault in this store already")]
+    AlreadyInitialised,
+    /// The vault key is not the one this vault was made with. Nothing was changed.
+    #[error("wrong vault key: it is not the key this vault was made with")]
+    WrongKey,
+    /// A newer, incompatible format.
+    #[error("{object} has format {major}.x, this program knows {known}.x: use a newer program")]
+    UnknownMajor {
+        /// Which object.
+        object: String,
+        /// What it says.
+        major: u16,
+        /// What this program knows.
+        known: u16,
+    },
+    /// The vault requires features that this program does not know.
+    #[error("the vault requires unknown features {0:#x}: use a newer program")]
+    UnknownFeature(u64),
+    /// The store does not keep the promises the protocol is built on; use another one.
+    #[error("this store cannot hold a vault: {0}")]
+    NotAdmitted(String),
+    /// An object is missing, damaged or not where it belongs.
+    #[error("{object} is damaged: {what}")]
+    Damaged {
+        /// The object's name.
+        object: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Nobody ever wrote this machine here.
+    #[error("machine {0} is not in this vault")]
+    UnknownMachine(MachineId),
+    /// A newer writer has claimed the machine; stop and do not acknowledge anything.
+    #[error("a newer writer (epoch {by}) has claimed the machine")]
+    Fenced {
+        /// The newer claim.
+        by: u64,
+    },
+    /// Other writers took every claim number we tried; try again later.
+    #[error("too many writers race for the machine")]
+    ClaimRace,
+    /// No such recovery point.
+    #[error("there is no recovery point {slot}.{ordinal}")]
+    NoPoint {
+        /// Log slot asked for.
+        slot: u64,
+        /// Ordinal asked for.
+        ordinal: u16,
+    },
+}
+
+impl VaultError {
+    pub(crate) fn damaged(object: impl ToString, what: impl ToString) -> VaultError {
+        VaultError::Damaged { object: object.to_string(), what: what.to_string() }
+    }
+}
+
+/// Why a commit was not acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum CommitError {
+    /// A newer writer owns the machine: drop this writer, acknowledge nothing.
+    #[error("a newer writer (epoch {by}) has claimed the machine")]
+    Fenced {
+        /// The newer epoch.
+        by: u64,
+    },
+    /// The store gave no answer. Deliver the same records again to the same writer (or to a new
+    /// one); what had landed is recognised by its position.
+    #[error("retry: {0}")]
+    Retry(#[from] StoreFailure),
+    /// Records are missing: deliver from `expected` on.
+    #[error("sequence {found} follows {after}; records are missing")]
+    Gap {
+        /// Last sequence before the gap.
+        after: WriteSeq,
+        /// Sequence found.
+        found: WriteSeq,
+    },
+    /// The records do not belong to the history that the vault holds: a resync is needed.
+    #[error("the stream and the vault hold different histories at sequence {0}")]
+    Fork(WriteSeq),
+    /// A record that no correct source sends.
+    #[error("record {seq} is illegal: {why}")]
+    BadRecord {
+        /// Which record.
+        seq: WriteSeq,
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// Too many markers or bytes for one commit: deliver fewer batches at once.
+    #[error("a commit may have at most {limit} {what}")]
+    TooLarge {
+        /// What there is too much of.
+        what: &'static str,
+        /// The limit.
+        limit: usize,
+    },
+}
+
+/// Why a read failed. Never retried into wrong or stale bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ReadError {
+    /// The store gave no answer; try again.
+    #[error(transparent)]
+    Store(#[from] StoreFailure),
+    /// The stored bytes are missing or damaged; the range cannot be read from this vault.
+    #[error("{object} bytes {from}..{to}: {what}")]
+    Damaged {
+        /// Object's name.
+        object: String,
+        /// First byte of the damaged unit in the object.
+        from: u64,
+        /// Byte after it.
+        to: u64,
+        /// What is wrong.
+        what: String,
+    },
+    /// No such volume at this point.
+    #[error("volume {0:?} does not exist at this point")]
+    NoVolume(VolumeIndex),
+    /// The extent ends beyond the volume's size at this point.
+    #[error("the extent ends at sector {end}, the volume has {size}")]
+    OutOfRange {
+        /// End asked for.
+        end: u64,
+        /// Size at this point.
+        size: u64,
+    },
+    /// One read is bounded by [`crate::reader::READ_BYTES_MAX`].
+    #[error("a read may have at most {0} bytes")]
+    TooLarge(u64),
+}

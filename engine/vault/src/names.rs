@@ -1,0 +1,60 @@
+//! Object names. No name is a path prefix of another, every name is created at most once, and
+//! numbers are zero-padded hex, so that the order of names is the order of numbers.
+
+use redoubt_core::MachineId;
+use redoubt_ports::StoreKey;
+
+/// The vault object.
+pub(crate) const VAULT: &str = "vault";
+
+/// Prefix of everything that belongs to machines.
+pub(crate) const MACHINES: &str = "g/";
+
+pub(crate) fn vault() -> StoreKey {
+    StoreKey::new(VAULT)
+}
+
+pub(crate) fn probe(run: u128, round: u32) -> StoreKey {
+    StoreKey::new(format!("probe/{run:032x}/{round:04x}"))
+}
+
+pub(crate) fn data_key(machine: MachineId, dek: u32) -> StoreKey {
+    StoreKey::new(format!("g/{machine}/key/{dek:08x}"))
+}
+
+pub(crate) fn claims(machine: MachineId) -> String {
+    format!("g/{machine}/claim/w/")
+}
+
+pub(crate) fn claim(machine: MachineId, epoch: u64) -> StoreKey {
+    StoreKey::new(format!("{}{epoch:08x}", claims(machine)))
+}
+
+pub(crate) fn log(machine: MachineId) -> String {
+    format!("g/{machine}/log/")
+}
+
+pub(crate) fn slot(machine: MachineId, slot: u64) -> StoreKey {
+    StoreKey::new(format!("{}{slot:016x}", log(machine)))
+}
+
+pub(crate) fn segment(machine: MachineId, epoch: u64, uuid: u128) -> StoreKey {
+    StoreKey::new(format!("g/{machine}/seg/{epoch:08x}/{uuid:032x}"))
+}
+
+/// Sorts after every object of the machine; lets a listing skip to the next machine.
+pub(crate) fn after_machine(machine: MachineId) -> StoreKey {
+    StoreKey::new(format!("g/{machine}/zz"))
+}
+
+/// Reads the hex number after `prefix`, refusing any other spelling of it.
+pub(crate) fn number(key: &StoreKey, prefix: &str, digits: usize) -> Option<u64> {
+    let text = key.as_str().strip_prefix(prefix)?;
+    (text.len() == digits).then(|| u64::from_str_radix(text, 16).ok())?
+}
+
+/// Reads the machine from any of its object names.
+pub(crate) fn machine_of(key: &StoreKey) -> Option<MachineId> {
+    let text = key.as_str().strip_prefix(MACHINES)?.split('/').next()?;
+    (text.len() == 32).then(|| u128::from_str_radix(text, 16).ok().map(MachineId))?
+}

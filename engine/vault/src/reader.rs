@@ -1,0 +1,284 @@
+//! Reads a machine's log and serves any recovery point by address.
+//!
+//! Invariants
+//! - RD-1 A view never changes: what is loaded later has later versions.
+//! - RD-2 Bytes are returned only if every unit they come from opened; damage is an error that names
+//!   object and range, never zeros and never older content.
+
+use crate::chain::LogTail;
+use crate::error::{ReadError, VaultError};
+use crate::index::{Found, Index, Version};
+use crate::log::{HeadState, LogRecord, SegmentRow, Volumes};
+use crate::names;
+use crate::segment::{ExtentRow, UNIT_BYTES, UnitRow, parse_tail};
+use crate::units::{Loaded, UnitCache, load};
+use crate::vault::Vault;
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use redoubt_core::{Extent, MachineId, Marker, SECTOR_BYTES, VolumeIndex, WriteSeq};
+use redoubt_wire::aead::Key;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+/// Bytes of one read at most; bounds what one request can make the reader hold.
+pub const READ_BYTES_MAX: u64 = 32 << 20;
+/// Bytes of a block of [`PointView::hash_blocks`].
+pub const BLOCK_BYTES: u64 = UNIT_BYTES as u64;
+/// Segment tables read at once while the log is loaded.
+const TABLES_AT_ONCE: usize = 16;
+
+/// Identity of a recovery point: log slot and ordinal of the marker in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PointId {
+    /// Log slot.
+    pub slot: u64,
+    /// Ordinal within the slot.
+    pub ordinal: u16,
+}
+
+/// A recovery point of a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PointInfo {
+    /// Identity within this vault.
+    pub id: PointId,
+    /// The marker that made it; its id is shared by all members of a group point.
+    pub marker: Marker,
+    /// The marker's place in the stream.
+    pub seq: WriteSeq,
+    /// Whether the stream was exact there; true for every point a correct writer makes.
+    pub exact: bool,
+    /// Volumes with their sizes at the point.
+    pub volumes: Volumes,
+}
+
+#[derive(Default)]
+struct State {
+    index: Index,
+    segments: Vec<Loaded>,
+    points: Vec<PointInfo>,
+    tail: LogTail,
+}
+
+struct Inner {
+    vault: Vault,
+    machine: MachineId,
+    dek: Key,
+    state: RwLock<State>,
+    cache: UnitCache,
+    /// Held by the one refresh at work, with the tail it has read.
+    refreshing: tokio::sync::Mutex<()>,
+}
+
+/// A machine's log, loaded. Cheap to clone; clones share index and cache.
+#[derive(Clone)]
+pub struct MachineReader(Arc<Inner>);
+
+impl std::fmt::Debug for MachineReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "MachineReader({})", self.0.machine)
+    }
+}
+
+type Tables = (Vec<UnitRow>, Vec<ExtentRow>);
+
+impl MachineReader {
+    /// Loads the log and verifies its chain. `UnknownMachine` if nobody ever wrote it here.
+    pub async fn open(vault: &Vault, machine: MachineId) -> Result<MachineReader, VaultError> {
+        let dek = vault.data_key(machine).await?.ok_or(VaultError::UnknownMachine(machine))?;
+        let (state, cache) = (RwLock::default(), UnitCache::default());
+        let refreshing = tokio::sync::Mutex::new(());
+        let reader =
+            MachineReader(Arc::new(Inner { vault: vault.clone(), machine, dek, state, cache, refreshing }));
+        reader.refresh().await?;
+        Ok(reader)
+    }
+
+    /// Loads slots created since; returns how many. Views made before do not change. After an
+    /// error nothing of this call is visible, and it may be repeated.
+    pub async fn refresh(&self) -> Result<u64, VaultError> {
+        let inner = &self.0;
+        let _one = inner.refreshing.lock().await;
+        let mut tail = self.state().tail.clone();
+        let before = tail.slot;
+        let mut records = Vec::new();
+        tail.load(&inner.vault, inner.machine, &inner.dek, |record| records.push(record)).await?;
+        let wanted =
+            records.iter().flat_map(|record| record.body.segments.iter().map(move |row| (record, row)));
+        let reads: Vec<_> = wanted.map(|(record, row)| self.tables(record, row)).collect();
+        let tables: Vec<(Loaded, u64, Vec<ExtentRow>)> =
+            futures::stream::iter(reads).buffered(TABLES_AT_ONCE).try_collect().await?;
+        let mut state = inner.state.write().unwrap_or_else(PoisonError::into_inner);
+        for (loaded, slot, extents) in tables {
+            let ordinal = state.segments.len() as u32;
+            state.segments.push(loaded);
+            for row in &extents {
+                state.index.add(Version::new(slot, row.span), ordinal, row);
+            }
+        }
+        for record in records {
+            let slot = record.header.slot;
+            state.points.extend(record.body.points.into_iter().enumerate().map(|(at, point)| PointInfo {
+                id: PointId { slot, ordinal: at as u16 },
+                marker: point.marker,
+                seq: point.seq,
+                exact: point.exact,
+                volumes: point.volumes,
+            }));
+        }
+        let new = tail.slot - before;
+        state.tail = tail;
+        Ok(new)
+    }
+
+    /// Reads and checks one segment's tables.
+    async fn tables(
+        &self,
+        record: &LogRecord,
+        row: &SegmentRow,
+    ) -> Result<(Loaded, u64, Vec<ExtentRow>), VaultError> {
+        let inner = &self.0;
+        let id = record.segment_id(row);
+        let slot = record.header.slot;
+        let (object, base) = if row.inline {
+            (names::slot(inner.machine, slot), record.inline_at)
+        } else {
+            (names::segment(inner.machine, id.epoch, row.uuid), 0)
+        };
+        let range = base + row.tail..base + row.length;
+        let bytes = inner.vault.store.get(&object, Some(range)).await?;
+        let bytes = bytes.ok_or_else(|| VaultError::damaged(&object, "a committed segment is missing"))?;
+        let (rows, extents): Tables = parse_tail(&id, &inner.dek, row.tail, &row.root, &bytes)
+            .map_err(|what| VaultError::damaged(&object, what))?;
+        if rows.len() != row.units as usize
+            || extents.iter().any(|extent| usize::from(extent.span) > record.body.points.len())
+        {
+            return Err(VaultError::damaged(&object, "the tables disagree with the record"));
+        }
+        Ok((Loaded { id, object, base, rows: Arc::new(rows) }, slot, extents))
+    }
+
+    /// Returns the recovery points loaded so far, oldest first.
+    pub fn points(&self) -> Vec<PointInfo> {
+        self.state().points.clone()
+    }
+
+    /// Returns the head as of the last refresh.
+    pub fn head(&self) -> HeadState {
+        self.state().tail.head.clone()
+    }
+
+    /// Returns the newest slot loaded.
+    pub fn slot(&self) -> u64 {
+        self.state().tail.slot
+    }
+
+    /// Opens a recovery point.
+    pub fn view(&self, id: PointId) -> Result<PointView, VaultError> {
+        let state = self.state();
+        let at = state.points.binary_search_by_key(&id, |point| point.id);
+        let at = at.map_err(|_| VaultError::NoPoint { slot: id.slot, ordinal: id.ordinal })?;
+        let (inner, volumes) = (self.0.clone(), state.points[at].volumes.clone());
+        Ok(PointView { inner, version: Version::new(id.slot, id.ordinal), volumes })
+    }
+
+    /// Opens the newest state loaded, whether or not it is exact: what a resync compares with.
+    pub fn head_view(&self) -> PointView {
+        let state = self.state();
+        let version = Version::new(state.tail.slot, u16::MAX);
+        PointView { inner: self.0.clone(), version, volumes: state.tail.head.volumes.clone() }
+    }
+
+    fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.0.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The machine's volumes as they were at one point. Reads may run concurrently.
+#[derive(Clone)]
+pub struct PointView {
+    inner: Arc<Inner>,
+    version: Version,
+    volumes: Volumes,
+}
+
+impl std::fmt::Debug for PointView {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PointView({}, {:?})", self.inner.machine, self.version)
+    }
+}
+
+impl PointView {
+    /// Returns the volumes with their sizes at this point.
+    pub fn volumes(&self) -> &Volumes {
+        &self.volumes
+    }
+
+    /// Reads an extent: zeros where nothing was written. See RD-2 for damage.
+    pub async fn read(&self, volume: VolumeIndex, extent: Extent) -> Result<Bytes, ReadError> {
+        if extent.sectors.0 > READ_BYTES_MAX / SECTOR_BYTES {
+            return Err(ReadError::TooLarge(READ_BYTES_MAX));
+        }
+        let found = self.find(volume, extent)?;
+        let wanted = found.iter().map(|part| (part.segment, part.unit)).collect();
+        let inner = &self.inner;
+        let segment = |ordinal: u32| {
+            let state = inner.state.read().unwrap_or_else(PoisonError::into_inner);
+            state.segments[ordinal as usize].clone()
+        };
+        let units = load(&inner.vault, &inner.dek, &inner.cache, &wanted, segment).await?;
+        let mut image = vec![0; extent.bytes() as usize];
+        for part in found {
+            let unit = &units[&(part.segment, part.unit)];
+            let (from, to) = (part.offset * SECTOR_BYTES, (part.offset + part.sectors) * SECTOR_BYTES);
+            let at = ((part.first - extent.lba.0) * SECTOR_BYTES) as usize;
+            image[at..at + (to - from) as usize].copy_from_slice(&unit[from as usize..to as usize]);
+        }
+        Ok(image.into())
+    }
+
+    /// Returns the parts of the extent that hold data, in order; the rest reads as zeros.
+    pub fn data_extents(&self, volume: VolumeIndex, extent: Extent) -> Result<Vec<Extent>, ReadError> {
+        let mut extents: Vec<Extent> = Vec::new();
+        for part in self.find(volume, extent)? {
+            match extents.last_mut() {
+                Some(last) if last.end() == part.first => last.sectors.0 += part.sectors,
+                _ => extents.push(Extent::new(part.first, part.sectors)),
+            }
+        }
+        Ok(extents)
+    }
+
+    /// Hashes blocks of [`BLOCK_BYTES`] from `first_block` on by BLAKE3; `None` for a block of zeros.
+    /// The last block of a volume may be shorter; blocks behind the end are not returned.
+    pub async fn hash_blocks(
+        &self,
+        volume: VolumeIndex,
+        first_block: u64,
+        count: u64,
+    ) -> Result<Vec<Option<[u8; 32]>>, ReadError> {
+        let size = self.volumes.get(&volume).ok_or(ReadError::NoVolume(volume))?.sectors.0;
+        let grain = BLOCK_BYTES / SECTOR_BYTES;
+        let end = first_block.saturating_add(count).min(size.div_ceil(grain));
+        let mut hashes = Vec::new();
+        for block in first_block..end {
+            let extent = Extent::new(block * grain, grain.min(size - block * grain));
+            if self.find(volume, extent)?.is_empty() {
+                hashes.push(None);
+                continue;
+            }
+            let bytes = self.read(volume, extent).await?;
+            let data = bytes.iter().any(|byte| *byte != 0);
+            hashes.push(data.then(|| *blake3::hash(&bytes).as_bytes()));
+        }
+        Ok(hashes)
+    }
+
+    fn find(&self, volume: VolumeIndex, extent: Extent) -> Result<Vec<Found>, ReadError> {
+        let size = self.volumes.get(&volume).ok_or(ReadError::NoVolume(volume))?.sectors.0;
+        let end = extent.lba.0.saturating_add(extent.sectors.0);
+        if end > size {
+            return Err(ReadError::OutOfRange { end, size });
+        }
+        let state = self.inner.state.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(state.index.find(self.version, volume, extent.lba.0, end))
+    }
+}

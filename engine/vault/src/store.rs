@@ -1,0 +1,177 @@
+//! Certain answers from an uncertain store: the resolve layer over [`RawStore`].
+//!
+//! Invariants
+//! - RS-1 No claim of the store about *who* created an object is believed: after "already exists"
+//!   or an ambiguous reply the object is read and its bytes are compared.
+//! - RS-2 A retry puts the same bytes; nothing is encoded twice (also a nonce rule).
+//! - RS-3 Every call ends: attempts have a deadline each, operations have one in total.
+
+use crate::error::StoreFailure;
+use bytes::Bytes;
+use redoubt_core::planted::{self, Bug};
+use redoubt_ports::{RawStore, StoreError, StoreKey};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout};
+
+/// One attempt; 32 MiB at 1 MiB/s.
+const ATTEMPT_DEADLINE: Duration = Duration::from_secs(32);
+/// All attempts of one operation together; longer outages are the caller's to wait for.
+const OPERATION_DEADLINE: Duration = Duration::from_secs(60);
+/// First pause; doubles up to the limit below.
+const PAUSE_FIRST: Duration = Duration::from_millis(20);
+/// Longest pause, also the longest wish of a throttling store that is obeyed in full.
+const PAUSE_LIMIT: Duration = Duration::from_secs(5);
+/// Names per listing call (S3 gives at most 1000).
+const LIST_PAGE: usize = 1000;
+
+/// Whose object it is, for certain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Created {
+    /// The object holds our bytes and is durable.
+    Mine,
+    /// The name holds these other bytes.
+    Other(Bytes),
+}
+
+/// A store whose answers can be relied upon.
+#[derive(Clone)]
+pub(crate) struct Store {
+    raw: Arc<dyn RawStore>,
+}
+
+struct Attempts<'a> {
+    operation: &'static str,
+    key: &'a str,
+    until: Instant,
+    pause: Duration,
+    count: u32,
+}
+
+impl<'a> Attempts<'a> {
+    fn new(operation: &'static str, key: &'a str) -> Attempts<'a> {
+        let until = Instant::now() + OPERATION_DEADLINE;
+        Attempts { operation, key, until, pause: PAUSE_FIRST, count: 0 }
+    }
+
+    /// Runs one attempt under its deadline; silence is an ambiguous answer.
+    async fn run<T>(
+        &mut self,
+        call: impl std::future::Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        self.count += 1;
+        match timeout(ATTEMPT_DEADLINE, call).await {
+            Ok(answer) => answer,
+            Err(_) => Err(StoreError::Ambiguous("no answer in time".to_owned())),
+        }
+    }
+
+    /// Waits before the next attempt, or gives up.
+    async fn pause(&mut self, error: StoreError) -> Result<(), StoreFailure> {
+        let wish = match &error {
+            StoreError::Throttled { retry_after } => retry_after.unwrap_or(self.pause).min(PAUSE_LIMIT),
+            StoreError::NoSpace | StoreError::Denied(_) => return Err(self.failure(error)),
+            _ => self.pause,
+        };
+        if Instant::now() + wish >= self.until {
+            return Err(self.failure(error));
+        }
+        self.pause = (self.pause * 2).min(PAUSE_LIMIT);
+        sleep(wish).await;
+        Ok(())
+    }
+
+    fn failure(&self, last: StoreError) -> StoreFailure {
+        StoreFailure { operation: self.operation, object: self.key.to_owned(), attempts: self.count, last }
+    }
+}
+
+impl Store {
+    pub(crate) fn new(raw: Arc<dyn RawStore>) -> Store {
+        Store { raw }
+    }
+
+    /// Creates the object or finds out who did. After an error it is unknown whether the object
+    /// exists: the caller repeats the call with the same bytes or gives the name up.
+    pub(crate) async fn create(&self, key: &StoreKey, body: &Bytes) -> Result<Created, StoreFailure> {
+        let mut attempts = Attempts::new("create", key.as_str());
+        loop {
+            let answer = attempts.run(self.raw.put_if_absent(key, body.clone())).await;
+            let error = match answer {
+                Ok(()) => return Ok(Created::Mine),
+                Err(StoreError::AlreadyExists) if planted::active(Bug::TrustAlreadyExists) => {
+                    return Ok(Created::Mine);
+                }
+                Err(error) => error,
+            };
+            if matches!(error, StoreError::AlreadyExists | StoreError::Ambiguous(_)) {
+                match attempts.run(self.raw.get(key, None)).await {
+                    Ok(Some(found)) if found == *body => return Ok(Created::Mine),
+                    Ok(Some(found)) => return Ok(Created::Other(found)),
+                    Ok(None) | Err(_) => {}
+                }
+            }
+            attempts.pause(error).await?;
+        }
+    }
+
+    /// Reads an object or a range of it; `None` is a certain "not there".
+    pub(crate) async fn get(
+        &self,
+        key: &StoreKey,
+        range: Option<Range<u64>>,
+    ) -> Result<Option<Bytes>, StoreFailure> {
+        let mut attempts = Attempts::new("read", key.as_str());
+        loop {
+            match attempts.run(self.raw.get(key, range.clone())).await {
+                Ok(found) => return Ok(found),
+                Err(error) => attempts.pause(error).await?,
+            }
+        }
+    }
+
+    /// Lists one page of names after `after`.
+    pub(crate) async fn page(
+        &self,
+        prefix: &str,
+        after: Option<&StoreKey>,
+        limit: usize,
+    ) -> Result<Vec<(StoreKey, u64)>, StoreFailure> {
+        let mut attempts = Attempts::new("list", prefix);
+        loop {
+            match attempts.run(self.raw.list_after(prefix, after, limit)).await {
+                Ok(found) => return Ok(found),
+                Err(error) => attempts.pause(error).await?,
+            }
+        }
+    }
+
+    /// Lists all names after `after`.
+    pub(crate) async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&StoreKey>,
+    ) -> Result<Vec<StoreKey>, StoreFailure> {
+        let mut names: Vec<StoreKey> = Vec::new();
+        loop {
+            let page = self.page(prefix, names.last().or(after), LIST_PAGE).await?;
+            let full = page.len() >= LIST_PAGE;
+            names.extend(page.into_iter().map(|(key, _)| key));
+            if !full {
+                return Ok(names);
+            }
+        }
+    }
+
+    /// Deletes an object; missing is fine.
+    pub(crate) async fn delete(&self, key: &StoreKey) -> Result<(), StoreFailure> {
+        let mut attempts = Attempts::new("delete", key.as_str());
+        loop {
+            match attempts.run(self.raw.delete(key)).await {
+                Ok(()) => return Ok(()),
+                Err(error) => attempts.pause(error).await?,
+            }
+        }
+    }
+}

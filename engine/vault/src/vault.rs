@@ -1,0 +1,196 @@
+//! The vault object: identity, format, required features, and whether the key is the right one.
+//!
+//! Invariants
+//! - VT-1 Nothing is written or read with a key before its check value agreed.
+//! - VT-2 A store is admitted only if racing creations have exactly one winner.
+
+use crate::codec::{Malformed, Put, Take, checked_crc, put_crc};
+use crate::error::VaultError;
+use crate::keys::VaultKeys;
+use crate::names;
+use crate::store::{Created, Store};
+use bytes::Bytes;
+use redoubt_core::MachineId;
+use redoubt_ports::{Entropy, RawStore};
+use redoubt_wire::aead::Key;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Format major: another one cannot be read.
+pub const MAJOR: u16 = 1;
+/// Format minor: newer ones only add what may be ignored.
+pub const MINOR: u16 = 0;
+/// Required features this program knows.
+const KNOWN_FEATURES: u64 = 0;
+/// Rounds and racers of the admission probe; a store that breaks races broke every round measured.
+const PROBE_ROUNDS: u32 = 8;
+const PROBE_RACERS: u8 = 16;
+/// The only data key of a machine until keys are rotated.
+pub(crate) const DEK: u32 = 1;
+const MAGIC: &[u8; 8] = b"DRVAULT1";
+
+/// An open vault. Cheap to clone.
+#[derive(Clone)]
+pub struct Vault {
+    pub(crate) store: Store,
+    pub(crate) keys: VaultKeys,
+    pub(crate) uuid: u128,
+}
+
+impl std::fmt::Debug for Vault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Vault({:032x})", self.uuid)
+    }
+}
+
+impl Vault {
+    /// Makes a vault in an admitted store; durable on return. Of racing calls one wins, the others
+    /// get `AlreadyInitialised` (then `open` it).
+    pub async fn init(
+        store: Arc<dyn RawStore>,
+        keys: VaultKeys,
+        entropy: &dyn Entropy,
+    ) -> Result<Vault, VaultError> {
+        let store = Store::new(store);
+        if store.get(&names::vault(), None).await?.is_some() {
+            return Err(VaultError::AlreadyInitialised);
+        }
+        probe(&store, entropy.id()).await?;
+        let uuid = entropy.id();
+        let object = Bytes::from(encode(uuid, &keys));
+        match store.create(&names::vault(), &object).await? {
+            Created::Mine => Ok(Vault { store, keys, uuid }),
+            Created::Other(_) => Err(VaultError::AlreadyInitialised),
+        }
+    }
+
+    /// Opens a vault; changes nothing. A wrong key is `WrongKey`, a newer format is named.
+    pub async fn open(store: Arc<dyn RawStore>, keys: VaultKeys) -> Result<Vault, VaultError> {
+        let store = Store::new(store);
+        let object = store.get(&names::vault(), None).await?.ok_or(VaultError::NoVault)?;
+        let uuid = decode(&object, &keys)?;
+        Ok(Vault { store, keys, uuid })
+    }
+
+    /// Returns the vault's identity.
+    pub fn uuid(&self) -> u128 {
+        self.uuid
+    }
+
+    /// Returns the keys.
+    pub fn keys(&self) -> &VaultKeys {
+        &self.keys
+    }
+
+    /// Returns the machines that have objects in this vault, sorted.
+    pub async fn list_machines(&self) -> Result<Vec<MachineId>, VaultError> {
+        let mut machines: Vec<MachineId> = Vec::new();
+        let mut after = None;
+        loop {
+            let page = self.store.page(names::MACHINES, after.as_ref(), 1).await?;
+            let Some((key, _)) = page.first() else { return Ok(machines) };
+            let machine = names::machine_of(key)
+                .ok_or_else(|| VaultError::damaged(key, "no machine has objects of this name"))?;
+            machines.push(machine);
+            after = Some(names::after_machine(machine));
+        }
+    }
+
+    /// Loads the machine's data key.
+    pub(crate) async fn data_key(&self, machine: MachineId) -> Result<Option<Key>, VaultError> {
+        let name = names::data_key(machine, DEK);
+        let Some(object) = self.store.get(&name, None).await? else { return Ok(None) };
+        self.unwrap_key(machine, &object).map(Some)
+    }
+
+    /// Loads the machine's data key or makes it; of racing writers one wins and all use its key.
+    pub(crate) async fn make_key(
+        &self,
+        machine: MachineId,
+        entropy: &dyn Entropy,
+    ) -> Result<Key, VaultError> {
+        if let Some(key) = self.data_key(machine).await? {
+            return Ok(key);
+        }
+        let mut bytes = [0; 32];
+        entropy.fill(&mut bytes);
+        let key = Key::new(bytes);
+        let object = Bytes::from(self.keys.wrap(self.uuid, machine, DEK, entropy.id(), &key));
+        match self.store.create(&names::data_key(machine, DEK), &object).await? {
+            Created::Mine => Ok(key),
+            Created::Other(object) => self.unwrap_key(machine, &object),
+        }
+    }
+
+    fn unwrap_key(&self, machine: MachineId, object: &[u8]) -> Result<Key, VaultError> {
+        let name = names::data_key(machine, DEK);
+        self.keys.unwrap(self.uuid, machine, DEK, object).map_err(|what| VaultError::damaged(name, what))
+    }
+}
+
+fn encode(uuid: u128, keys: &VaultKeys) -> Vec<u8> {
+    let mut object = Vec::new();
+    object.put(MAGIC);
+    object.put_u16(MAJOR);
+    object.put_u16(MINOR);
+    object.put_u64(KNOWN_FEATURES);
+    object.put_u64(0);
+    object.put_u128(uuid);
+    object.put(&keys.check(uuid));
+    put_crc(&mut object);
+    object
+}
+
+fn decode(object: &[u8], keys: &VaultKeys) -> Result<u128, VaultError> {
+    let damaged = |what: Malformed| VaultError::damaged(names::VAULT, what);
+    let mut take = Take::new(checked_crc(object).map_err(damaged)?);
+    if take.array().map_err(damaged)? != *MAGIC {
+        return Err(damaged(Malformed("not a vault object")));
+    }
+    let major = take.u16().map_err(damaged)?;
+    if major != MAJOR {
+        return Err(VaultError::UnknownMajor { object: names::VAULT.to_owned(), major, known: MAJOR });
+    }
+    take.u16().map_err(damaged)?;
+    let unknown = take.u64().map_err(damaged)? & !KNOWN_FEATURES;
+    if unknown != 0 {
+        return Err(VaultError::UnknownFeature(unknown));
+    }
+    take.u64().map_err(damaged)?;
+    let uuid = take.u128().map_err(damaged)?;
+    let check: [u8; 16] = take.array().map_err(damaged)?;
+    if check != keys.check(uuid) { Err(VaultError::WrongKey) } else { Ok(uuid) }
+}
+
+/// Proves what a listing of features cannot: one winner per race, and no stale reads or listings.
+async fn probe(store: &Store, run: u128) -> Result<(), VaultError> {
+    let refuse = |why: &str| Err(VaultError::NotAdmitted(why.to_owned()));
+    let mut expected = BTreeSet::new();
+    for round in 0..PROBE_ROUNDS {
+        let name = names::probe(run, round);
+        let racers = (0..PROBE_RACERS).map(|racer| {
+            let (store, name) = (store.clone(), name.clone());
+            async move { store.create(&name, &Bytes::from(vec![racer; 64])).await }
+        });
+        let mut winners = 0;
+        for created in futures::future::join_all(racers).await {
+            winners += u32::from(created? == Created::Mine);
+        }
+        if winners != 1 {
+            return refuse(&format!("{winners} of {PROBE_RACERS} racing creations won"));
+        }
+        match store.get(&name, Some(1..3)).await? {
+            Some(bytes) if bytes.len() == 2 => {}
+            _ => return refuse("a range of a new object does not read back"),
+        }
+        expected.insert(name);
+    }
+    let listed = store.list(&format!("probe/{run:032x}/"), None).await?;
+    if !listed.iter().eq(expected.iter()) {
+        return refuse("a listing after creation is incomplete");
+    }
+    for name in &expected {
+        store.delete(name).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,304 @@
+//! The writer of one machine's log: claim, seal, commit.
+//!
+//! Invariants
+//! - WR-1 Claims are dense and never deleted: epoch e+1 absent after my slot is durable proves that
+//!   nobody took over before.
+//! - WR-2 A commit succeeds only after (segments durable) -> (slot mine) -> (claim e+1 absent).
+//! - WR-3 One slot is in flight; its bytes are kept and put again until the answer is certain.
+//! - WR-4 Records at or below the head's position are dropped: delivery may repeat.
+
+use crate::chain::LogTail;
+use crate::error::{CommitError, VaultError};
+use crate::log::{self, Body, HeadState, Header, Kind, SegmentRow};
+use crate::names;
+use crate::pack::{Packed, check_order};
+use crate::reader::PointId;
+use crate::segment::{Encoded, SegmentId};
+use crate::store::Created;
+use crate::vault::{DEK, Vault};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use redoubt_core::planted::{self, Bug};
+use redoubt_core::{BatchPosition, MachineId, Record};
+use redoubt_ports::Entropy;
+use redoubt_wire::aead::Key;
+use std::sync::Arc;
+
+/// Segments put at once; bounds memory in flight to 8 x 32 MiB at worst.
+const SEGMENTS_AT_ONCE: usize = 8;
+/// A commit whose only segment is at most this goes into its log slot: one put in total.
+const INLINE_BYTES_MAX: usize = 4 << 20;
+/// Claim numbers tried before giving up in a race.
+const CLAIM_TRIES: u32 = 32;
+/// Slots of older epochs adopted while sealing; an older writer has one slot in flight.
+const ADOPT_MAX: u32 = 1024;
+
+/// What a successful commit made durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommitDone {
+    /// Recovery points that exist now and did not before this call, in order.
+    pub points: Vec<PointId>,
+    /// Newest slot of the log.
+    pub slot: u64,
+    /// Everything up to here is in the vault: this may be acknowledged as vaulted.
+    pub position: BatchPosition,
+}
+
+/// A slot whose outcome is not known yet.
+struct Pending {
+    bytes: Bytes,
+    points: Vec<PointId>,
+}
+
+/// The right to write one machine's log, until a newer claim exists.
+pub struct MachineWriter {
+    vault: Vault,
+    machine: MachineId,
+    entropy: Arc<dyn Entropy>,
+    dek: Key,
+    uuid: u128,
+    epoch: u64,
+    tail: LogTail,
+    pending: Option<Pending>,
+    /// Points whose slot is durable but whose claim check has not succeeded yet.
+    unreported: Vec<PointId>,
+    fenced: Option<u64>,
+}
+
+impl std::fmt::Debug for MachineWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "MachineWriter({}, epoch {})", self.machine, self.epoch)
+    }
+}
+
+impl MachineWriter {
+    /// Claims the machine, reads its log and seals it against older writers. On return no older
+    /// writer can succeed with a commit. `Fenced` and `Store` errors leave the vault usable.
+    pub async fn claim(
+        vault: &Vault,
+        machine: MachineId,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<MachineWriter, VaultError> {
+        let uuid = entropy.id();
+        let dek = vault.make_key(machine, &*entropy).await?;
+        let epoch = take_claim(vault, machine, uuid).await?;
+        let (vault, tail) = (vault.clone(), LogTail::default());
+        let (pending, unreported, fenced) = (None, Vec::new(), None);
+        let mut writer =
+            MachineWriter { vault, machine, entropy, dek, uuid, epoch, tail, pending, unreported, fenced };
+        writer.tail.load(&writer.vault, machine, &writer.dek, |_| ()).await?;
+        writer.seal().await?;
+        Ok(writer)
+    }
+
+    /// Returns the head after the newest slot that this writer knows to be durable.
+    pub fn head(&self) -> &HeadState {
+        &self.tail.head
+    }
+
+    /// Returns this writer's epoch.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Returns the newest slot known.
+    pub fn slot(&self) -> u64 {
+        self.tail.slot
+    }
+
+    /// Makes records durable, up to and including `to`, which must be the position of the last one.
+    ///
+    /// `Ok`: everything up to `to` survives the loss of this host. `Retry`: deliver the same again.
+    /// Records may repeat what was committed before. Dropping the future is like a lost reply: call
+    /// again on the same writer, or claim anew.
+    pub async fn commit(
+        &mut self,
+        records: Vec<Record>,
+        to: BatchPosition,
+    ) -> Result<CommitDone, CommitError> {
+        if let Some(by) = self.fenced {
+            return Err(CommitError::Fenced { by });
+        }
+        self.settle().await?;
+        let at = self.tail.head.position;
+        if to.seq == at.seq && to.chain != at.chain || to.generation < at.generation {
+            return Err(CommitError::Fork(to.seq));
+        }
+        let fresh: Vec<Record> = records.into_iter().filter(|record| record.seq > at.seq).collect();
+        check_order(at.seq, &fresh)?;
+        let last = fresh.last().map_or(at.seq, |record| record.seq);
+        if last != to.seq && to.seq > at.seq {
+            return Err(CommitError::Gap { after: last, found: to.seq });
+        }
+        if !fresh.is_empty() {
+            self.write(&fresh, to).await?;
+        }
+        self.claim_check().await?;
+        let (slot, position) = (self.tail.slot, self.tail.head.position);
+        Ok(CommitDone { points: std::mem::take(&mut self.unreported), slot, position })
+    }
+
+    async fn write(&mut self, records: &[Record], to: BatchPosition) -> Result<(), CommitError> {
+        let mut packed = Packed::new(&self.tail.head, records)?;
+        packed.head.position = to;
+        let (vault, machine) = (self.vault.uuid, self.machine);
+        let id = SegmentId { vault, machine, epoch: self.epoch, uuid: 0, dek: DEK };
+        let entropy = self.entropy.clone();
+        let segments = packed.encode(id, &self.dek, || entropy.id())?;
+        let early = planted::active(Bug::PublishBeforeLastSegment);
+        let inline = match &segments[..] {
+            [only] if only.bytes.len() <= INLINE_BYTES_MAX && !early => Some(only.bytes.clone()),
+            _ => None,
+        };
+        let rows = segments.iter().map(|segment| row(segment, inline.is_some())).collect();
+        let (now, late) = segments.split_at(segments.len() - usize::from(early && !segments.is_empty()));
+        if inline.is_none() {
+            self.put_segments(now).await?;
+        }
+        let slot = self.tail.slot + 1;
+        let points = (0..packed.points.len()).map(|at| PointId { slot, ordinal: at as u16 }).collect();
+        let from = self.tail.head.position.seq;
+        let body = Body { from, head: packed.head, points: packed.points, segments: rows };
+        let header = self.header(Kind::Commit);
+        let bytes = log::encode(&header, &body, &self.dek, inline.as_deref()).into();
+        self.pending = Some(Pending { bytes, points });
+        self.settle().await?;
+        self.put_segments(late).await
+    }
+
+    async fn put_segments(&self, segments: &[Encoded]) -> Result<(), CommitError> {
+        let puts = segments.iter().map(|segment| {
+            let name = names::segment(self.machine, self.epoch, segment.uuid);
+            async move {
+                match self.vault.store.create(&name, &segment.bytes).await? {
+                    Created::Mine => Ok(()),
+                    // 128 random bits met twice: nothing of this attempt is published.
+                    Created::Other(_) => Err(CommitError::Fork(self.tail.head.position.seq)),
+                }
+            }
+        });
+        let mut puts = futures::stream::iter(puts).buffer_unordered(SEGMENTS_AT_ONCE);
+        while puts.try_next().await?.is_some() {}
+        Ok(())
+    }
+
+    /// Finds out what became of the slot in flight, if there is one (WR-3).
+    async fn settle(&mut self) -> Result<(), CommitError> {
+        let Some(pending) = &self.pending else { return Ok(()) };
+        let name = names::slot(self.machine, self.tail.slot + 1);
+        match self.vault.store.create(&name, &pending.bytes).await? {
+            Created::Mine => {
+                let Some(pending) = self.pending.take() else { return Ok(()) };
+                let accepted = self.tail.accept(&self.vault, self.machine, &self.dek, &pending.bytes);
+                debug_assert!(accepted.is_ok(), "WR-3: a writer reads what it wrote: {accepted:?}");
+                self.unreported.extend(pending.points);
+                Ok(())
+            }
+            Created::Other(found) => {
+                let by = log::peek(&found).map_or(self.epoch + 1, |(header, _)| header.epoch);
+                self.fenced = Some(by);
+                Err(CommitError::Fenced { by })
+            }
+        }
+    }
+
+    /// WR-1: looks for a newer claim. Must start after everything to be acknowledged is durable.
+    async fn claim_check(&mut self) -> Result<(), CommitError> {
+        if planted::active(Bug::SkipClaimCheck) {
+            return Ok(());
+        }
+        let next = self.epoch + 1;
+        if self.vault.store.get(&names::claim(self.machine, next), None).await?.is_some() {
+            self.fenced = Some(next);
+            return Err(CommitError::Fenced { by: next });
+        }
+        Ok(())
+    }
+
+    /// Puts this epoch's seal behind the log, adopting slots that older writers still win.
+    async fn seal(&mut self) -> Result<(), VaultError> {
+        for _ in 0..ADOPT_MAX {
+            if self.tail.epoch > self.epoch {
+                return Err(VaultError::Fenced { by: self.tail.epoch });
+            }
+            let head = self.tail.head.clone();
+            let body = Body { from: head.position.seq, head, points: Vec::new(), segments: Vec::new() };
+            let bytes = Bytes::from(log::encode(&self.header(Kind::Seal), &body, &self.dek, None));
+            let name = names::slot(self.machine, self.tail.slot + 1);
+            let taken = match self.vault.store.create(&name, &bytes).await? {
+                Created::Mine => bytes,
+                Created::Other(found) => found,
+            };
+            self.tail.accept(&self.vault, self.machine, &self.dek, &taken)?;
+            if self.tail.epoch == self.epoch {
+                return match self.claim_check().await {
+                    Ok(()) => Ok(()),
+                    Err(CommitError::Retry(failure)) => Err(VaultError::Store(failure)),
+                    Err(_) => Err(VaultError::Fenced { by: self.epoch + 1 }),
+                };
+            }
+        }
+        Err(VaultError::ClaimRace)
+    }
+
+    fn header(&self, kind: Kind) -> Header {
+        Header {
+            vault: self.vault.uuid,
+            machine: self.machine,
+            slot: self.tail.slot + 1,
+            epoch: self.epoch,
+            writer: self.uuid,
+            kind,
+            prev: self.tail.digest,
+            dek: DEK,
+        }
+    }
+}
+
+fn row(segment: &Encoded, inline: bool) -> SegmentRow {
+    SegmentRow {
+        uuid: segment.uuid,
+        length: segment.bytes.len() as u64,
+        tail: segment.tail,
+        units: segment.units,
+        root: segment.root,
+        digest: *blake3::hash(&segment.bytes).as_bytes(),
+        inline,
+    }
+}
+
+/// Creates the next claim; numbers stay dense because one is left only when it is proven taken.
+async fn take_claim(vault: &Vault, machine: MachineId, writer: u128) -> Result<u64, VaultError> {
+    let prefix = names::claims(machine);
+    let listed = vault.store.list(&prefix, None).await?;
+    let mut epoch = match listed.last() {
+        None => 1,
+        Some(key) => {
+            let last = names::number(key, &prefix, 8);
+            last.ok_or_else(|| VaultError::damaged(key, "no claim has this name"))? + 1
+        }
+    };
+    for _ in 0..CLAIM_TRIES {
+        let body = Bytes::from(claim_object(vault.uuid, machine, epoch, writer));
+        match vault.store.create(&names::claim(machine, epoch), &body).await? {
+            Created::Mine => return Ok(epoch),
+            Created::Other(_) => epoch += 1,
+        }
+    }
+    Err(VaultError::ClaimRace)
+}
+
+fn claim_object(vault: u128, machine: MachineId, epoch: u64, writer: u128) -> Vec<u8> {
+    use crate::codec::{Put, put_crc};
+    let mut object = Vec::new();
+    object.put(b"DRCLAIM1");
+    object.put_u16(crate::vault::MAJOR);
+    object.put_u16(crate::vault::MINOR);
+    object.put_u32(0);
+    object.put_u128(vault);
+    object.put_u128(machine.0);
+    object.put_u64(epoch);
+    object.put_u128(writer);
+    put_crc(&mut object);
+    object
+}
