@@ -14,6 +14,7 @@ pub mod extent_map;
 pub mod ids;
 pub mod message;
 pub mod planted;
+pub mod resync;
 pub mod sealed;
 pub mod sequencer;
 pub mod splitter;
