@@ -17,7 +17,7 @@ pub(crate) const INLINE_BYTES_MAX: usize = 128 << 10;
 const PARTS_MAX: usize = 64;
 
 /// Zeros written at once where the device can't make them itself.
-const ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Most data runs told for one question; a more scattered rest counts as data.
 const DATA_RUNS_MAX: usize = 4096;
