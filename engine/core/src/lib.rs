@@ -8,16 +8,21 @@
 //! What is *not* here: frames (`redoubt-wire`), NBD (`redoubt-nbd`), any IO (`redoubt-ports`).
 #![forbid(unsafe_code)]
 
+pub mod batch_file;
 pub mod change;
 pub mod extent_log;
 pub mod extent_map;
 pub mod ids;
+pub mod link;
+pub mod markers;
 pub mod message;
 pub mod planted;
+pub mod receiver;
 pub mod resync;
 pub mod sealed;
 pub mod sequencer;
 pub mod splitter;
+pub mod spool;
 pub mod time;
 pub mod units;
 mod unvaulted;

@@ -7,6 +7,9 @@ use crate::change::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX};
 use crate::ids::{BatchPosition, Chain, Generation, MachineId, WriteSeq};
 use bytes::Bytes;
 
+/// First bytes of every sealed batch.
+pub const SEALED_MAGIC: [u8; 4] = *b"RDSB";
+
 /// Bytes of the clear header of a sealed batch.
 pub const SEALED_HEADER_BYTES: usize = 104;
 

@@ -32,7 +32,7 @@ use redoubt_core::sealed::{SEALED_BYTES_MAX, SEALED_HEADER_BYTES, SealedBatch, S
 use redoubt_core::{Chain, Generation, MachineId, WriteSeq};
 use thiserror::Error;
 
-const MAGIC: [u8; 4] = *b"RDSB";
+const MAGIC: [u8; 4] = redoubt_core::sealed::SEALED_MAGIC;
 const VERSION: u16 = 1;
 const AAD_BYTES: usize = SEALED_HEADER_BYTES - TAG_BYTES;
 
