@@ -11,6 +11,7 @@
 //! - P-3 Dropping a returned future may or may not cancel the operation; callers assume it ran.
 
 pub mod clock;
+pub mod conformance;
 pub mod disk;
 pub mod files;
 pub mod net;

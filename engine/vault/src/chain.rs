@@ -12,7 +12,6 @@ use crate::vault::Vault;
 use bytes::Bytes;
 use futures::StreamExt;
 use redoubt_core::MachineId;
-use redoubt_ports::StoreKey;
 use redoubt_wire::aead::Key;
 
 /// Log slots read at once.
@@ -68,7 +67,11 @@ impl LogTail {
         let prefix = names::log(machine);
         let after = (self.slot > 0).then(|| names::slot(machine, self.slot));
         let listed = vault.store.list(&prefix, after.as_ref()).await?;
-        let reads = listed.iter().map(|key: &StoreKey| vault.store.get(key, None));
+        // A plain loop: a closure over references would cost the future its `Send`.
+        let mut reads = Vec::with_capacity(listed.len());
+        for key in &listed {
+            reads.push(vault.store.get(key, None));
+        }
         let mut reads = futures::stream::iter(reads).buffered(SLOTS_AT_ONCE);
         let mut names = listed.iter();
         while let Some(read) = reads.next().await {

@@ -101,9 +101,12 @@ impl MachineReader {
         let before = tail.slot;
         let mut records = Vec::new();
         tail.load(&inner.vault, inner.machine, &inner.dek, |record| records.push(record)).await?;
-        let wanted =
-            records.iter().flat_map(|record| record.body.segments.iter().map(move |row| (record, row)));
-        let reads: Vec<_> = wanted.map(|(record, row)| self.tables(record, row)).collect();
+        let mut reads = Vec::new();
+        for record in &records {
+            for row in &record.body.segments {
+                reads.push(self.tables(record, row));
+            }
+        }
         let tables: Vec<(Loaded, u64, Vec<ExtentRow>)> =
             futures::stream::iter(reads).buffered(TABLES_AT_ONCE).try_collect().await?;
         let mut state = inner.state.write().unwrap_or_else(PoisonError::into_inner);

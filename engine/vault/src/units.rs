@@ -114,7 +114,10 @@ pub(crate) async fn load(
             _ => fetches.push(Fetch { segment: loaded, ordinal, units: vec![unit], from, to }),
         }
     }
-    let reads = fetches.into_iter().map(|fetch| run(vault, dek, fetch));
+    let mut reads = Vec::with_capacity(fetches.len());
+    for fetch in fetches {
+        reads.push(run(vault, dek, fetch));
+    }
     let mut reads = futures::stream::iter(reads).buffer_unordered(FETCHES_AT_ONCE);
     while let Some(opened) = reads.try_next().await? {
         for (id, bytes) in opened {

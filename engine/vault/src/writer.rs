@@ -167,19 +167,22 @@ impl MachineWriter {
     }
 
     async fn put_segments(&self, segments: &[Encoded]) -> Result<(), CommitError> {
-        let puts = segments.iter().map(|segment| {
-            let name = names::segment(self.machine, self.epoch, segment.uuid);
-            async move {
-                match self.vault.store.create(&name, &segment.bytes).await? {
-                    Created::Mine => Ok(()),
-                    // 128 random bits met twice: nothing of this attempt is published.
-                    Created::Other(_) => Err(CommitError::Fork(self.tail.head.position.seq)),
-                }
-            }
-        });
+        let mut puts = Vec::with_capacity(segments.len());
+        for segment in segments {
+            puts.push(self.put_segment(segment));
+        }
         let mut puts = futures::stream::iter(puts).buffer_unordered(SEGMENTS_AT_ONCE);
         while puts.try_next().await?.is_some() {}
         Ok(())
+    }
+
+    async fn put_segment(&self, segment: &Encoded) -> Result<(), CommitError> {
+        let name = names::segment(self.machine, self.epoch, segment.uuid);
+        match self.vault.store.create(&name, &segment.bytes).await? {
+            Created::Mine => Ok(()),
+            // 128 random bits met twice: nothing of this attempt is published.
+            Created::Other(_) => Err(CommitError::Fork(self.tail.head.position.seq)),
+        }
     }
 
     /// Finds out what became of the slot in flight, if there is one (WR-3).

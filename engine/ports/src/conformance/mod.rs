@@ -1,0 +1,3 @@
+//! Conformance suites: one promise of a port per function, run by every implementation's tests.
+
+pub mod store;
