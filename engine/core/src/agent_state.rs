@@ -1,0 +1,425 @@
+//! Bytes of the agent's durable record, and what an agent does with what it finds at its start.
+//!
+//! Two slots of [`SLOT_BYTES`] in one file, written in turn (slot = counter mod 2) and synced each
+//! time, so that a torn write damages only the slot that is being replaced. At the first start both
+//! slots are written before anything else happens; a damaged slot beside an empty one therefore
+//! means that the first start never completed.
+//!
+//! | bytes | content (all numbers LE) |
+//! |---|---|
+//! | 0..8 | magic `RDBAGST1` |
+//! | 8..16 | counter of the write |
+//! | 16..32 | machine id |
+//! | 32..40, 40..48, 48..56 | generation, last issued sequence, end of the reserved block |
+//! | 56, 57, 58..60 | clean stop (0/1), resync open (0/1), number of volumes |
+//! | 60..108, 108..156, 156..204 | sealed, staged, vaulted position: generation, sequence, chain |
+//! | 204.. | per volume 60 bytes: index (2), flags (2: bit 0 = fingerprint known), id (16), sectors (8), fingerprint (32) |
+//! | last 32 | BLAKE3 over everything before |
+//!
+//! Invariants
+//! - AS-1 For every combination of findings exactly one row of the table `ROWS` matches.
+//! - AS-2 Each start that is not clean gets a larger generation (ID-2).
+//! - AS-3 When in doubt, refuse: no row guesses that a non-empty history is not there.
+//!
+//! What is *not* here: the file, the extent map's log ([`crate::extent_log`]).
+
+use crate::ids::{BatchPosition, Chain, Generation, MachineId, VolumeId, VolumeIndex, WriteSeq};
+use crate::sequencer::RESERVE_BLOCK;
+use crate::units::Sectors;
+use thiserror::Error;
+
+/// Bytes of one slot; the second begins here.
+pub const SLOT_BYTES: usize = 16 << 10;
+/// Volumes of one machine; keeps the record inside a slot.
+pub const VOLUMES_MAX: usize = 256;
+
+const MAGIC: &[u8; 8] = b"RDBAGST1";
+const FIXED: usize = 204;
+const PER_VOLUME: usize = 60;
+const SUM_AT: usize = SLOT_BYTES - 32;
+
+/// One volume as the agent last knew it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeRecord {
+    /// Ordinal in the stream.
+    pub index: VolumeIndex,
+    /// Lasting identity.
+    pub id: VolumeId,
+    /// Size.
+    pub sectors: Sectors,
+    /// Cheap digest of the content, taken at a clean stop.
+    pub fingerprint: Option<[u8; 32]>,
+}
+
+/// What the agent must know after a restart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentRecord {
+    /// Machine that owns the directory.
+    pub machine: MachineId,
+    /// Generation of the stream.
+    pub generation: Generation,
+    /// Last sequence issued; exact only after a clean stop.
+    pub issued: WriteSeq,
+    /// No sequence beyond this one was ever issued.
+    pub reserved_until: WriteSeq,
+    /// Written by a clean stop: memory spilled, disks flushed.
+    pub is_clean: bool,
+    /// A resync was open; it goes on after the restart.
+    pub is_resync_open: bool,
+    /// Last batch sealed; exact only after a clean stop.
+    pub sealed: BatchPosition,
+    /// Last position known to be staged.
+    pub staged: BatchPosition,
+    /// Last position known to be vaulted.
+    pub vaulted: BatchPosition,
+    /// Volumes by ordinal, at most [`VOLUMES_MAX`].
+    pub volumes: Vec<VolumeRecord>,
+}
+
+/// What a slot holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Slot {
+    /// Never written: all zeros or not there.
+    Empty,
+    /// Written, but does not read back.
+    Damaged,
+    /// The record, with the counter of its write.
+    Valid(u64, AgentRecord),
+}
+
+/// Encodes one slot; it goes to offset `counter % 2 * SLOT_BYTES`. Durable after a sync.
+pub fn encode_slot(counter: u64, record: &AgentRecord) -> Vec<u8> {
+    assert!(record.volumes.len() <= VOLUMES_MAX, "a machine has at most {VOLUMES_MAX} volumes");
+    let mut out = Vec::with_capacity(SLOT_BYTES);
+    out.extend_from_slice(MAGIC);
+    out.extend_from_slice(&counter.to_le_bytes());
+    out.extend_from_slice(&record.machine.0.to_le_bytes());
+    for number in [record.generation.0, record.issued.0, record.reserved_until.0] {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
+    out.extend_from_slice(&[u8::from(record.is_clean), u8::from(record.is_resync_open)]);
+    out.extend_from_slice(&(record.volumes.len() as u16).to_le_bytes());
+    for position in [record.sealed, record.staged, record.vaulted] {
+        out.extend_from_slice(&position.generation.0.to_le_bytes());
+        out.extend_from_slice(&position.seq.0.to_le_bytes());
+        out.extend_from_slice(&position.chain.0);
+    }
+    for volume in &record.volumes {
+        out.extend_from_slice(&volume.index.0.to_le_bytes());
+        out.extend_from_slice(&u16::from(volume.fingerprint.is_some()).to_le_bytes());
+        out.extend_from_slice(&volume.id.0.to_le_bytes());
+        out.extend_from_slice(&volume.sectors.0.to_le_bytes());
+        out.extend_from_slice(&volume.fingerprint.unwrap_or_default());
+    }
+    out.resize(SUM_AT, 0);
+    let sum = blake3::hash(&out);
+    out.extend_from_slice(sum.as_bytes());
+    out
+}
+
+fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    let mut out = [0; N];
+    out.copy_from_slice(&bytes[at..at + N]);
+    out
+}
+
+fn number(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(field(bytes, at))
+}
+
+fn position(bytes: &[u8], at: usize) -> BatchPosition {
+    BatchPosition {
+        generation: Generation(number(bytes, at)),
+        seq: WriteSeq(number(bytes, at + 8)),
+        chain: Chain(field(bytes, at + 16)),
+    }
+}
+
+/// Decodes one slot; never panics, whatever the bytes.
+pub fn decode_slot(bytes: &[u8]) -> Slot {
+    if bytes.iter().all(|byte| *byte == 0) {
+        return Slot::Empty;
+    }
+    if bytes.len() != SLOT_BYTES
+        || &bytes[..8] != MAGIC
+        || blake3::hash(&bytes[..SUM_AT]) != field(bytes, SUM_AT)
+    {
+        return Slot::Damaged;
+    }
+    let count = usize::from(u16::from_le_bytes(field(bytes, 58)));
+    if count > VOLUMES_MAX {
+        return Slot::Damaged;
+    }
+    let volumes = bytes[FIXED..].chunks_exact(PER_VOLUME).take(count).map(|v| VolumeRecord {
+        index: VolumeIndex(u16::from_le_bytes(field(v, 0))),
+        id: VolumeId(u128::from_le_bytes(field(v, 4))),
+        sectors: Sectors(number(v, 20)),
+        fingerprint: (v[2] & 1 == 1).then(|| field(v, 28)),
+    });
+    let record = AgentRecord {
+        machine: MachineId(u128::from_le_bytes(field(bytes, 16))),
+        generation: Generation(number(bytes, 32)),
+        issued: WriteSeq(number(bytes, 40)),
+        reserved_until: WriteSeq(number(bytes, 48)),
+        is_clean: bytes[56] == 1,
+        is_resync_open: bytes[57] == 1,
+        sealed: position(bytes, 60),
+        staged: position(bytes, 108),
+        vaulted: position(bytes, 156),
+        volumes: volumes.collect(),
+    };
+    Slot::Valid(number(bytes, 8), record)
+}
+
+/// What the spill file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spill {
+    /// Nothing, or there is no file.
+    Empty,
+    /// Intact batches.
+    Held,
+    /// Intact batches up to some place, then damage.
+    Damaged,
+}
+
+/// A disk as it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskFact {
+    /// Volume it belongs to.
+    pub id: VolumeId,
+    /// Size now.
+    pub sectors: Sectors,
+    /// Digest now, computed as at a clean stop.
+    pub fingerprint: Option<[u8; 32]>,
+}
+
+/// What to do at the start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// A new machine: write both slots, then `ResyncBegin{Initial}`.
+    FirstStart,
+    /// Send the spill, then go on; no sequence is burnt.
+    CleanResume(AgentRecord),
+    /// Send the intact spill, then `ResyncBegin{UncleanStop}` and compare marked extents. The record has
+    /// its new generation.
+    UncleanStop(AgentRecord),
+    /// Send the intact spill, then `ResyncBegin{Untracked}`; compare these volumes whole, the others
+    /// where marked. The record has its new generation.
+    Untracked(AgentRecord, Vec<VolumeId>),
+    /// Do not start.
+    Refuse(StartRefused),
+}
+
+/// Why an agent does not start; a person must act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum StartRefused {
+    /// No slot reads back.
+    #[error(
+        "the agent's record is damaged; its sequences are unknown. Enrol the machine again in an empty directory"
+    )]
+    RecordLost,
+    /// There is a spill but no record.
+    #[error("there is a spill file but no record of this agent; restore the record, or empty the directory")]
+    SpillWithoutRecord,
+    /// The directory is another machine's.
+    #[error("the state directory belongs to machine {0}; give each machine its own directory")]
+    OtherMachine(MachineId),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Record {
+    None,
+    Lost,
+    Foreign,
+    Clean,
+    Unclean,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Facts {
+    record: Record,
+    spill: Spill,
+    disks_same: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    First,
+    Orphan,
+    Lost,
+    Foreign,
+    Untracked,
+    Clean,
+    Unclean,
+}
+
+/// A row: when it applies, and what follows.
+type Row = (fn(Facts) -> bool, Outcome);
+
+/// The recovery table.
+const ROWS: [Row; 7] = [
+    (|f| f.record == Record::None && f.spill == Spill::Empty, Outcome::First),
+    (|f| f.record == Record::None && f.spill != Spill::Empty, Outcome::Orphan),
+    (|f| f.record == Record::Lost, Outcome::Lost),
+    (|f| f.record == Record::Foreign, Outcome::Foreign),
+    (|f| matches!(f.record, Record::Clean | Record::Unclean) && !f.disks_same, Outcome::Untracked),
+    (|f| f.record == Record::Clean && f.disks_same && f.spill != Spill::Damaged, Outcome::Clean),
+    (
+        |f| {
+            f.disks_same
+                && (f.record == Record::Unclean || f.record == Record::Clean && f.spill == Spill::Damaged)
+        },
+        Outcome::Unclean,
+    ),
+];
+
+fn changed_volumes(record: &AgentRecord, disks: &[DiskFact]) -> Vec<VolumeId> {
+    let known = |id| record.volumes.iter().find(|volume| volume.id == id);
+    let is_same = |disk: &DiskFact| {
+        known(disk.id).is_some_and(|volume| {
+            // The guest changes the content while it runs: a digest counts only after a clean stop.
+            let content =
+                !record.is_clean || volume.fingerprint.is_none() || volume.fingerprint == disk.fingerprint;
+            volume.sectors == disk.sectors && content
+        })
+    };
+    disks.iter().filter(|disk| !is_same(disk)).map(|disk| disk.id).collect()
+}
+
+/// Decides how to start from what was found. `disks` are the disks to protect now.
+pub fn recover(a: Slot, b: Slot, spill: Spill, machine: MachineId, disks: &[DiskFact]) -> Decision {
+    let torn_first = matches!((&a, &b), (Slot::Empty, Slot::Damaged) | (Slot::Damaged, Slot::Empty));
+    let any_damaged = a == Slot::Damaged || b == Slot::Damaged;
+    let newest = [a, b].into_iter().filter_map(|slot| match slot {
+        Slot::Valid(counter, record) => Some((counter, record)),
+        _ => None,
+    });
+    let newest = newest.max_by_key(|(counter, _)| *counter).map(|(_, record)| record);
+    let newest = newest.map(|mut record| {
+        if any_damaged {
+            // The damaged slot may have been newer and relied upon: one write reserves at most one
+            // more block and raises the generation at most by one (ID-1, ID-2).
+            record.is_clean = false;
+            record.reserved_until = WriteSeq(record.reserved_until.0 + RESERVE_BLOCK);
+            record.generation = Generation(record.generation.0 + 1);
+        }
+        record
+    });
+    let kind = match &newest {
+        None if any_damaged && !torn_first => Record::Lost,
+        None => Record::None,
+        Some(record) if record.machine != machine => Record::Foreign,
+        Some(record) if record.is_clean => Record::Clean,
+        Some(_) => Record::Unclean,
+    };
+    let changed = newest.as_ref().map(|record| changed_volumes(record, disks)).unwrap_or_default();
+    // A volume that is gone changes the set: the stream must say so.
+    let is_complete =
+        newest.as_ref().is_none_or(|r| r.volumes.iter().all(|v| disks.iter().any(|disk| disk.id == v.id)));
+    let facts = Facts { record: kind, spill, disks_same: changed.is_empty() && is_complete };
+    let mut rows = ROWS.iter().filter(|(applies, _)| applies(facts));
+    let (_, outcome) = rows.next().expect("AS-1: no row matches");
+    assert!(rows.next().is_none(), "AS-1: two rows match {facts:?}");
+    let raised = |record: Option<AgentRecord>| {
+        let mut record = record.expect("AS-1: this row has a record");
+        record.generation = Generation(record.generation.0 + 1);
+        record
+    };
+    match outcome {
+        Outcome::First => Decision::FirstStart,
+        Outcome::Orphan => Decision::Refuse(StartRefused::SpillWithoutRecord),
+        Outcome::Lost => Decision::Refuse(StartRefused::RecordLost),
+        Outcome::Foreign => {
+            Decision::Refuse(StartRefused::OtherMachine(newest.expect("AS-1: this row has a record").machine))
+        }
+        Outcome::Untracked => Decision::Untracked(raised(newest), changed),
+        Outcome::Clean => Decision::CleanResume(newest.expect("AS-1: this row has a record")),
+        Outcome::Unclean => Decision::UncleanStop(raised(newest)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(is_clean: bool) -> AgentRecord {
+        let at = |seq| BatchPosition {
+            generation: Generation(2),
+            seq: WriteSeq(seq),
+            chain: Chain([seq as u8; 32]),
+        };
+        let volume = |n: u16| VolumeRecord {
+            index: VolumeIndex(n),
+            id: VolumeId(u128::from(n) + 10),
+            sectors: Sectors(999),
+            fingerprint: (n == 1).then_some([7; 32]),
+        };
+        AgentRecord {
+            machine: MachineId(5),
+            generation: Generation(3),
+            issued: WriteSeq(40),
+            reserved_until: WriteSeq(1 << 20),
+            is_clean,
+            is_resync_open: true,
+            sealed: at(40),
+            staged: at(30),
+            vaulted: at(20),
+            volumes: vec![volume(0), volume(1)],
+        }
+    }
+
+    fn disks(sectors: u64) -> Vec<DiskFact> {
+        let fact = |id| DiskFact { id: VolumeId(id), sectors: Sectors(sectors), fingerprint: Some([7; 32]) };
+        vec![fact(10), fact(11)]
+    }
+
+    #[test]
+    fn a_slot_reads_back_as_written_and_any_flipped_byte_is_damage() {
+        let bytes = encode_slot(9, &record(true));
+        assert_eq!(bytes.len(), SLOT_BYTES);
+        assert_eq!(decode_slot(&bytes), Slot::Valid(9, record(true)));
+        for at in (0..SLOT_BYTES).step_by(97) {
+            let mut torn = bytes.clone();
+            torn[at] ^= 1;
+            assert_eq!(decode_slot(&torn), Slot::Damaged);
+            assert_eq!(decode_slot(&bytes[..at.max(1)]), Slot::Damaged);
+        }
+        assert_eq!(decode_slot(&[0; SLOT_BYTES]), Slot::Empty);
+        assert!(FIXED + VOLUMES_MAX * PER_VOLUME <= SUM_AT);
+    }
+
+    #[test]
+    fn exactly_one_row_matches_every_combination() {
+        for record in [Record::None, Record::Lost, Record::Foreign, Record::Clean, Record::Unclean] {
+            for spill in [Spill::Empty, Spill::Held, Spill::Damaged] {
+                for disks_same in [false, true] {
+                    let facts = Facts { record, spill, disks_same };
+                    assert_eq!(ROWS.iter().filter(|(applies, _)| applies(facts)).count(), 1, "{facts:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn each_start_is_decided_by_what_is_found() {
+        let me = MachineId(5);
+        let valid = |n, clean| Slot::Valid(n, record(clean));
+        let go = |a, b, spill, sectors| recover(a, b, spill, me, &disks(sectors));
+        assert_eq!(go(Slot::Empty, Slot::Empty, Spill::Empty, 999), Decision::FirstStart);
+        assert_eq!(go(Slot::Damaged, Slot::Empty, Spill::Empty, 999), Decision::FirstStart);
+        let lost = Decision::Refuse(StartRefused::RecordLost);
+        assert_eq!(go(Slot::Damaged, Slot::Damaged, Spill::Empty, 999), lost);
+        let clean = go(valid(1, false), valid(2, true), Spill::Held, 999);
+        assert_eq!(clean, Decision::CleanResume(record(true)));
+        let Decision::UncleanStop(next) = go(valid(3, false), valid(2, true), Spill::Held, 999) else {
+            panic!()
+        };
+        assert_eq!(next.generation, Generation(4));
+        let Decision::Untracked(_, changed) = go(Slot::Damaged, valid(2, true), Spill::Empty, 1000) else {
+            panic!()
+        };
+        assert_eq!(changed, vec![VolumeId(10), VolumeId(11)]);
+        let foreign = recover(valid(1, true), Slot::Empty, Spill::Empty, MachineId(6), &disks(999));
+        assert_eq!(foreign, Decision::Refuse(StartRefused::OtherMachine(me)));
+    }
+}
