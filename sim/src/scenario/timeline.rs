@@ -165,7 +165,7 @@ fn read_target(
         let ends: Vec<&str> = if verb.target == Target::Link && part == "wan" {
             Vec::new()
         } else if verb.target == Target::Link {
-            part.split("->").flat_map(|side| side.split('<')).collect()
+            part.split("<->").flat_map(|side| side.split("->")).collect()
         } else {
             vec![part.as_str()]
         };
