@@ -1,1 +1,121 @@
-//! Simulated leaves: network, disks, files, store and hosts.
+//! Simulated leaves: hosts with clocks, disks, state files and sockets, the links between them and an
+//! object store. Every fault is a knob here; every knob can be lifted; the truth can always be read.
+//!
+//! Invariants
+//! - SL-1 All randomness comes from the world's seed, all time from the simulator.
+//! - SL-2 An operation that reached the hardware is finished by the hardware, also when the process
+//!   that asked for it is gone.
+//! - SL-3 Whatever a port promised to be durable survives every power loss.
+
+mod disk;
+mod files;
+mod host;
+mod net;
+mod store;
+mod trace;
+
+pub use disk::SimDisk;
+pub use files::SimFiles;
+pub use host::{Host, HostWorld};
+pub use net::{LinkModel, SimNet};
+pub use store::SimStore;
+pub use trace::Trace;
+
+use rand_chacha::ChaCha8Rng;
+use rand_core::{Rng, SeedableRng};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Locks; a panic elsewhere ends the run anyway.
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What all leaves share: time, dice, trace and the node on which hardware works.
+#[derive(Clone)]
+pub struct Shared {
+    started: tokio::time::Instant,
+    dice: Arc<Mutex<ChaCha8Rng>>,
+    /// The trace of the run.
+    pub trace: Trace,
+    hardware: madsim::runtime::NodeHandle,
+}
+
+impl Shared {
+    /// Returns simulated time since the start.
+    pub fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Returns a number below `bound`.
+    pub fn below(&self, bound: u64) -> u64 {
+        lock(&self.dice).next_u64() % bound.max(1)
+    }
+
+    /// Tells whether something with this chance (parts per million) happens.
+    pub fn chance(&self, ppm: u32) -> bool {
+        ppm > 0 && self.below(1_000_000) < u64::from(ppm)
+    }
+
+    /// Returns a duration between the two, in microseconds.
+    pub fn micros(&self, low: u64, high: u64) -> Duration {
+        Duration::from_micros(low + self.below(high - low + 1))
+    }
+
+    /// Runs work on the hardware: it outlives the process that asked for it.
+    pub async fn on_hardware<T, F>(&self, work: F) -> T
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        self.hardware.spawn(async move {
+            let _ = sender.send(work.await);
+        });
+        match receiver.await {
+            Ok(result) => result,
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Runs work on the hardware without waiting for it.
+    pub fn leave_to_hardware<F>(&self, work: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.hardware.spawn(work);
+    }
+}
+
+/// The simulated world of one run.
+#[derive(Clone)]
+pub struct SimWorld {
+    /// What all leaves share.
+    pub shared: Shared,
+    /// All links and sockets.
+    pub net: SimNet,
+    /// The object store, in the site `target`.
+    pub store: SimStore,
+}
+
+impl SimWorld {
+    /// Makes an empty world inside a running simulation.
+    pub fn new(seed: u64, traced: bool) -> SimWorld {
+        let hardware = madsim::runtime::Handle::current().create_node().name("hardware").build();
+        let shared = Shared {
+            started: tokio::time::Instant::now(),
+            dice: Arc::new(Mutex::new(ChaCha8Rng::seed_from_u64(seed))),
+            trace: Trace::new(traced),
+            hardware,
+        };
+        let net = SimNet::new(shared.clone());
+        let store = SimStore::new(shared.clone(), net.clone());
+        SimWorld { shared, net, store }
+    }
+
+    /// Adds a host in a site.
+    pub fn host(&self, name: &str, site: &str) -> Host {
+        self.net.add_host(name, site);
+        Host::new(self, name)
+    }
+}

@@ -1,0 +1,73 @@
+//! The trace: a digest over everything that happened, and the lines of it if a person wants to read.
+
+use super::lock;
+use crate::oracles::Finding;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+struct State {
+    digest: blake3::Hasher,
+    lines: Option<Vec<String>>,
+    findings: Vec<Finding>,
+    faults: u64,
+}
+
+/// Shared by all leaves of a world.
+#[derive(Clone)]
+pub struct Trace(Arc<Mutex<State>>);
+
+impl Trace {
+    /// Makes an empty trace; keeps lines only if asked.
+    pub fn new(lines: bool) -> Trace {
+        let state = State {
+            digest: blake3::Hasher::new(),
+            lines: lines.then(Vec::new),
+            findings: Vec::new(),
+            faults: 0,
+        };
+        Trace(Arc::new(Mutex::new(state)))
+    }
+
+    /// Adds an event with its bytes to the digest only.
+    pub fn event(&self, at: Duration, what: &str, bytes: &[u8]) {
+        let mut state = lock(&self.0);
+        state.digest.update(&at.as_nanos().to_le_bytes());
+        state.digest.update(what.as_bytes());
+        state.digest.update(&(bytes.len() as u64).to_le_bytes());
+        state.digest.update(bytes);
+    }
+
+    /// Adds a line for people, and to the digest.
+    pub fn line(&self, at: Duration, text: impl FnOnce() -> String) {
+        let text = text();
+        self.event(at, &text, &[]);
+        if let Some(lines) = &mut lock(&self.0).lines {
+            lines.push(format!("{:>10.3} s  {text}", at.as_secs_f64()));
+        }
+    }
+
+    /// Reports something a leaf saw that must not be.
+    pub fn finding(&self, finding: Finding) {
+        let mut state = lock(&self.0);
+        if state.findings.len() < 10 && !state.findings.contains(&finding) {
+            state.findings.push(finding);
+        }
+    }
+
+    /// Counts a fault of the store that a caller met.
+    pub fn fault(&self) {
+        lock(&self.0).faults += 1;
+    }
+
+    /// Returns how many faults of the store callers met.
+    pub fn faults(&self) -> u64 {
+        lock(&self.0).faults
+    }
+
+    /// Returns digest, lines and findings.
+    pub fn finish(&self) -> (String, Vec<String>, Vec<Finding>) {
+        let mut state = lock(&self.0);
+        let lines = state.lines.take().unwrap_or_default();
+        (state.digest.finalize().to_hex().to_string(), lines, std::mem::take(&mut state.findings))
+    }
+}
