@@ -5,6 +5,7 @@
 use redoubt_ports::{IoError, IoKind, NetError};
 use redoubt_roles::agent::AgentError;
 use redoubt_roles::process_server::PsError;
+use redoubt_vault::{ReadError, VaultError};
 
 /// Why the process ends; the numbers are part of the interface for scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,5 +101,38 @@ impl From<PsError> for Failure {
             PsError::Io(error) => Failure::from(error),
             PsError::Net(error) => Failure::from(error),
         }
+    }
+}
+impl From<VaultError> for Failure {
+    fn from(error: VaultError) -> Failure {
+        let (exit, hint) = match &error {
+            VaultError::Store(_) => {
+                (Exit::Unreachable, "check that the vault can be reached, then try again")
+            }
+            VaultError::NoVault => {
+                (Exit::Unreachable, "check the directory, or make a vault with `redoubt up`")
+            }
+            VaultError::AlreadyInitialised => (Exit::Refused, "start again: the vault is there now"),
+            VaultError::WrongKey => (Exit::Refused, "pass the vault's own key file with --key"),
+            VaultError::UnknownMajor { .. } | VaultError::UnknownFeature(_) => {
+                (Exit::Refused, "use a newer redoubt, or another vault directory")
+            }
+            VaultError::NotAdmitted(_) => (Exit::Refused, "put the vault on another file system"),
+            VaultError::Damaged { .. } => {
+                (Exit::Failed, "restore the object from a copy, or use another point")
+            }
+            VaultError::UnknownMachine(_) => (Exit::Refused, "list what there is with `redoubt points`"),
+            VaultError::Fenced { .. } => (Exit::Refused, "another process server writes this machine now"),
+            VaultError::ClaimRace => (Exit::Refused, "stop the other process servers, then try again"),
+            _ => (Exit::Refused, "list the points with `redoubt points`"),
+        };
+        Failure::new(exit, format!("vault: {error}")).hint(hint)
+    }
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Failure {
+        Failure::new(Exit::Failed, format!("vault: {error}"))
+            .hint("try another point, or a copy of the vault")
     }
 }

@@ -6,9 +6,12 @@
 mod cli;
 mod commands;
 mod failure;
+mod key;
 mod output;
+mod recovery;
 mod settings;
 mod signals;
+mod state;
 mod units;
 
 use clap::Parser;

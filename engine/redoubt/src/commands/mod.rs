@@ -1,7 +1,10 @@
 //! One file per command.
 
 mod bench_plain;
+mod export;
+mod mount;
 mod nbd;
+mod points;
 
 use crate::cli::Command;
 use crate::failure::{Exit, Failure, Outcome};
@@ -10,6 +13,9 @@ use crate::failure::{Exit, Failure, Outcome};
 pub(crate) async fn run(command: Command) -> Outcome<()> {
     match command {
         Command::BenchPlain(args) => bench_plain::run(args).await,
+        Command::Points(args) => points::run(args).await,
+        Command::Mount(args) => mount::run(args).await,
+        Command::Export(args) => export::run(args).await,
         other => Err(Failure::new(Exit::Tool, format!("{other:?} is not in this build"))),
     }
 }

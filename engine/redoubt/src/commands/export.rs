@@ -1,0 +1,132 @@
+//! `redoubt export`: a recovery point as a sparse raw image.
+//!
+//! - EX-1 The image appears under its name only when it is complete and durable.
+
+use crate::cli::Export;
+use crate::failure::{Exit, Failure, Outcome};
+use crate::output;
+use crate::recovery::{self, point_name};
+use crate::units::show_size;
+use indicatif::{ProgressBar, ProgressStyle};
+use redoubt_core::Extent;
+use redoubt_ports::Disk;
+use redoubt_roles::mount::PointDisk;
+use serde::Serialize;
+use std::io::IsTerminal;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// Sectors copied at once: large enough for the store, small enough for memory and progress.
+const STEP_SECTORS: u64 = 8192;
+/// Runs of zeros of at least this many bytes stay holes: a file system's block.
+const HOLE_BYTES: usize = 4096;
+
+#[derive(Serialize)]
+struct Exported {
+    file: String,
+    point: String,
+    volume: String,
+    bytes: u64,
+    data_bytes: u64,
+}
+
+pub(crate) async fn run(args: Export) -> Outcome<()> {
+    let (disk, point, volume) = recovery::disk(&args.point, false).await?;
+    let part = Part::create(&args.file)?;
+    let copied = tokio::select! {
+        biased;
+        _ = tokio::signal::ctrl_c() => Err(Failure::new(Exit::Failed, "interrupted; nothing was made")),
+        copied = copy(&disk, &part) => copied,
+    };
+    let data_bytes = copied?;
+    part.finish(&args.file)?;
+    let done = Exported {
+        file: args.file.display().to_string(),
+        point: point_name(&point),
+        volume,
+        bytes: disk.info().sectors.bytes(),
+        data_bytes,
+    };
+    output::data(args.common.format, &done, |done| {
+        let (size, data) = (show_size(done.bytes), show_size(done.data_bytes));
+        format!("{}: {} of point {}, {size}, {data} of it data", done.file, done.volume, done.point)
+    });
+    Ok(())
+}
+
+async fn copy(disk: &PointDisk, part: &Part) -> Outcome<u64> {
+    let sectors = disk.info().sectors;
+    part.file.set_len(sectors.bytes()).map_err(|error| part.failed(&error))?;
+    let progress = bar(sectors.bytes());
+    let mut data_bytes = 0;
+    for extent in disk.data_extents(Extent::new(0, sectors.0)).await? {
+        let mut at = extent.lba.0;
+        while at < extent.end() {
+            let step = Extent::new(at, (extent.end() - at).min(STEP_SECTORS));
+            let bytes = disk.read(step).await?;
+            for (number, block) in bytes.chunks(HOLE_BYTES).enumerate() {
+                if block.iter().any(|byte| *byte != 0) {
+                    let offset = step.lba.bytes() + (number * HOLE_BYTES) as u64;
+                    part.file.write_all_at(block, offset).map_err(|error| part.failed(&error))?;
+                    data_bytes += block.len() as u64;
+                }
+            }
+            at = step.end();
+            progress.set_position(step.lba.bytes() + step.bytes());
+        }
+    }
+    progress.finish_and_clear();
+    Ok(data_bytes)
+}
+
+fn bar(bytes: u64) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style =
+        ProgressStyle::with_template("{bar:40} {bytes} of {total_bytes}, {binary_bytes_per_sec}, {eta} left");
+    ProgressBar::new(bytes).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+/// The unfinished image; removed unless it is finished.
+struct Part {
+    path: PathBuf,
+    file: std::fs::File,
+}
+
+impl Part {
+    fn create(target: &Path) -> Outcome<Part> {
+        if target.exists() {
+            let what = format!("{} exists already; nothing was changed", target.display());
+            return Err(Failure::new(Exit::Refused, what).hint("choose another name, or remove it"));
+        }
+        let mut name = target.as_os_str().to_owned();
+        name.push(".part");
+        let path = PathBuf::from(name);
+        let file = std::fs::OpenOptions::new().write(true).create_new(true).open(&path).map_err(|error| {
+            Failure::new(Exit::Unreachable, format!("cannot make {}: {error}", path.display()))
+                .hint("its directory must exist and be writable, and no other export may write there")
+        })?;
+        Ok(Part { path, file })
+    }
+
+    fn failed(&self, error: &std::io::Error) -> Failure {
+        Failure::new(Exit::Failed, format!("cannot write {}: {error}", self.path.display()))
+            .hint("make room, then try again; nothing was left behind")
+    }
+
+    fn finish(&self, target: &Path) -> Outcome<()> {
+        self.file.sync_all().map_err(|error| self.failed(&error))?;
+        // A link, unlike a rename, never replaces what somebody put there meanwhile.
+        std::fs::hard_link(&self.path, target).map_err(|error| self.failed(&error))?;
+        let parent =
+            target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        std::fs::File::open(parent).and_then(|parent| parent.sync_all()).map_err(|error| self.failed(&error))
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}

@@ -1,0 +1,70 @@
+//! `redoubt points`: what can be recovered.
+
+use crate::cli::Points;
+use crate::failure::Outcome;
+use crate::output;
+use crate::recovery::{self, point_name};
+use crate::units::{show_size, show_wall};
+use redoubt_core::MarkerKind;
+use serde::Serialize;
+
+#[derive(Serialize)]
+struct PointsJson {
+    machine: String,
+    points: Vec<PointJson>,
+}
+
+#[derive(Serialize)]
+struct PointJson {
+    point: String,
+    marker: String,
+    kind: MarkerKind,
+    wall_ms: u64,
+    seq: u64,
+    volumes: Vec<VolumeJson>,
+}
+
+#[derive(Serialize)]
+struct VolumeJson {
+    name: String,
+    bytes: u64,
+}
+
+pub(crate) async fn run(args: Points) -> Outcome<()> {
+    let recovery = recovery::open(&args.vault).await?;
+    let points = recovery.reader.points();
+    let volumes = |point| {
+        let volumes = recovery.volumes(point).into_iter();
+        volumes.map(|(_, name, bytes)| VolumeJson { name, bytes }).collect()
+    };
+    let points = points.iter().map(|point| PointJson {
+        point: point_name(point),
+        marker: point.marker.id.to_string(),
+        kind: point.marker.kind,
+        wall_ms: point.marker.wall.0,
+        seq: point.seq.0,
+        volumes: volumes(point),
+    });
+    let list = PointsJson { machine: recovery.machine.to_string(), points: points.collect() };
+    output::data(args.common.format, &list, table);
+    Ok(())
+}
+
+fn table(list: &PointsJson) -> String {
+    if list.points.is_empty() {
+        return format!("machine {} has no recovery point yet", list.machine);
+    }
+    let volumes = |point: &PointJson| {
+        let volumes =
+            point.volumes.iter().map(|volume| format!("{} ({})", volume.name, show_size(volume.bytes)));
+        volumes.collect::<Vec<_>>().join(", ")
+    };
+    let row = |point: &PointJson| {
+        let kind = format!("{:?}", point.kind).to_lowercase();
+        vec![point.point.clone(), show_wall(point.wall_ms), kind, point.seq.to_string(), volumes(point)]
+    };
+    output::table(
+        &["POINT", "TIME (UTC)", "KIND", "SEQUENCE", "VOLUMES"],
+        list.points.iter().map(row).collect(),
+    )
+}

@@ -1,0 +1,97 @@
+//! The vault key in its file: 64 hexadecimal digits in one line, for the owner's eyes only.
+//!
+//! - KE-1 A key file is durable before anything is encrypted with it, and never overwritten.
+
+use crate::failure::{Exit, Failure, Outcome};
+use crate::output::say;
+use redoubt_ports::Entropy;
+use redoubt_vault::VaultKeys;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+const KEY_BYTES: usize = 32;
+/// A key line and its end; anything longer is another kind of file.
+const FILE_BYTES_MAX: u64 = 256;
+
+/// Returns where the key of a vault is if nobody said: beside the vault, so that losing the
+/// protected site does not lose the key.
+pub(crate) fn default_path(vault: &Path) -> PathBuf {
+    let mut name = vault.as_os_str().to_owned();
+    name.push(".key");
+    PathBuf::from(name)
+}
+
+/// Reads a key file.
+pub(crate) fn read(path: &Path) -> Outcome<VaultKeys> {
+    let cannot = |error: std::io::Error| {
+        Failure::new(Exit::Unreachable, format!("cannot read key file {}: {error}", path.display()))
+            .hint("pass the vault's own key file with --key")
+    };
+    let metadata = std::fs::metadata(path).map_err(cannot)?;
+    let damaged = || {
+        Failure::new(
+            Exit::Refused,
+            format!("key file {} is damaged: it is not one line of 64 hexadecimal digits", path.display()),
+        )
+        .hint("restore the key file from a copy")
+    };
+    if metadata.len() > FILE_BYTES_MAX {
+        return Err(damaged());
+    }
+    if metadata.permissions().mode() & 0o077 != 0 {
+        say(format!("warning: others may read key file {}; run `chmod 600` on it", path.display()));
+    }
+    let text = std::fs::read(path).map_err(cannot)?;
+    let text = std::str::from_utf8(&text).map_err(|_| damaged())?.trim_end();
+    decode(text).map(VaultKeys::new).ok_or_else(damaged)
+}
+
+/// Makes a key file with a fresh key, durably; fails if the file exists.
+pub(crate) fn create(path: &Path, entropy: &dyn Entropy) -> Outcome<VaultKeys> {
+    let cannot = |error: std::io::Error| {
+        let exit = if error.kind() == ErrorKind::AlreadyExists { Exit::Refused } else { Exit::Unreachable };
+        Failure::new(exit, format!("cannot make key file {}: {error}", path.display()))
+            .hint("its directory must exist and be writable")
+    };
+    let mut key = [0; KEY_BYTES];
+    entropy.fill(&mut key);
+    let text: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut file =
+        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(cannot)?;
+    file.write_all(format!("{text}\n").as_bytes()).and_then(|()| file.sync_all()).map_err(cannot)?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::File::open(parent).and_then(|parent| parent.sync_all()).map_err(cannot)?;
+    Ok(VaultKeys::new(key))
+}
+
+fn decode(text: &str) -> Option<[u8; KEY_BYTES]> {
+    if text.len() != 2 * KEY_BYTES || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let mut key = [0; KEY_BYTES];
+    for (byte, at) in key.iter_mut().zip((0..text.len()).step_by(2)) {
+        *byte = u8::from_str_radix(&text[at..at + 2], 16).ok()?;
+    }
+    Some(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_file_is_private_read_back_and_never_overwritten() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = default_path(&directory.path().join("vault"));
+        assert!(path.ends_with("vault.key"));
+        let made = create(&path, &redoubt_host::HostEntropy).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let machine = redoubt_core::MachineId(7);
+        assert_eq!(read(&path).unwrap().stream_key(machine), made.stream_key(machine));
+        assert_eq!(create(&path, &redoubt_host::HostEntropy).unwrap_err().exit, Exit::Refused);
+        std::fs::write(&path, "abc").unwrap();
+        assert_eq!(read(&path).unwrap_err().exit, Exit::Refused);
+        assert_eq!(read(Path::new("/nonexistent.key")).unwrap_err().exit, Exit::Unreachable);
+    }
+}

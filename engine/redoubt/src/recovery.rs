@@ -1,0 +1,155 @@
+//! The recovery side: a vault opened with its key, a point and a volume found by what the user typed.
+//!
+//! Needs nothing of the protected site: its state directory only saves typing.
+
+use crate::cli::{PointArgs, VaultArgs};
+use crate::failure::{Exit, Failure, Outcome};
+use crate::units::show_wall;
+use crate::{key, state};
+use redoubt_core::{MachineId, VolumeIndex};
+use redoubt_host::LocalStore;
+use redoubt_roles::agent::VolumeSpec;
+use redoubt_vault::{MachineReader, PointInfo, Vault};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The machine of one vault, ready to read.
+pub(crate) struct Recovery {
+    pub(crate) machine: MachineId,
+    pub(crate) reader: MachineReader,
+    /// Names known from the state directory, if there is one.
+    names: Vec<String>,
+}
+
+/// Opens a vault directory that must hold a vault.
+pub(crate) async fn open_vault(directory: &Path, key_file: &Path) -> Outcome<Vault> {
+    if !directory.is_dir() {
+        let what = format!("there is no vault directory {}", directory.display());
+        return Err(Failure::new(Exit::Unreachable, what).hint("check the path given with --vault"));
+    }
+    let keys = key::read(key_file)?;
+    let store = Arc::new(LocalStore::open(directory)?);
+    Vault::open(store, keys).await.map_err(|error| {
+        let failure = Failure::from(error);
+        Failure { what: format!("{} ({})", failure.what, directory.display()), ..failure }
+    })
+}
+
+/// Opens the vault and the log of the machine that the options mean.
+pub(crate) async fn open(args: &VaultArgs) -> Outcome<Recovery> {
+    // With --vault the state directory only gives names: a damaged one must not stop a recovery.
+    let record = match (state::peek(&args.state.state), &args.vault) {
+        (Ok(record), _) => record,
+        (Err(_), Some(_)) => None,
+        (Err(failure), None) => return Err(failure),
+    };
+    let recorded = record.as_ref().and_then(|record| record.vault.clone());
+    let directory: PathBuf = args.vault.clone().or(recorded.clone()).ok_or_else(|| {
+        let what = format!("no vault is given and {} names none", args.state.state.display());
+        Failure::usage(what).hint("pass the vault's directory with --vault")
+    })?;
+    let key_file = match (&args.key, &args.vault, record.as_ref().and_then(|record| record.key.clone())) {
+        (Some(key), _, _) => key.clone(),
+        (None, None, Some(key)) => key,
+        _ => key::default_path(&directory),
+    };
+    let vault = open_vault(&directory, &key_file).await?;
+    let machines = vault.list_machines().await?;
+    let own = record.as_ref().and_then(state::Record::machine).filter(|own| machines.contains(own));
+    let machine = match (args.machine.map(MachineId), own, &machines[..]) {
+        (Some(machine), _, _) => machine,
+        (None, Some(own), _) => own,
+        (None, None, [only]) => *only,
+        (None, None, []) => {
+            let what = format!("vault {} holds no machine yet", directory.display());
+            return Err(Failure::new(Exit::Refused, what).hint("wait for the first recovery point"));
+        }
+        (None, None, many) => {
+            let list: Vec<String> = many.iter().map(MachineId::to_string).collect();
+            let what = format!("vault {} holds several machines: {}", directory.display(), list.join(", "));
+            return Err(Failure::usage(what).hint("choose one with --machine"));
+        }
+    };
+    let reader = MachineReader::open(&vault, machine).await?;
+    let names = record.iter().flat_map(|record| &record.disks).map(|disk| disk.name.clone()).collect();
+    Ok(Recovery { machine, reader, names })
+}
+
+/// Returns the name of a point as users write it.
+pub(crate) fn point_name(point: &PointInfo) -> String {
+    format!("{}.{}", point.id.slot, point.id.ordinal)
+}
+
+impl Recovery {
+    /// Returns the volumes of a point with their names, or their ids where no name is known.
+    pub(crate) fn volumes(&self, point: &PointInfo) -> Vec<(VolumeIndex, String, u64)> {
+        let named = |id| {
+            let known = self.names.iter().find(|name| VolumeSpec::new(*name, "").id_in(self.machine) == id);
+            known.cloned().unwrap_or_else(|| id.to_string())
+        };
+        point.volumes.iter().map(|(index, info)| (*index, named(info.id), info.sectors.bytes())).collect()
+    }
+
+    /// Finds a point by `newest`, its name, or a beginning of its marker's id.
+    pub(crate) fn point(&self, text: &str) -> Outcome<PointInfo> {
+        let points = self.reader.points();
+        let newest = points.last().ok_or_else(|| {
+            Failure::new(Exit::Refused, "there is no recovery point yet")
+                .hint("wait until the first copy is complete: `redoubt status`")
+        })?;
+        if text == "newest" {
+            return Ok(newest.clone());
+        }
+        let id = |point: &&PointInfo| text.len() >= 8 && point.marker.id.to_string().starts_with(text);
+        let mut found = points.iter().filter(|point| point_name(point) == text || id(point));
+        match (found.next(), found.next()) {
+            (Some(point), None) => Ok(point.clone()),
+            (Some(_), Some(_)) => {
+                Err(Failure::usage(format!("several points begin with {text}")).hint("write more of it"))
+            }
+            (None, _) => {
+                let what = format!("there is no recovery point {text}");
+                let newest = format!(
+                    "the newest is {} of {} UTC; list all with `redoubt points`",
+                    point_name(newest),
+                    show_wall(newest.marker.wall.0)
+                );
+                Err(Failure::new(Exit::Refused, what).hint(newest))
+            }
+        }
+    }
+
+    /// Finds a volume of a point: the named one, or the only one.
+    pub(crate) fn volume(&self, point: &PointInfo, name: Option<&str>) -> Outcome<(VolumeIndex, String)> {
+        let volumes = self.volumes(point);
+        let known: Vec<&str> = volumes.iter().map(|(_, name, _)| name.as_str()).collect();
+        let Some(name) = name else {
+            return match &volumes[..] {
+                [(index, name, _)] => Ok((*index, name.clone())),
+                _ => Err(Failure::usage(format!("the point holds several volumes: {}", known.join(", ")))
+                    .hint("choose one with --volume")),
+            };
+        };
+        let id = VolumeSpec::new(name, "").id_in(self.machine);
+        let found = point.volumes.iter().find(|(_, info)| info.id == id || info.id.to_string() == name);
+        match found {
+            Some((index, _)) => Ok((*index, name.to_owned())),
+            None => Err(Failure::new(Exit::Refused, format!("the point holds no volume {name:?}"))
+                .hint(format!("it holds {}", known.join(", ")))),
+        }
+    }
+}
+
+/// A point and a volume, found and ready to read.
+pub(crate) async fn disk(
+    args: &PointArgs,
+    has_overlay: bool,
+) -> Outcome<(redoubt_roles::mount::PointDisk, PointInfo, String)> {
+    let recovery = open(&args.vault).await?;
+    let point = recovery.point(&args.point)?;
+    let (index, name) = recovery.volume(&point, args.volume.as_deref())?;
+    let view = recovery.reader.view(point.id)?;
+    let disk = redoubt_roles::mount::PointDisk::new(view, index, has_overlay)
+        .ok_or_else(|| Failure::new(Exit::Failed, format!("the point lost its volume {name:?}")))?;
+    Ok((disk, point, name))
+}
