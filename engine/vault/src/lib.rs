@@ -10,6 +10,8 @@
 mod chain;
 mod codec;
 pub mod error;
+#[cfg(test)]
+mod format_tests;
 mod index;
 pub mod keys;
 pub mod log;

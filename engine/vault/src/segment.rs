@@ -250,7 +250,7 @@ fn encode_extents(extents: &[ExtentRow]) -> Vec<u8> {
     table
 }
 
-fn decode_extents(bytes: &[u8], units: &[UnitRow]) -> Result<Vec<ExtentRow>, Malformed> {
+pub(crate) fn decode_extents(bytes: &[u8], units: &[UnitRow]) -> Result<Vec<ExtentRow>, Malformed> {
     let mut take = Take::new(bytes);
     let mut extents = Vec::new();
     let mut last = 0u64;

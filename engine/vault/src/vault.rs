@@ -128,7 +128,7 @@ impl Vault {
     }
 }
 
-fn encode(uuid: u128, keys: &VaultKeys) -> Vec<u8> {
+pub(crate) fn encode(uuid: u128, keys: &VaultKeys) -> Vec<u8> {
     let mut object = Vec::new();
     object.put(MAGIC);
     object.put_u16(MAJOR);
@@ -141,7 +141,7 @@ fn encode(uuid: u128, keys: &VaultKeys) -> Vec<u8> {
     object
 }
 
-fn decode(object: &[u8], keys: &VaultKeys) -> Result<u128, VaultError> {
+pub(crate) fn decode(object: &[u8], keys: &VaultKeys) -> Result<u128, VaultError> {
     let damaged = |what: Malformed| VaultError::damaged(names::VAULT, what);
     let mut take = Take::new(checked_crc(object).map_err(damaged)?);
     if take.array().map_err(damaged)? != *MAGIC {

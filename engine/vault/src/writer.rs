@@ -291,7 +291,7 @@ async fn take_claim(vault: &Vault, machine: MachineId, writer: u128) -> Result<u
     Err(VaultError::ClaimRace)
 }
 
-fn claim_object(vault: u128, machine: MachineId, epoch: u64, writer: u128) -> Vec<u8> {
+pub(crate) fn claim_object(vault: u128, machine: MachineId, epoch: u64, writer: u128) -> Vec<u8> {
     use crate::codec::{Put, put_crc};
     let mut object = Vec::new();
     object.put(b"DRCLAIM1");

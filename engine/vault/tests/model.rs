@@ -185,7 +185,7 @@ fn one_schedule(seed: u64, percent: u64, writers: u64, length: u64) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_point_reads_as_the_images_say(seed: u64) {
