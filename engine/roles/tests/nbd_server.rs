@@ -304,3 +304,28 @@ async fn garbage_ends_the_connection_with_an_error() {
     assert!(client.reply().await.is_none());
     assert_eq!(served.await.unwrap().unwrap_err().kind(), std::io::ErrorKind::InvalidData);
 }
+
+#[tokio::test]
+async fn a_busy_client_lets_other_tasks_run() {
+    let export = Gated::new();
+    let (client, _stop, _served) = connect(&export, true, 1 << 16).await;
+    let (mut from, mut to) = tokio::io::split(client.stream);
+    let sink = tokio::spawn(async move {
+        let mut buffer = vec![0; 1 << 16];
+        while from.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
+    });
+    let flood = tokio::spawn(async move {
+        let mut out = BytesMut::new();
+        for _ in 0..1000 {
+            let op = Op::Cache { offset: 0, length: 512 };
+            encode_request(&mut out, &Request { cookie: 2, op });
+        }
+        while to.write_all(&out).await.is_ok() {}
+    });
+    // One thread: this ends only if the connection's task returns again and again.
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+    flood.abort();
+    sink.abort();
+}

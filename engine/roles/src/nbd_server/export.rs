@@ -73,7 +73,8 @@ pub trait Export: Send + Sync {
     /// Reads exactly `length` bytes.
     async fn read(&self, offset: u64, length: u32) -> Result<Bytes, ExportError>;
 
-    /// Writes the payload; durable on return only if `fua`.
+    /// Writes the payload; durable on return only if `fua`. The payload is a slice of the
+    /// connection's read buffer, which it keeps alive as a whole: copy what is kept for long.
     async fn write(&self, offset: u64, payload: Bytes, fua: bool) -> Result<(), ExportError>;
 
     /// Makes the range read as zeros, giving space back if `may_unmap` and possible. With
