@@ -23,6 +23,19 @@ pub(crate) enum Exit {
     Failed = 5,
 }
 
+impl Exit {
+    /// Reads a code that another process of this program sent.
+    pub(crate) fn of(code: u8) -> Exit {
+        match code {
+            2 => Exit::Usage,
+            3 => Exit::Unreachable,
+            4 => Exit::Refused,
+            5 => Exit::Failed,
+            _ => Exit::Tool,
+        }
+    }
+}
+
 /// One failed command.
 #[derive(Debug)]
 pub(crate) struct Failure {

@@ -5,6 +5,7 @@
 
 mod cli;
 mod commands;
+mod control;
 mod failure;
 mod key;
 mod output;
@@ -12,6 +13,7 @@ mod recovery;
 mod settings;
 mod signals;
 mod state;
+mod status;
 mod units;
 
 use clap::Parser;

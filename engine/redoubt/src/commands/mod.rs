@@ -3,8 +3,10 @@
 mod bench_plain;
 mod export;
 mod mount;
-mod nbd;
+pub(crate) mod nbd;
 mod points;
+mod protect;
+mod status;
 
 use crate::cli::Command;
 use crate::failure::{Exit, Failure, Outcome};
@@ -15,6 +17,8 @@ pub(crate) async fn run(command: Command) -> Outcome<()> {
         Command::BenchPlain(args) => bench_plain::run(args).await,
         Command::Points(args) => points::run(args).await,
         Command::Mount(args) => mount::run(args).await,
+        Command::Status(args) => status::run(args).await,
+        Command::Protect(args) => protect::run(args).await,
         Command::Export(args) => export::run(args).await,
         other => Err(Failure::new(Exit::Tool, format!("{other:?} is not in this build"))),
     }

@@ -1,10 +1,10 @@
 //! How NBD clients find an export: its URI.
 
 use redoubt_ports::Endpoint;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// One export, as a command announces it.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Address {
     pub(crate) volume: String,
     pub(crate) uri: String,
