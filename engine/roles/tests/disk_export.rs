@@ -1,6 +1,5 @@
 //! The plain export against a byte array: no byte outside a request ever changes.
 #![allow(missing_docs)]
-#![cfg(not(madsim))]
 
 use async_trait::async_trait;
 use bytes::Bytes;

@@ -1,6 +1,5 @@
 //! The connection loop with an export whose requests end when the test says so.
 #![allow(missing_docs)]
-#![cfg(not(madsim))]
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
