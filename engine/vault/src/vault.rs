@@ -170,7 +170,7 @@ async fn probe(store: &Store, run: u128) -> Result<(), VaultError> {
         let name = names::probe(run, round);
         let racers = (0..PROBE_RACERS).map(|racer| {
             let (store, name) = (store.clone(), name.clone());
-            async move { store.create(&name, &Bytes::from(vec![racer; 64])).await }
+            async move { store.create_in_probe(&name, &Bytes::from(vec![racer; 64])).await }
         });
         let mut winners = 0;
         for created in futures::future::join_all(racers).await {

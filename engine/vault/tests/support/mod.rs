@@ -1,6 +1,9 @@
 //! Helpers of the vault's tests: seeded entropy, a faulty store, an image oracle.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub(crate) mod damage;
+pub(crate) mod model;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use rand_chacha::ChaCha8Rng;
@@ -42,7 +45,7 @@ pub(crate) fn run<T>(future: impl Future<Output = T>) -> T {
     runtime.unwrap().block_on(future)
 }
 
-/// A store that delays, loses replies, applies late and lies about conflicts, all by seed.
+/// A store that delays, stalls, loses replies, applies late and lies about conflicts, all by seed.
 pub(crate) struct Faulty {
     pub(crate) inner: Arc<MemStore>,
     pub(crate) dice: Arc<Seeded>,
@@ -55,7 +58,7 @@ impl RawStore for Faulty {
         tokio::time::sleep(Duration::from_millis(1 + self.dice.below(40))).await;
         let lost = |what: &str| Err(StoreError::Ambiguous(what.to_owned()));
         if self.dice.chance(self.percent) {
-            match self.dice.below(6) {
+            match self.dice.below(7) {
                 0 => {
                     let _ = self.inner.put_if_absent(key, body).await;
                     return lost("reply lost");
@@ -72,6 +75,12 @@ impl RawStore for Faulty {
                 2 => return Err(StoreError::AlreadyExists),
                 3 => return Err(StoreError::Throttled { retry_after: Some(Duration::from_millis(7)) }),
                 4 => return lost("request lost"),
+                5 => {
+                    // Durable at once, answered after others had time to take over.
+                    let answer = self.inner.put_if_absent(key, body).await;
+                    tokio::time::sleep(Duration::from_millis(self.dice.below(2000))).await;
+                    return answer;
+                }
                 _ => return Err(StoreError::Unavailable("for a moment".to_owned())),
             }
         }

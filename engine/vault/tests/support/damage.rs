@@ -1,0 +1,82 @@
+//! The damage property: a vault with every kind of object, and a reader of all of it.
+
+use super::Seeded;
+use bytes::Bytes;
+use redoubt_core::change::ResyncReason;
+use redoubt_core::{
+    BatchPosition, Chain, Change, Extent, Generation, Lba, MachineId, Marker, MarkerId, MarkerKind, Record,
+    Sectors, VolumeId, VolumeIndex, WallTime, WriteSeq,
+};
+use redoubt_ports::Entropy;
+use redoubt_vault::{MachineReader, MachineWriter, MemStore, Vault, VaultKeys};
+use std::sync::Arc;
+
+pub(crate) const MACHINE: MachineId = MachineId(9);
+const VOLUME: VolumeIndex = VolumeIndex(0);
+const SECTORS: u64 = 10 << 10;
+
+pub(crate) fn keys() -> VaultKeys {
+    VaultKeys::new([5; 32])
+}
+
+/// Makes a vault with one inline commit and one of several units in a segment object.
+pub(crate) async fn build() -> (Arc<MemStore>, Vec<u8>) {
+    let (store, dice) = (Arc::new(MemStore::new()), Seeded::new(1));
+    let vault = Vault::init(store.clone(), keys(), &*dice).await.unwrap();
+    let mut image = vec![0; (SECTORS * 512) as usize];
+    dice.fill(&mut image[..5 << 20]);
+    image[1 << 20..(1 << 20) + (128 << 10)].fill(7);
+    let mut changes = vec![
+        Change::Attach { volume: VOLUME, id: VolumeId(1), sectors: Sectors(SECTORS) },
+        Change::ResyncBegin { reason: ResyncReason::Initial },
+    ];
+    for at in 0..5u64 {
+        let payload = Bytes::copy_from_slice(&image[(at << 20) as usize..((at + 1) << 20) as usize]);
+        changes.push(Change::ResyncWrite { volume: VOLUME, lba: Lba(at << 11), payload });
+    }
+    changes.push(Change::ResyncEnd);
+    let marker = Marker { id: MarkerId(1), kind: MarkerKind::Crash, wall: WallTime(1) };
+    changes.push(Change::Marker(marker));
+    let record = |(at, change)| Record { seq: WriteSeq(at as u64 + 1), change };
+    let records: Vec<Record> = changes.into_iter().enumerate().map(record).collect();
+    let mut writer = MachineWriter::claim(&vault, MACHINE, dice.clone()).await.unwrap();
+    for to in [3, records.len()] {
+        let seq = WriteSeq(to as u64);
+        let position = BatchPosition { generation: Generation(1), seq, chain: Chain([to as u8; 32]) };
+        writer.commit(records[..to].to_vec(), position).await.unwrap();
+    }
+    (store, image)
+}
+
+/// Reads all of the newest point; an error stands for "damage was noticed".
+pub(crate) async fn read_all(store: &Arc<MemStore>) -> Result<Vec<u8>, String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let vault = Vault::open(store.clone(), keys()).await.map_err(|e| text(&e))?;
+    let reader = MachineReader::open(&vault, MACHINE).await.map_err(|e| text(&e))?;
+    let point = reader.points().last().map(|point| point.id).ok_or("no point")?;
+    let view = reader.view(point).map_err(|e| text(&e))?;
+    let read = view.read(VOLUME, Extent::new(0, SECTORS)).await.map_err(|e| text(&e))?;
+    Ok(read.to_vec())
+}
+
+/// Flips one bit at `places` of each object in turn. Fails if a flip was served as other content.
+pub(crate) async fn flips_are_noticed(places: impl Fn(&str, u64) -> Vec<u64>) {
+    let (store, image) = build().await;
+    assert!(read_all(&store).await.unwrap() == image, "the vault reads as written");
+    for name in store.names() {
+        let whole = store.peek(&name).unwrap();
+        for at in places(name.as_str(), whole.len() as u64) {
+            let mut bytes = whole.to_vec();
+            bytes[at as usize] ^= 1 << (at % 8);
+            store.tamper(&name, Some(bytes.into()));
+            // A reader needs neither claims nor the segment's own header: the record knows both.
+            let kind = name.as_str();
+            let unread = kind.contains("/claim/") || kind.contains("/seg/") && at < 128;
+            match read_all(&store).await {
+                Ok(read) => assert!(unread && read == image, "I4: {name} byte {at} went unnoticed"),
+                Err(what) => assert!(!unread && !what.is_empty(), "{name} byte {at}: {what}"),
+            }
+        }
+        store.tamper(&name, Some(whole));
+    }
+}
