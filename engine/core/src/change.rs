@@ -5,8 +5,8 @@
 //!
 //! Invariants
 //! - CH-1 Records of a batch have contiguous sequences `first..=last`.
-//! - CH-2 Sequences of successive batches are contiguous, except that a batch that starts with
-//!   [`Change::ResyncBegin`] may jump forward over burnt sequences.
+//! - CH-2 Sequences of successive batches are contiguous, except that a batch whose first record that
+//!   is not [`Change::Attach`] is [`Change::ResyncBegin`] may jump forward over burnt sequences.
 //! - CH-3 Between `ResyncBegin` and `ResyncEnd` no prefix is a legal image: markers inside are
 //!   never recovery points.
 //!

@@ -9,10 +9,18 @@
 //!
 //! Invariants
 //! - LK-1 Batches and hash requests leave only while Streaming; the spool's session exists exactly then.
-//! - LK-2 A session without a sign of life for `SILENCE` ends; each attempt ends within `HANDSHAKE`.
+//! - LK-2 A session without a sign of life for `SILENCE` ends, decided or not; each attempt ends within
+//!   `HANDSHAKE`.
 //! - LK-3 Attempts after failures are 1, 2, 4, 8, 16, 30 s apart, each shortened by up to a quarter.
 //! - LK-4 A refusal that trying again cannot change stops the link.
 //! - LK-5 Messages of an earlier connection are ignored: every connection has its own number.
+//! - LK-6 The newest acknowledgement that came while Deciding is passed on when Streaming begins: a process
+//!   server with a full stage grants permits once, when its commit ends, and must not be missed.
+//!
+//! Why not the delays of R-68 (1, 2, 4, 8, 10, then every 30 min): those belong to the classic profile,
+//! whose unit of work is a backup job. Here every second without a session grows the spool and ages the
+//! newest recovery point, and an attempt costs one connection, so the pauses stay within half a minute.
+//! R-68's other half holds as it stands: no loop without a pause, nothing hopeless is tried again.
 //!
 //! What is *not* here: sockets, frames, the proof, what to do about a gap or a fork (the caller).
 
@@ -52,7 +60,8 @@ pub enum LinkEvent {
     Received(ConnectionId, Message),
     /// The caller filled in `Hello` (asked for by `SayHello`).
     HelloReady(Hello),
-    /// The caller settled the resume decision (asked for by `Decide`); the spool gets `SessionUp`.
+    /// The caller settled the resume decision (asked for by `Decide`). Then the spool gets `SessionUp`, and
+    /// only after that are the effects of this step performed: one may be an `Acked` that raises permits.
     Resumed,
     /// The spool sends a batch.
     Send(SealedBatch),
@@ -135,6 +144,7 @@ pub struct Link {
     spoke: Instant,
     pings: u64,
     jitter: u64,
+    acked_early: Option<LinkEffect>,
 }
 
 impl Link {
@@ -153,6 +163,7 @@ impl Link {
             spoke: Instant(0),
             pings: 0,
             jitter: jitter_seed,
+            acked_early: None,
         }
     }
 
@@ -167,8 +178,9 @@ impl Link {
             LinkState::Disconnected | LinkState::Stopped(_) => None,
             LinkState::BackingOff(until) => Some(until),
             LinkState::Connecting | LinkState::Handshaking => Some(self.attempt_until),
-            LinkState::Deciding => Some(self.spoke.after(PING_EVERY)),
-            LinkState::Streaming => Some(self.spoke.after(PING_EVERY).min(self.heard.after(SILENCE))),
+            LinkState::Deciding | LinkState::Streaming => {
+                Some(self.spoke.after(PING_EVERY).min(self.heard.after(SILENCE)))
+            }
         }
     }
 
@@ -209,6 +221,7 @@ impl Link {
                 if self.state == LinkState::Deciding {
                     self.state = LinkState::Streaming;
                     self.failures = 0;
+                    effects.extend(self.acked_early.take());
                 }
             }
             // LK-1: what comes late from a spool or resync that has not heard of the end is dropped; it is
@@ -239,6 +252,7 @@ impl Link {
         self.attempt_until = now.after(HANDSHAKE);
         self.heard = now;
         self.spoke = now;
+        self.acked_early = None;
         effects.push(LinkEffect::Connect { connection: self.connection, endpoint: self.endpoint });
     }
 
@@ -265,7 +279,9 @@ impl Link {
             LinkState::Connecting | LinkState::Handshaking if now >= self.attempt_until => {
                 self.fail(now, effects)
             }
-            LinkState::Streaming if now >= self.heard.after(SILENCE) => self.fail(now, effects),
+            LinkState::Deciding | LinkState::Streaming if now >= self.heard.after(SILENCE) => {
+                self.fail(now, effects);
+            }
             LinkState::Deciding | LinkState::Streaming if now >= self.spoke.after(PING_EVERY) => {
                 self.pings += 1;
                 self.transmit(now, Message::Ping(self.pings), effects);
@@ -299,12 +315,20 @@ impl Link {
                 effects.push(LinkEffect::Decide(welcome));
             }
             (_, Message::Refused { reason, detail }) => self.on_refused(now, reason, detail, effects),
-            (LinkState::Streaming, Message::Ack { staged, vaulted, permits_total }) => {
-                effects.push(LinkEffect::Acked { staged, vaulted, permits_total });
+            (
+                state @ (LinkState::Deciding | LinkState::Streaming),
+                Message::Ack { staged, vaulted, permits_total },
+            ) => {
+                let acked = LinkEffect::Acked { staged, vaulted, permits_total };
+                if state == LinkState::Streaming {
+                    effects.push(acked);
+                } else {
+                    self.acked_early = Some(acked);
+                }
             }
             (LinkState::Streaming, Message::HashReply(reply)) => effects.push(LinkEffect::Hashes(reply)),
             (_, Message::Ping(number)) => self.transmit(now, Message::Pong(number), effects),
-            (_, Message::Pong(_)) | (LinkState::Deciding, Message::Ack { .. } | Message::HashReply(_)) => {}
+            (_, Message::Pong(_)) | (LinkState::Deciding, Message::HashReply(_)) => {}
             // `Bye`, or a message out of place: this peer is of no use now.
             _ => self.fail(now, effects),
         }
@@ -337,7 +361,7 @@ mod tests {
         effects
     }
 
-    fn streaming() -> Link {
+    fn deciding() -> Link {
         let mut link = Link::new(2, 7);
         let now = Instant(0);
         step(&mut link, now, LinkEvent::Start);
@@ -346,9 +370,36 @@ mod tests {
         let position = BatchPosition::default();
         let welcome = Welcome { staged: position, vaulted: position, permits_total: 0, exact: false };
         step(&mut link, now, LinkEvent::Received(id, Message::Welcome(welcome)));
-        step(&mut link, now, LinkEvent::Resumed);
+        assert_eq!(link.state(), LinkState::Deciding);
+        link
+    }
+
+    fn streaming() -> Link {
+        let mut link = deciding();
+        step(&mut link, Instant(0), LinkEvent::Resumed);
         assert_eq!(link.state(), LinkState::Streaming);
         link
+    }
+
+    #[test]
+    fn a_session_that_falls_silent_while_the_caller_decides_is_ended() {
+        let mut link = deciding();
+        step(&mut link, Instant(0).after(PING_EVERY), LinkEvent::Tick);
+        let end = step(&mut link, Instant(0).after(SILENCE), LinkEvent::Tick);
+        assert_eq!(end, [LinkEffect::Close(ConnectionId(1)), LinkEffect::SessionDown]);
+    }
+
+    #[test]
+    fn permits_that_arrive_while_the_caller_decides_are_passed_on_when_it_has() {
+        let mut link = deciding();
+        let staged = BatchPosition::default();
+        let ack = |permits_total| Message::Ack { staged, vaulted: staged, permits_total };
+        for permits in [5, 9] {
+            let early = LinkEvent::Received(ConnectionId(1), ack(permits));
+            assert_eq!(step(&mut link, Instant(1), early), []);
+        }
+        let acked = LinkEffect::Acked { staged, vaulted: staged, permits_total: 9 };
+        assert_eq!(step(&mut link, Instant(2), LinkEvent::Resumed), [acked]);
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! | batch against staged position `p` | decision |
 //! |---|---|
-//! | ends before `p` | Duplicate |
+//! | ends before `p`, ends where no recent batch of the same chain does | Fork |
+//! | ends before `p`, otherwise | Duplicate |
 //! | ends at `p`, same chain | Duplicate |
 //! | ends at `p`, other chain | Fork |
 //! | begins at or before `p`, ends after it | Fork |
@@ -10,6 +11,13 @@
 //! | right after `p`, same chain before it | Accept |
 //! | right after `p`, other chain before it | Fork |
 //! | leaves out sequences | Gap |
+//!
+//! *Recent* are the ends of the newest [`RECENT_MAX`] accepted batches (after a restart those still staged and
+//! the vaulted position): what ends below the oldest of them cannot be judged and counts as a duplicate, which
+//! is harmless, because a duplicate changes nothing.
+//!
+//! A batch that opens a resync is accepted whatever its `prev` is; if `prev` is not the chain at `p`, the
+//! sender does not continue this history, and `HistoryReplaced` says so for the log.
 //!
 //! Invariants
 //! - RC-1 What is appended is one gapless run of the stream, except before a batch that opens a resync.
@@ -32,6 +40,10 @@ use std::time::Duration;
 
 /// Hash requests that may wait at once; the agent's resync keeps fewer open.
 pub const HASH_REQUESTS_MAX: usize = 64;
+
+/// Ends of accepted batches that are remembered to tell a duplicate from an older fork: 48 KiB per machine,
+/// far more batches than a session has in flight.
+pub const RECENT_MAX: usize = 1024;
 
 /// A session that heard nothing for this long is dead; above the agent's own limit.
 pub const SESSION_SILENCE: Duration = Duration::from_secs(20);
@@ -64,7 +76,8 @@ pub struct ReceiverState {
     pub generation: Generation,
     /// Durable in the vault.
     pub vaulted: BatchPosition,
-    /// Durable in the stage above `vaulted`, in order, as scanned.
+    /// In the stage above `vaulted`, in order, as scanned. The shell syncs the files it scanned first: what a
+    /// crashed process wrote may be in the page cache only, and all of this counts as durable.
     pub staged: Vec<SealedMeta>,
     /// Whether the stream is exact at the end of what is staged.
     pub exact: bool,
@@ -138,6 +151,14 @@ pub enum ReceiverEffect {
         /// Last batch to commit.
         through: BatchPosition,
     },
+    /// A batch that opens a resync does not continue the accepted history: report it. Nothing before it
+    /// is taken back.
+    HistoryReplaced {
+        /// The newest accepted position until then.
+        at: BatchPosition,
+        /// The batch that replaces what would have followed.
+        by: SealedMeta,
+    },
     /// Compute digests of the vault's content, which includes `after` now; answer `Hashed`.
     Hash(HashRequest),
     /// The stage failed: stop, scan it again and make a new receiver of what is found.
@@ -157,7 +178,7 @@ pub enum Verdict {
     Fork,
 }
 
-/// Judges a batch against the newest accepted position.
+/// Judges a batch against the newest accepted position; the first row of the table is the receiver's own.
 pub fn judge(batch: &SealedMeta, at: BatchPosition) -> Verdict {
     if batch.last < at.seq {
         return Verdict::Duplicate;
@@ -172,6 +193,16 @@ pub fn judge(batch: &SealedMeta, at: BatchPosition) -> Verdict {
         (true, _, _) | (false, true, true) => Verdict::Accept,
         (false, true, false) => Verdict::Fork,
         (false, false, _) => Verdict::Gap,
+    }
+}
+
+/// Tells whether a batch that ends before the accepted position belongs to another history, as far as
+/// `recent`, the ends of accepted batches in order, reaches back.
+fn is_older_fork(batch: &SealedMeta, recent: &VecDeque<BatchPosition>) -> bool {
+    match recent.binary_search_by_key(&batch.last, |position| position.seq) {
+        Ok(index) => recent[index].chain != batch.chain,
+        // Batches are immutable: one that ends between two known ends was never accepted.
+        Err(index) => index > 0,
     }
 }
 
@@ -203,6 +234,7 @@ pub struct Receiver {
     durable: BatchPosition,
     vaulted: BatchPosition,
     exact: bool,
+    recent: VecDeque<BatchPosition>,
     waiting: VecDeque<Waiting>,
     waiting_bytes: u64,
     next_ticket: u64,
@@ -220,6 +252,9 @@ impl Receiver {
     /// Makes the receiver of one machine from what a restart found.
     pub fn new(now: Instant, machine: MachineId, limits: ReceiverLimits, found: ReceiverState) -> Receiver {
         let end = found.staged.last().map_or(found.vaulted, SealedMeta::position);
+        let ends = std::iter::once(found.vaulted).chain(found.staged.iter().map(SealedMeta::position));
+        let recent: VecDeque<BatchPosition> = ends.collect();
+        let surplus = recent.len().saturating_sub(RECENT_MAX);
         let waiting_bytes = found.staged.iter().map(|meta| u64::from(meta.bytes)).sum();
         let waiting = found.staged.into_iter().map(|meta| Waiting { meta, since: now, ticket: 0 }).collect();
         Receiver {
@@ -231,6 +266,7 @@ impl Receiver {
             durable: end,
             vaulted: found.vaulted,
             exact: found.exact,
+            recent: recent.into_iter().skip(surplus).collect(),
             waiting,
             waiting_bytes,
             next_ticket: 1,
@@ -414,6 +450,9 @@ impl Receiver {
             return self.refuse_current(RefusedReason::Protocol, effects);
         }
         match judge(&meta, self.accepted) {
+            Verdict::Duplicate if is_older_fork(&meta, &self.recent) => {
+                self.refuse_current(RefusedReason::Fork, effects);
+            }
             Verdict::Duplicate => self.acknowledge(effects),
             Verdict::Gap => self.refuse_current(RefusedReason::Gap, effects),
             Verdict::Fork => self.refuse_current(RefusedReason::Fork, effects),
@@ -421,7 +460,14 @@ impl Receiver {
                 self.refuse_current(RefusedReason::Fork, effects);
             }
             Verdict::Accept => {
+                if meta.prev != self.accepted.chain {
+                    effects.push(ReceiverEffect::HistoryReplaced { at: self.accepted, by: meta });
+                }
                 self.accepted = meta.position();
+                if self.recent.len() == RECENT_MAX {
+                    self.recent.pop_front();
+                }
+                self.recent.push_back(self.accepted);
                 self.waiting_bytes += u64::from(meta.bytes);
                 self.waiting.push_back(Waiting { meta, since: now, ticket: self.next_ticket });
                 effects.push(ReceiverEffect::StageAppend(batch));

@@ -175,10 +175,18 @@ pub enum Resume {
 /// | above newest | | AlreadyAhead |
 /// | equals newest | equal | From |
 /// | equals newest | differs | Fork |
-/// | below newest, a held batch follows it (or opens a resync) | equal to its `prev`, or it opens a resync | From |
-/// | below newest, a held batch follows it | differs | Fork |
 /// | below newest, inside a held batch | | Fork |
-/// | below newest, nothing held follows it | | Gap |
+/// | below newest, the next held batch begins right after it | equal to its `prev` | From |
+/// | below newest, the next held batch begins right after it | differs from its `prev` | Fork |
+/// | below newest, the next held batch begins later and opens a resync | equal to its `prev` | From |
+/// | below newest, the next held batch begins later and opens a resync | differs from its `prev` | Gap |
+/// | below newest, the next held batch begins later and opens no resync | | Gap |
+/// | below newest, nothing held is above it | | Gap |
+///
+/// A batch that opens a resync gets no more trust than another: what lies between the staged position and
+/// its `prev` may be data that the process server lost after this agent forgot it, and the resync, begun
+/// before that loss, does not copy it. The resync that answers a gap, a fork or `AlreadyAhead` is sealed
+/// onto the staged chain, so that the next session finds it equal.
 pub fn resume(staged: BatchPosition, newest: BatchPosition, held: &[SealedMeta]) -> Resume {
     let after = staged.seq;
     if after >= newest.seq {
@@ -195,11 +203,12 @@ pub fn resume(staged: BatchPosition, newest: BatchPosition, held: &[SealedMeta])
         return Resume::Fork;
     }
     let continues = next.first == after.next();
-    match (next.flags.starts_resync(), continues, next.prev == staged.chain) {
-        (true, _, _) | (false, true, true) => Resume::From { after },
-        (false, true, false) => Resume::Fork,
+    match (continues, next.prev == staged.chain) {
+        (true, true) => Resume::From { after },
+        (true, false) => Resume::Fork,
         // Burnt sequences lie only in front of a batch that opens a resync.
-        (false, false, _) => Resume::Gap { from: after.next() },
+        (false, true) if next.flags.starts_resync() => Resume::From { after },
+        (false, _) => Resume::Gap { from: after.next() },
     }
 }
 
