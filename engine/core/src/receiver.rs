@@ -2,7 +2,7 @@
 //!
 //! | batch against staged position `p` | decision |
 //! |---|---|
-//! | ends before `p`, ends where no recent batch of the same chain does | Fork |
+//! | ends before `p`, but not where a recent batch with the same chain ended | Fork |
 //! | ends before `p`, otherwise | Duplicate |
 //! | ends at `p`, same chain | Duplicate |
 //! | ends at `p`, other chain | Fork |
@@ -178,7 +178,8 @@ pub enum Verdict {
     Fork,
 }
 
-/// Judges a batch against the newest accepted position; the first row of the table is the receiver's own.
+/// Judges a batch against the newest accepted position. The first row of the table needs the recent ends
+/// and is the receiver's: here every batch that ends before `p` is a duplicate.
 pub fn judge(batch: &SealedMeta, at: BatchPosition) -> Verdict {
     if batch.last < at.seq {
         return Verdict::Duplicate;
