@@ -31,4 +31,4 @@ pub use log::{HeadState, VolumeInfo, Volumes};
 pub use mem::MemStore;
 pub use reader::{MachineReader, PointId, PointInfo, PointView};
 pub use vault::Vault;
-pub use writer::{CommitDone, MachineWriter};
+pub use writer::{CommitDone, MachineWriter, WriterSettings};

@@ -152,15 +152,16 @@ impl Packed {
         &mut self.spans[last]
     }
 
-    /// Encodes the spans, sorted by address, into segments. `uuid` gives a new identity each time.
+    /// Encodes the spans, sorted by address, into segments of `target` bytes. `uuid` gives a new identity each time.
     pub(crate) fn encode(
         &self,
         id: SegmentId,
         dek: &Key,
+        target: usize,
         mut uuid: impl FnMut() -> u128,
     ) -> Result<Vec<Encoded>, CommitError> {
         let mut done = Vec::new();
-        let mut open = Builder::new(SegmentId { uuid: uuid(), ..id }, dek);
+        let mut open = Builder::new(SegmentId { uuid: uuid(), ..id }, dek, target);
         for (number, span) in self.spans.iter().enumerate() {
             let mut run: Option<Run> = None;
             for ((volume, first), (end, content)) in &span.extents {
@@ -175,7 +176,7 @@ impl Packed {
                         run.put(&mut open, number as u16);
                     }
                     if open.is_full() {
-                        let next = Builder::new(SegmentId { uuid: uuid(), ..id }, dek);
+                        let next = Builder::new(SegmentId { uuid: uuid(), ..id }, dek, target);
                         done.push(std::mem::replace(&mut open, next).finish());
                     }
                 }

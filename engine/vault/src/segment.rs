@@ -20,7 +20,7 @@ pub(crate) const UNIT_BYTES: usize = 64 << 10;
 /// Sectors of a granule; a data extent never crosses a granule's border.
 pub(crate) const GRANULE_SECTORS: u64 = UNIT_BYTES as u64 / SECTOR_BYTES;
 /// A segment is closed when its units reach this; with tables it stays below 32 MiB.
-const TARGET_BYTES: usize = 16 << 20;
+pub(crate) const TARGET_BYTES: usize = 16 << 20;
 /// Extents of a segment at most; bounds the table's plain size.
 const EXTENTS_MAX: usize = 1 << 18;
 /// Units of a segment at most.
@@ -132,6 +132,7 @@ pub(crate) struct Encoded {
 
 /// Packs extents into units until the segment is full.
 pub(crate) struct Builder {
+    target: usize,
     id: SegmentId,
     opener: Opener,
     bytes: Vec<u8>,
@@ -141,9 +142,10 @@ pub(crate) struct Builder {
 }
 
 impl Builder {
-    pub(crate) fn new(id: SegmentId, dek: &Key) -> Builder {
+    /// Begins a segment that is full once its units have `target` sealed bytes.
+    pub(crate) fn new(id: SegmentId, dek: &Key, target: usize) -> Builder {
         let (opener, bytes) = (id.opener(dek), id.header());
-        Builder { id, opener, bytes, rows: Vec::new(), extents: Vec::new(), open: Vec::new() }
+        Builder { target, id, opener, bytes, rows: Vec::new(), extents: Vec::new(), open: Vec::new() }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -151,7 +153,7 @@ impl Builder {
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.bytes.len() >= TARGET_BYTES || self.extents.len() >= EXTENTS_MAX
+        self.bytes.len() >= self.target || self.extents.len() >= EXTENTS_MAX
     }
 
     pub(crate) fn zero(&mut self, volume: VolumeIndex, span: u16, first: u64, sectors: u64) {

@@ -13,7 +13,7 @@ use crate::log::{self, Body, HeadState, Header, Kind, SegmentRow};
 use crate::names;
 use crate::pack::{Packed, check_order};
 use crate::reader::PointId;
-use crate::segment::{Encoded, SegmentId};
+use crate::segment::{Encoded, SegmentId, TARGET_BYTES};
 use crate::store::Created;
 use crate::vault::{DEK, Vault};
 use bytes::Bytes;
@@ -28,6 +28,22 @@ use std::sync::Arc;
 const SEGMENTS_AT_ONCE: usize = 8;
 /// A commit whose only segment is at most this goes into its log slot: one put in total.
 const INLINE_BYTES_MAX: usize = 4 << 20;
+/// How a writer cuts commits into objects. Readers need to know none of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriterSettings {
+    /// A commit whose only segment has at most so many bytes goes into its log slot.
+    pub inline_bytes: usize,
+    /// A segment is closed when its units reach this many bytes; larger values than the default
+    /// are cut to it, since readers bound what they accept.
+    pub segment_bytes: usize,
+}
+
+impl Default for WriterSettings {
+    fn default() -> WriterSettings {
+        WriterSettings { inline_bytes: INLINE_BYTES_MAX, segment_bytes: TARGET_BYTES }
+    }
+}
+
 /// Claim numbers tried before giving up in a race.
 const CLAIM_TRIES: u32 = 32;
 /// Slots of older epochs adopted while sealing; an older writer has one slot in flight.
@@ -54,6 +70,7 @@ struct Pending {
 pub struct MachineWriter {
     vault: Vault,
     machine: MachineId,
+    settings: WriterSettings,
     entropy: Arc<dyn Entropy>,
     dek: Key,
     uuid: u128,
@@ -72,20 +89,41 @@ impl std::fmt::Debug for MachineWriter {
 }
 
 impl MachineWriter {
-    /// Claims the machine, reads its log and seals it against older writers. On return no older
-    /// writer can succeed with a commit. `Fenced` and `Store` errors leave the vault usable.
+    /// Claims the machine with the default settings: see [`MachineWriter::claim_with`].
     pub async fn claim(
         vault: &Vault,
         machine: MachineId,
         entropy: Arc<dyn Entropy>,
+    ) -> Result<MachineWriter, VaultError> {
+        MachineWriter::claim_with(vault, machine, entropy, WriterSettings::default()).await
+    }
+
+    /// Claims the machine, reads its log and seals it against older writers. On return no older
+    /// writer can succeed with a commit. `Fenced` and `Store` errors leave the vault usable.
+    pub async fn claim_with(
+        vault: &Vault,
+        machine: MachineId,
+        entropy: Arc<dyn Entropy>,
+        settings: WriterSettings,
     ) -> Result<MachineWriter, VaultError> {
         let uuid = entropy.id();
         let dek = vault.make_key(machine, &*entropy).await?;
         let epoch = take_claim(vault, machine, uuid).await?;
         let (vault, tail) = (vault.clone(), LogTail::default());
         let (pending, unreported, fenced) = (None, Vec::new(), None);
-        let mut writer =
-            MachineWriter { vault, machine, entropy, dek, uuid, epoch, tail, pending, unreported, fenced };
+        let mut writer = MachineWriter {
+            vault,
+            machine,
+            settings,
+            entropy,
+            dek,
+            uuid,
+            epoch,
+            tail,
+            pending,
+            unreported,
+            fenced,
+        };
         writer.tail.load(&writer.vault, machine, &writer.dek, |_| ()).await?;
         writer.seal().await?;
         Ok(writer)
@@ -144,10 +182,11 @@ impl MachineWriter {
         let (vault, machine) = (self.vault.uuid, self.machine);
         let id = SegmentId { vault, machine, epoch: self.epoch, uuid: 0, dek: DEK };
         let entropy = self.entropy.clone();
-        let segments = packed.encode(id, &self.dek, || entropy.id())?;
+        let target = self.settings.segment_bytes.min(TARGET_BYTES);
+        let segments = packed.encode(id, &self.dek, target, || entropy.id())?;
         let early = planted::active(Bug::PublishBeforeLastSegment);
         let inline = match &segments[..] {
-            [only] if only.bytes.len() <= INLINE_BYTES_MAX && !early => Some(only.bytes.clone()),
+            [only] if only.bytes.len() <= self.settings.inline_bytes && !early => Some(only.bytes.clone()),
             _ => None,
         };
         let rows = segments.iter().map(|segment| row(segment, inline.is_some())).collect();

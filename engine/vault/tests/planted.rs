@@ -10,7 +10,7 @@ use support::model::one_schedule;
 use support::run;
 
 /// Schedules tried per bug; each bug shows within the first few.
-const SEEDS: u64 = 24;
+const SEEDS: u64 = 16;
 
 /// Runs the property; returns what it complained about.
 fn complaint(property: impl FnOnce()) -> Option<String> {

@@ -8,43 +8,47 @@ use redoubt_core::{
     Sectors, VolumeId, VolumeIndex, WallTime, WriteSeq,
 };
 use redoubt_ports::Entropy;
-use redoubt_vault::{MachineReader, MachineWriter, MemStore, Vault, VaultKeys};
+use redoubt_vault::{MachineReader, MachineWriter, MemStore, Vault, VaultKeys, WriterSettings};
 use std::sync::Arc;
 
 pub(crate) const MACHINE: MachineId = MachineId(9);
 const VOLUME: VolumeIndex = VolumeIndex(0);
-const SECTORS: u64 = 10 << 10;
+const SECTORS: u64 = 5 << 9;
 
 pub(crate) fn keys() -> VaultKeys {
     VaultKeys::new([5; 32])
 }
 
-/// Makes a vault with one inline commit and one of several units in a segment object.
+/// Makes a vault with one inline commit and one of two segment objects with several units each.
 pub(crate) async fn build() -> (Arc<MemStore>, Vec<u8>) {
     let (store, dice) = (Arc::new(MemStore::new()), Seeded::new(1));
     let vault = Vault::init(store.clone(), keys(), &*dice).await.unwrap();
     let mut image = vec![0; (SECTORS * 512) as usize];
-    dice.fill(&mut image[..5 << 20]);
-    image[1 << 20..(1 << 20) + (128 << 10)].fill(7);
+    dice.fill(&mut image);
+    image[1 << 18..(1 << 18) + (128 << 10)].fill(7);
     let mut changes = vec![
         Change::Attach { volume: VOLUME, id: VolumeId(1), sectors: Sectors(SECTORS) },
         Change::ResyncBegin { reason: ResyncReason::Initial },
     ];
     for at in 0..5u64 {
-        let payload = Bytes::copy_from_slice(&image[(at << 20) as usize..((at + 1) << 20) as usize]);
-        changes.push(Change::ResyncWrite { volume: VOLUME, lba: Lba(at << 11), payload });
+        let payload = Bytes::copy_from_slice(&image[(at << 18) as usize..((at + 1) << 18) as usize]);
+        changes.push(Change::ResyncWrite { volume: VOLUME, lba: Lba(at << 9), payload });
     }
     changes.push(Change::ResyncEnd);
     let marker = Marker { id: MarkerId(1), kind: MarkerKind::Crash, wall: WallTime(1) };
     changes.push(Change::Marker(marker));
     let record = |(at, change)| Record { seq: WriteSeq(at as u64 + 1), change };
     let records: Vec<Record> = changes.into_iter().enumerate().map(record).collect();
-    let mut writer = MachineWriter::claim(&vault, MACHINE, dice.clone()).await.unwrap();
+    // The first commit (256 KiB) is inline, the second takes two segments.
+    let settings = WriterSettings { inline_bytes: 512 << 10, segment_bytes: 512 << 10 };
+    let mut writer = MachineWriter::claim_with(&vault, MACHINE, dice.clone(), settings).await.unwrap();
     for to in [3, records.len()] {
         let seq = WriteSeq(to as u64);
         let position = BatchPosition { generation: Generation(1), seq, chain: Chain([to as u8; 32]) };
         writer.commit(records[..to].to_vec(), position).await.unwrap();
     }
+    let segments = store.names().iter().filter(|name| name.as_str().contains("/seg/")).count();
+    assert_eq!(segments, 2, "the vault has every kind of object");
     (store, image)
 }
 
