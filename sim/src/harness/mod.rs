@@ -5,4 +5,19 @@
 
 pub mod outcome;
 
+#[cfg(madsim)]
+mod actions;
+#[cfg(madsim)]
+mod estate;
+#[cfg(madsim)]
+mod guests;
+#[cfg(madsim)]
+mod restore;
+#[cfg(madsim)]
+mod run;
+#[cfg(madsim)]
+mod watch;
+
 pub use outcome::{Outcome, Stats, Verdict};
+#[cfg(madsim)]
+pub use run::play;

@@ -7,6 +7,7 @@ pub mod database;
 pub mod guest_untouched;
 pub mod prefix;
 pub mod secrets;
+pub mod writers;
 
 /// Something that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]

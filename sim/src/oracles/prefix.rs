@@ -78,7 +78,8 @@ pub fn judge(log: &MachineLog, cut: Cut, images: &[Vec<Seen>]) -> Result<(), Str
         writers.push(sectors);
     }
     let touches = Touches::new(base, ops, images);
-    let member = |index: usize| visible.contains(&index) || ops[index].ack.is_some_and(|ack| ack < horizon);
+    // A failed operation left old or new content per sector: nothing must be there because of it.
+    let member = |index: usize| ops[index].ack.is_some_and(|ack| visible.contains(&index) || ack < horizon);
     judge_zeros(base, ops, &touches, &writers, cut)?;
     judge_sectors(ops, &touches, &writers, cut, &member)?;
     judge_interleaving(ops, &visible, &writers)
@@ -188,7 +189,7 @@ fn judge_interleaving(ops: &[Op], visible: &BTreeSet<usize>, writers: &[Vec<Writ
                 // Operations are in order of submission, but a long one may still be under way.
                 continue;
             }
-            if ops[*a].volume != ops[*b].volume {
+            if ops[*a].volume != ops[*b].volume || ops[*a].ack.is_none() || ops[*b].ack.is_none() {
                 continue;
             }
             let common = ops[*a].extent.zip(ops[*b].extent).and_then(|(a, b)| a.intersection(b));

@@ -134,7 +134,7 @@ impl Drawing {
                 let amounts: BTreeMap<String, i64> =
                     step.amounts.iter().map(|(name, value)| (name.clone(), self.value(value))).collect();
                 let lasts = step.lasts.as_ref().map(|value| self.value(value).max(1) as u64);
-                let (action, lift) = actions(verb.name, &on, &step.to, &amounts, lasts);
+                let (action, lift) = actions(verb.name, &on, &amounts, lasts);
                 self.push(at, action);
                 let default = (verb.name == "process.kill").then_some(RESTART_AFTER);
                 if let (Some(lift), Some(lasts)) = (lift.clone(), lasts.or(default)) {
@@ -156,7 +156,6 @@ impl Drawing {
 pub(super) fn actions(
     verb: &str,
     on: &str,
-    to: &str,
     amounts: &BTreeMap<String, i64>,
     lasts: Option<u64>,
 ) -> (Action, Option<Action>) {
@@ -166,7 +165,6 @@ pub(super) fn actions(
         "point" => (Action::Point(host), None),
         "stop-agent" => (Action::StopAgent(host), None),
         "start-agent" => (Action::StartAgent(host), None),
-        "move" => (Action::Move(host, to.to_owned()), None),
         "process.kill" => (Action::KillProcess(host.clone()), Some(Action::StartProcess(host))),
         "host.power" => (Action::PowerOff(host.clone()), Some(Action::PowerOn(host))),
         "host.freeze" => (Action::Freeze(host, lasts.unwrap_or(10_000)), None),

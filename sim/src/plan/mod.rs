@@ -63,8 +63,6 @@ pub enum Action {
     StopAgent(String),
     /// The agent of a machine starts.
     StartAgent(String),
-    /// A machine uses another process server from its next session on.
-    Move(String, String),
     /// All points in the vault are restored and judged, while the run goes on.
     CheckPoints,
 }
@@ -95,7 +93,6 @@ impl fmt::Display for Action {
             Action::Point(machine) => write!(f, "ask for a point of {machine}"),
             Action::StopAgent(machine) => write!(f, "stop the agent of {machine}"),
             Action::StartAgent(machine) => write!(f, "start the agent of {machine}"),
-            Action::Move(machine, server) => write!(f, "move {machine} to {server}"),
             Action::CheckPoints => f.write_str("check all points"),
         }
     }

@@ -52,7 +52,7 @@ pub(super) fn draw(dice: &mut Dice, estate: &Estate, length: u64) -> Vec<Event> 
             };
             amounts.insert((*name).to_owned(), amount);
         }
-        let (action, lift) = actions(verb.name, &on, "", &amounts, Some(lasts));
+        let (action, lift) = actions(verb.name, &on, &amounts, Some(lasts));
         events.push(Event { at, action });
         if let (Some(lift), Ends::Lasts) = (lift, verb.ends) {
             events.push(Event { at: at + lasts, action: lift });

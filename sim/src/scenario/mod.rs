@@ -113,8 +113,6 @@ pub struct Step {
     pub act: Act,
     /// On what; a name, a link, or `$var` of a choice, or empty.
     pub on: String,
-    /// Where to, for `move`.
-    pub to: String,
     /// How long.
     pub lasts: Option<Value>,
     /// Label.

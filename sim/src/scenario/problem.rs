@@ -60,6 +60,7 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
 pub fn advice(word: &str, known: &[&str]) -> String {
     match nearest(word, known.iter().copied()) {
         Some(near) => format!("did you mean {near:?}?"),
+        None if known.is_empty() => "nothing is known here yet".to_owned(),
         None => format!("known here: {}", known.join(", ")),
     }
 }

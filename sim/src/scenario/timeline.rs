@@ -85,12 +85,8 @@ fn read_step(
         }
     }
     let on = verb.map_or(String::new(), |verb| read_target(reader, item, table, verb, names));
-    let to = match get(table, "to") {
-        Some(value) => reader.word(value, "host", &names.hosts).unwrap_or_default(),
-        None => String::new(),
-    };
     let id = get(table, "id").and_then(|value| reader.text(value, "id"));
-    Some(Step { at, act, on, to, lasts, id, amounts })
+    Some(Step { at, act, on, lasts, id, amounts })
 }
 
 fn read_act(

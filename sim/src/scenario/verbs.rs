@@ -62,7 +62,6 @@ pub const VERBS: &[Verb] = &[
     verb("do", "point", Target::Machine, Ends::AtOnce, &[]),
     verb("do", "stop-agent", Target::Machine, Ends::AtOnce, &[]),
     verb("do", "start-agent", Target::Machine, Ends::AtOnce, &[]),
-    verb("do", "move", Target::Machine, Ends::AtOnce, &[]),
     verb("fault", "process.kill", Target::Host, Ends::Lasts, &[]),
     verb("fault", "host.power", Target::Host, Ends::Lasts, &[]),
     verb("fault", "host.freeze", Target::Host, Ends::Lasts, &[]),
@@ -86,7 +85,7 @@ pub const VERBS: &[Verb] = &[
 ];
 
 /// Keys that every step may have.
-pub const COMMON: &[&str] = &["at", "do", "fault", "heal", "check", "end", "on", "for", "id", "to"];
+pub const COMMON: &[&str] = &["at", "do", "fault", "heal", "check", "end", "on", "for", "id"];
 
 /// Oracles, by the names used in `[expect] always`.
 pub const ORACLES: &[&str] = &[
@@ -112,7 +111,6 @@ pub const MARKS: &[&str] = &[
     "spill-recovered",
     "session-lost",
     "stage-recovered",
-    "stage-lost",
     "writer-fenced",
     "store-fault-hit",
     "guest-saw-disk-error",

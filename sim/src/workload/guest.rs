@@ -28,8 +28,6 @@ pub trait GuestDisk: Send + Sync {
     async fn zero(&self, extent: Extent, trim: bool, durable: bool) -> Result<(), GuestError>;
     /// Makes acknowledged writes durable.
     async fn flush(&self) -> Result<(), GuestError>;
-    /// Changes the size, in sectors.
-    async fn resize(&self, sectors: u64) -> Result<(), GuestError>;
 }
 
 /// Something worth judging that a guest noticed.
@@ -125,19 +123,6 @@ impl Recorder {
         let op = lock(&self.log).submit(volume, OpKind::Zero, Some(extent));
         let what = if trim { "trim" } else { "zero" };
         self.recorded(op, volume, what, disk.zero(extent, trim, false)).await
-    }
-
-    /// Changes the size from `from` to `to` sectors.
-    pub async fn resize(
-        &self,
-        disk: &dyn GuestDisk,
-        volume: u16,
-        from: u64,
-        to: u64,
-    ) -> Result<(), GuestError> {
-        let cut = (to < from).then(|| Extent::new(to, from - to));
-        let op = lock(&self.log).submit(volume, OpKind::Resize(to), cut);
-        self.recorded(op, volume, "resize", disk.resize(to)).await
     }
 
     /// Flushes.

@@ -125,6 +125,11 @@ impl MachineLog {
         (base, &self.ops[first..last])
     }
 
+    /// Returns the last tick of the epoch that holds a tick.
+    pub fn epoch_end(&self, tick: u64) -> u64 {
+        self.bases.iter().map(|base| base.tick).find(|base| *base > tick).unwrap_or(u64::MAX)
+    }
+
     /// Returns the current tick without taking one.
     pub fn now(&self) -> u64 {
         self.tick

@@ -1,4 +1,4 @@
-//! The mixed guest: overlapping writes of all sizes, zeros, trims, flushes and resizes, several at once.
+//! The mixed guest: overlapping writes of all sizes, zeros, trims and flushes, several at once.
 
 use super::guest::{GuestDisk, GuestError, Recorder};
 use crate::plan::GuestPlan;
@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 use redoubt_core::{Extent, SECTOR_BYTES};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Largest write of the mixed models: one full record, so that splitting at the bound is exercised.
@@ -15,21 +15,14 @@ const LARGEST_SECTORS: u64 = (1 << 20) / SECTOR_BYTES;
 /// Sectors at the start of a volume that take half of all writes, so that writes overlap.
 const HOT_SECTORS: u64 = 128;
 
-/// Step of a resize in sectors.
-const RESIZE_STEP: u64 = 128;
-
 /// One volume shared by the jobs of a guest.
 pub struct Volume {
     /// Ordinal.
     pub index: u16,
     /// The disk.
     pub disk: Arc<dyn GuestDisk>,
-    /// Size now, in sectors.
-    pub sectors: AtomicU64,
-    /// Size at the start; a resize never goes below half of it nor above it and a half.
-    pub initial: u64,
-    /// A resize is under way: others stay inside the smaller size.
-    pub resizing: AtomicBool,
+    /// Size in sectors.
+    pub sectors: u64,
 }
 
 /// Runs one job until `stop`, or until the disk is gone.
@@ -52,8 +45,7 @@ pub async fn job(
 }
 
 fn extent_in(rng: &mut ChaCha8Rng, volume: &Volume, model: &str) -> Extent {
-    let room = volume.sectors.load(Ordering::Relaxed).min(volume.initial / 2 + RESIZE_STEP * 4).max(1);
-    let room = if volume.resizing.load(Ordering::Relaxed) { volume.initial / 2 } else { room };
+    let room = volume.sectors;
     let largest = LARGEST_SECTORS.min(room / 2).max(1);
     let class = rng.next_u64() % 100;
     let bound = match (model, class) {
@@ -84,30 +76,6 @@ async fn act(
         10..20 => recorder.zero(disk, volume.index, extent, false).await,
         20..28 => recorder.zero(disk, volume.index, extent, true).await,
         28..36 => disk.read(extent).await.map(drop),
-        36 => resize(recorder, volume, rng).await,
         draw => recorder.write(disk, volume.index, extent, 0, draw < 56).await,
     }
-}
-
-/// Resizes while no other resize is under way. Others keep to the lower half of the volume, which no
-/// resize touches, so that an operation never races the end of its own disk.
-async fn resize(recorder: &Recorder, volume: &Volume, rng: &mut ChaCha8Rng) -> Result<(), GuestError> {
-    if volume.resizing.swap(true, Ordering::Relaxed) {
-        return Ok(());
-    }
-    let from = volume.sectors.load(Ordering::Relaxed);
-    let floor = volume.initial / 2 + RESIZE_STEP * 4;
-    let to =
-        if rng.next_u64().is_multiple_of(2) { from + RESIZE_STEP } else { from.saturating_sub(RESIZE_STEP) };
-    let result = if (floor..=volume.initial * 3 / 2).contains(&to) {
-        let result = recorder.resize(volume.disk.as_ref(), volume.index, from, to).await;
-        if result.is_ok() {
-            volume.sectors.store(to, Ordering::Relaxed);
-        }
-        result
-    } else {
-        Ok(())
-    };
-    volume.resizing.store(false, Ordering::Relaxed);
-    result
 }

@@ -1,0 +1,200 @@
+//! Performs the plan's actions on the estate, and keeps account of what they excuse.
+
+use super::estate::Estate;
+use super::guests;
+use crate::oracles::guest_untouched::Excuse;
+use crate::plan::Action;
+use crate::ports::{LinkModel, lock};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What the actions so far mean for the oracles.
+#[derive(Default)]
+pub(super) struct Account {
+    /// Per machine, when its own leaves were faulted.
+    pub(super) excuses: BTreeMap<String, Vec<Excuse>>,
+    /// Marks of the plan itself.
+    pub(super) marks: BTreeSet<&'static str>,
+    /// Hosts that are gone for good.
+    pub(super) lost: BTreeSet<String>,
+    /// Hosts that stand still, with the end of it in milliseconds.
+    pub(super) frozen: BTreeMap<String, u64>,
+    /// Hosts without power or process, so that a plan can hit one twice.
+    pub(super) down: BTreeSet<String>,
+}
+
+impl Account {
+    fn excuse(&mut self, machine: &str, from: u64, to: u64, errors: bool) {
+        self.excuses.entry(machine.to_owned()).or_default().push(Excuse { from, to, errors });
+    }
+}
+
+/// Performs one action at `now` milliseconds.
+pub(super) fn perform(estate: &Arc<Estate>, account: &mut Account, now: u64, action: &Action) {
+    let world = &estate.world;
+    world.shared.trace.line(world.shared.now(), || action.to_string());
+    match action {
+        Action::KillProcess(host) => down(estate, account, host, false),
+        Action::PowerOff(host) => down(estate, account, host, true),
+        Action::StartProcess(host) | Action::PowerOn(host) => up(estate, account, host),
+        Action::SiteOff(site) => {
+            estate.hosts_in(site).iter().for_each(|host| down(estate, account, host, true))
+        }
+        Action::SiteOn(site) => estate.hosts_in(site).iter().for_each(|host| up(estate, account, host)),
+        Action::SiteLost(site) => {
+            for host in estate.hosts_in(site) {
+                down(estate, account, &host, true);
+                account.lost.insert(host);
+            }
+        }
+        Action::Freeze(host, ms) => freeze(estate, account, now, host, *ms),
+        Action::StepClock(host, ms) => {
+            account.marks.insert("clock-stepped");
+            if let Some(host) = estate.find(host) {
+                host.step_clock(*ms);
+            }
+        }
+        Action::Cut(link) => world.net.set_link(link, Some(&|link| LinkModel { cut: true, ..link })),
+        Action::Loss(link, ppm) => world.net.set_link(link, Some(&|link| LinkModel { loss: *ppm, ..link })),
+        Action::Slow(link, speed) => {
+            world.net.set_link(link, Some(&|link| LinkModel { speed: *speed, ..link }))
+        }
+        Action::HealLink(link) => world.net.set_link(link, None),
+        Action::Store(knob, ppm) => world.store.set(knob, *ppm),
+        Action::DiskReadErrors(host, ppm) => disk_errors(estate, account, now, host, Some(*ppm), None),
+        Action::DiskWriteErrors(host, ppm) => disk_errors(estate, account, now, host, None, Some(*ppm)),
+        Action::FilesFull(host, full) => {
+            if let Some(host) = estate.find(host) {
+                host.files.set_full(*full);
+            }
+        }
+        Action::FilesSyncErrors(host, ppm) => {
+            if let Some(host) = estate.find(host) {
+                host.files.set_sync_errors(*ppm);
+            }
+        }
+        Action::Point(machine) => point(estate, machine),
+        Action::StopAgent(machine) => stop_agent(estate, account, machine),
+        Action::StartAgent(machine) => {
+            account.down.remove(machine);
+            if let Some(machine) = estate.machines.get(machine) {
+                estate.start_machine(machine, false);
+            }
+        }
+        // Both are performed by the run itself, which owns the restoring.
+        Action::Rot | Action::CheckPoints => {}
+    }
+}
+
+fn down(estate: &Arc<Estate>, account: &mut Account, host: &str, power: bool) {
+    if account.lost.contains(host) {
+        return;
+    }
+    account.frozen.remove(host);
+    account.down.insert(host.to_owned());
+    if estate.machines.contains_key(host) {
+        account.marks.insert("unclean-restart");
+    }
+    if power {
+        estate.power_off(host);
+    } else {
+        estate.kill(host);
+    }
+}
+
+fn up(estate: &Arc<Estate>, account: &mut Account, host: &str) {
+    if account.lost.contains(host) || !account.down.remove(host) {
+        return;
+    }
+    if let Some(server) = estate.servers.get(host)
+        && server.host.files.sizes().values().any(|size| *size > 0)
+    {
+        account.marks.insert("stage-recovered");
+    }
+    estate.start(host);
+}
+
+fn freeze(estate: &Arc<Estate>, account: &mut Account, now: u64, host: &str, ms: u64) {
+    if account.down.contains(host) {
+        return;
+    }
+    account.excuse(host, now, now + ms, false);
+    account.frozen.insert(host.to_owned(), now + ms);
+    if let Some(found) = estate.find(host) {
+        found.freeze(true);
+    }
+}
+
+/// Lets hosts go on whose freeze is over.
+pub(super) fn thaw(estate: &Estate, account: &mut Account, now: u64) {
+    let over: Vec<String> =
+        account.frozen.iter().filter(|(_, end)| **end <= now).map(|(host, _)| host.clone()).collect();
+    for name in over {
+        account.frozen.remove(&name);
+        if let Some(host) = estate.find(&name) {
+            host.freeze(false);
+        }
+    }
+}
+
+fn disk_errors(
+    estate: &Arc<Estate>,
+    account: &mut Account,
+    now: u64,
+    host: &str,
+    read: Option<u32>,
+    write: Option<u32>,
+) {
+    let Some(machine) = estate.machines.get(host) else { return };
+    for disk in &machine.disks {
+        let (old_read, old_write) = disk.errors();
+        disk.set_errors(read.unwrap_or(old_read), write.unwrap_or(old_write));
+    }
+    if read.or(write).is_some_and(|ppm| ppm > 0) {
+        account.excuse(host, now, u64::MAX / 2, true);
+    } else {
+        for excuse in account.excuses.entry(host.to_owned()).or_default() {
+            if excuse.errors && excuse.to > now {
+                excuse.to = now;
+            }
+        }
+    }
+}
+
+fn point(estate: &Arc<Estate>, machine: &str) {
+    let Some(machine) = estate.machines.get(machine) else { return };
+    let Some(agent) = lock(&machine.agent).clone() else { return };
+    let this = Arc::clone(machine);
+    machine.host.spawn(async move {
+        guests::cut(&this, &agent).await;
+    });
+}
+
+/// Time for a stopping agent to spill and to record its positions.
+const STOPPING: Duration = Duration::from_millis(400);
+
+fn stop_agent(estate: &Arc<Estate>, account: &mut Account, machine: &str) {
+    let Some(machine) = estate.machines.get(machine) else { return };
+    let Some(agent) = lock(&machine.agent).take() else { return };
+    account.down.insert(machine.spec.name.clone());
+    machine.host.spawn(async move {
+        let _ = tokio::time::timeout(STOPPING, agent.stop()).await;
+    });
+}
+
+/// Lifts every fault and brings everything back that is not gone for good.
+pub(super) fn lift_all(estate: &Arc<Estate>, account: &mut Account, now: u64) {
+    estate.world.net.heal_all();
+    estate.world.store.lift_faults();
+    thaw(estate, account, u64::MAX);
+    for excuses in account.excuses.values_mut() {
+        excuses.iter_mut().for_each(|excuse| excuse.to = excuse.to.min(now));
+    }
+    for name in estate.hosts() {
+        if let Some(host) = estate.find(&name) {
+            host.lift_faults();
+        }
+        up(estate, account, &name);
+    }
+}

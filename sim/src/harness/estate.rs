@@ -1,0 +1,312 @@
+//! The estate of a run: machines with agents and guests, process servers, the vault.
+//!
+//! This is the only file that starts roles. A role gets ports and settings, and never learns where it
+//! runs.
+
+use super::guests::{self, Markers, Starts};
+use crate::plan::{GuestPlan, Plan};
+use crate::ports::{Host, LinkModel, SimDisk, SimWorld, lock};
+use crate::scenario::{MachineSpec, Scenario, ServerSpec};
+use crate::workload::MachineLog;
+use crate::workload::guest::Recorder;
+use crate::workload::stamp::{self, Seen};
+use redoubt_core::MachineId;
+use redoubt_ports::{Endpoint, Entropy};
+use redoubt_roles::agent::{Agent, AgentBounds, AgentSettings, MarkerPolicy, VolumeSpec};
+use redoubt_roles::process_server::{ProcessServer, PsSettings};
+use redoubt_vault::{Vault, VaultKeys};
+use redoubt_wire::StreamKey;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Port on which every process server listens.
+const PORT: u16 = 9443;
+
+/// Pause before a role that could not start is started again, as a service manager would.
+const START_AGAIN: Duration = Duration::from_millis(500);
+
+/// Largest commit in the lab, so that a commit has several segments now and then.
+const COMMIT_BYTES: u64 = 2 << 20;
+
+/// A protected machine.
+pub(super) struct Machine {
+    pub(super) spec: MachineSpec,
+    pub(super) number: u16,
+    pub(super) id: MachineId,
+    pub(super) host: Host,
+    pub(super) disks: Vec<SimDisk>,
+    pub(super) recorder: Recorder,
+    pub(super) guest: GuestPlan,
+    pub(super) agent: Mutex<Option<Arc<Agent>>>,
+    pub(super) markers: Mutex<Markers>,
+    pub(super) starts: Starts,
+    pub(super) spilled_at_start: AtomicU64,
+    pub(super) start_error: Mutex<Option<String>>,
+}
+
+/// A process server.
+pub(super) struct Server {
+    pub(super) spec: ServerSpec,
+    pub(super) host: Host,
+    pub(super) server: Mutex<Option<Arc<ProcessServer>>>,
+    pub(super) start_error: Mutex<Option<String>>,
+}
+
+/// Everything of one run.
+pub(super) struct Estate {
+    pub(super) world: SimWorld,
+    pub(super) machines: BTreeMap<String, Arc<Machine>>,
+    pub(super) servers: BTreeMap<String, Arc<Server>>,
+    pub(super) order: Vec<Endpoint>,
+    pub(super) keys: VaultKeys,
+    pub(super) bounds: AgentBounds,
+    pub(super) stage_bytes: u64,
+    pub(super) point_every: Duration,
+    pub(super) stop: Arc<AtomicBool>,
+}
+
+impl Machine {
+    /// Reads what the disks really hold.
+    pub(super) fn truth(&self) -> Vec<Vec<Seen>> {
+        self.disks
+            .iter()
+            .enumerate()
+            .map(|(index, disk)| stamp::read_image(self.number, index as u16, &disk.truth()))
+            .collect()
+    }
+}
+
+impl Estate {
+    /// Builds hosts and the vault; nothing runs yet.
+    pub(super) async fn build(scenario: &Scenario, plan: &Plan, world: SimWorld) -> Result<Estate, String> {
+        let spec = &scenario.estate;
+        world.net.set_wan(match spec.link.as_str() {
+            "lan" => LinkModel::LAN,
+            "wan-slow" => LinkModel::SLOW,
+            _ => LinkModel::WAN,
+        });
+        let mut servers = BTreeMap::new();
+        let mut order = Vec::new();
+        for server in &spec.servers {
+            let host = world.host(&server.name, &server.site);
+            order.push(Endpoint::Tcp(server.name.clone(), PORT));
+            let server_state = Server {
+                spec: server.clone(),
+                host,
+                server: Mutex::new(None),
+                start_error: Mutex::new(None),
+            };
+            servers.insert(server.name.clone(), Arc::new(server_state));
+        }
+        let mut machines = BTreeMap::new();
+        for (number, machine) in spec.machines.iter().enumerate() {
+            let guest = plan.guests[&machine.name].clone();
+            machines
+                .insert(machine.name.clone(), Arc::new(build_machine(&world, number as u16, machine, guest)));
+        }
+        let mut key = [0x5a; 32];
+        key[..8].copy_from_slice(&plan.seed.to_le_bytes());
+        let keys = VaultKeys::new(key);
+        let operator = world.host("operator", "target");
+        let entropy: Arc<dyn Entropy> = operator.world().world.entropy;
+        Vault::init(world.store.direct(), keys.clone(), entropy.as_ref())
+            .await
+            .map_err(|error| error.to_string())?;
+        let bounds = AgentBounds {
+            memory_bytes_max: spec.spool_memory,
+            spill_bytes_max: spec.spill,
+            ..AgentBounds::default()
+        };
+        Ok(Estate {
+            world,
+            machines,
+            servers,
+            order,
+            keys,
+            bounds,
+            stage_bytes: spec.stage,
+            point_every: Duration::from_millis(spec.point_every),
+            stop: Arc::new(AtomicBool::new(false)),
+        })
+    }
+
+    fn stream_key(&self, machine: MachineId) -> StreamKey {
+        StreamKey::new(self.keys.stream_key(machine))
+    }
+
+    /// Starts the process of a host, whichever it is.
+    pub(super) fn start(&self, host: &str) {
+        if let Some(machine) = self.machines.get(host) {
+            self.start_machine(machine, true);
+        }
+        if let Some(server) = self.servers.get(host) {
+            self.start_server(server);
+        }
+    }
+
+    /// Starts a machine's agent, and its guests as soon as it serves them. After an unclean stop the
+    /// surviving bytes are the new base of the reference model.
+    pub(super) fn start_machine(&self, machine: &Arc<Machine>, unclean: bool) {
+        *lock(&machine.agent) = None;
+        machine.host.start();
+        let first = machine.starts.fetch_add(1, Ordering::Relaxed) == 0;
+        if unclean && !first {
+            let truth = machine.truth();
+            lock(&machine.recorder.log).rebase(truth);
+        }
+        let mut settings = AgentSettings::new(machine.id, machine.spec.name.clone(), self.order.clone());
+        settings.bounds = self.bounds;
+        settings.markers = MarkerPolicy { interval: None, when_quiet: true };
+        settings.volumes = (0..machine.spec.disks.len())
+            .map(|index| VolumeSpec::new(guests::volume_name(index), guests::volume_name(index)))
+            .collect();
+        let key = self.stream_key(machine.id);
+        let world = machine.host.world().world;
+        let (every, stop) = (self.point_every, Arc::clone(&self.stop));
+        let trace = self.world.shared.clone();
+        let this = Arc::clone(machine);
+        machine.host.spawn(async move {
+            loop {
+                match Agent::start(settings.clone(), world.clone(), key.clone()).await {
+                    Ok(agent) => {
+                        let agent = Arc::new(agent);
+                        this.spilled_at_start.fetch_add(agent.status().spill_bytes, Ordering::Relaxed);
+                        *lock(&this.agent) = Some(Arc::clone(&agent));
+                        *lock(&this.start_error) = None;
+                        trace.trace.line(trace.now(), || format!("agent of {} runs", this.spec.name));
+                        guests::start(&this, &agent, &stop);
+                        guests::cut_steadily(Arc::clone(&this), agent, every, stop).await;
+                        // The process lives on without its guests.
+                        return std::future::pending().await;
+                    }
+                    Err(error) => {
+                        trace.trace.line(trace.now(), || {
+                            format!("agent of {} does not start: {error}", this.spec.name)
+                        });
+                        *lock(&this.start_error) = Some(error.to_string());
+                        tokio::time::sleep(START_AGAIN).await;
+                    }
+                }
+            }
+        });
+    }
+
+    /// Starts a process server.
+    pub(super) fn start_server(&self, server: &Arc<Server>) {
+        *lock(&server.server) = None;
+        server.host.start();
+        let mut settings =
+            PsSettings::new(Endpoint::Tcp(server.spec.name.clone(), PORT), server.spec.name.clone());
+        settings.stage_bytes_max = self.stage_bytes;
+        settings.commit_bytes_max = COMMIT_BYTES;
+        settings.machines =
+            self.machines.values().map(|machine| (machine.id, self.stream_key(machine.id))).collect();
+        let ports = server.host.world();
+        let keys = self.keys.clone();
+        let trace = self.world.shared.clone();
+        let this = Arc::clone(server);
+        server.host.spawn(async move {
+            loop {
+                let store = Arc::clone(&ports.store);
+                match ProcessServer::start(settings.clone(), ports.world.clone(), store, keys.clone()).await {
+                    Ok(server) => {
+                        *lock(&this.server) = Some(Arc::new(server));
+                        *lock(&this.start_error) = None;
+                        trace.trace.line(trace.now(), || format!("process server {} runs", this.spec.name));
+                        return std::future::pending().await;
+                    }
+                    Err(error) => {
+                        let name = &this.spec.name;
+                        trace
+                            .trace
+                            .line(trace.now(), || format!("process server {name} does not start: {error}"));
+                        *lock(&this.start_error) = Some(error.to_string());
+                        tokio::time::sleep(START_AGAIN).await;
+                    }
+                }
+            }
+        });
+    }
+
+    /// Ends the process of a host without a word.
+    pub(super) fn kill(&self, host: &str) {
+        self.forget(host);
+        if let Some(host) = self.find(host) {
+            host.kill_process();
+        }
+    }
+
+    /// Cuts the power of a host.
+    pub(super) fn power_off(&self, host: &str) {
+        self.forget(host);
+        if let Some(host) = self.find(host) {
+            host.power_off();
+        }
+    }
+
+    fn forget(&self, host: &str) {
+        let agent = self.machines.get(host).and_then(|machine| lock(&machine.agent).take());
+        let server = self.servers.get(host).and_then(|server| lock(&server.server).take());
+        // A killed process runs no destructors of its own; its handles simply stop to exist.
+        drop((agent, server));
+    }
+
+    /// Finds a host by name.
+    pub(super) fn find(&self, name: &str) -> Option<&Host> {
+        let machine = self.machines.get(name).map(|machine| &machine.host);
+        machine.or_else(|| self.servers.get(name).map(|server| &server.host))
+    }
+
+    /// Returns the hosts of a site.
+    pub(super) fn hosts_in(&self, site: &str) -> Vec<String> {
+        let mut hosts: Vec<String> = self
+            .servers
+            .values()
+            .filter(|server| server.spec.site == site)
+            .map(|s| s.spec.name.clone())
+            .collect();
+        if site == "source" {
+            hosts.extend(self.machines.keys().cloned());
+        }
+        hosts
+    }
+
+    /// Returns every host's name.
+    pub(super) fn hosts(&self) -> Vec<String> {
+        self.machines.keys().chain(self.servers.keys()).cloned().collect()
+    }
+}
+
+fn build_machine(world: &SimWorld, number: u16, spec: &MachineSpec, guest: GuestPlan) -> Machine {
+    let host = world.host(&spec.name, "source");
+    let disks: Vec<SimDisk> = spec
+        .disks
+        .iter()
+        .enumerate()
+        .map(|(index, bytes)| host.add_disk(&guests::volume_name(index), *bytes))
+        .collect();
+    let sectors: Vec<u64> = spec.disks.iter().map(|bytes| bytes / 512).collect();
+    let shared = world.shared.clone();
+    let recorder = Recorder {
+        log: Arc::new(Mutex::new(MachineLog::new(number, &sectors))),
+        notices: Arc::default(),
+        machine: number,
+        clock: Arc::new(move || shared.now()),
+    };
+    Machine {
+        spec: spec.clone(),
+        number,
+        id: MachineId(0x4d00 + u128::from(number)),
+        host,
+        disks,
+        recorder,
+        guest,
+        agent: Mutex::new(None),
+        markers: Mutex::default(),
+        starts: Starts::new(0),
+        spilled_at_start: AtomicU64::new(0),
+        start_error: Mutex::new(None),
+    }
+}

@@ -1,0 +1,196 @@
+//! Restoring: every recovery point is read through the vault's reader, as the recovery site would do
+//! it, and judged against the reference model.
+
+use super::estate::{Estate, Machine};
+use super::guests::possible_cuts;
+use crate::oracles::{Finding, database, prefix};
+use crate::ports::lock;
+use crate::workload::stamp;
+use redoubt_core::{Extent, MarkerId, VolumeIndex, WriteSeq};
+use redoubt_vault::{MachineReader, PointInfo, ReadError, Vault, VaultError};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Sectors per read.
+const PIECE: u64 = 2048;
+
+/// What restoring found.
+#[derive(Default)]
+pub(super) struct Restored {
+    pub(super) findings: Vec<Finding>,
+    pub(super) marks: BTreeSet<&'static str>,
+    pub(super) points: u64,
+}
+
+/// Points that were judged before need not be judged again unless the vault may have changed them.
+pub(super) type Judged = BTreeSet<(String, MarkerId)>;
+
+/// How to restore.
+pub(super) struct How<'a> {
+    /// Highest sequence that each machine reported as vaulted.
+    pub(super) vaulted: &'a BTreeMap<String, WriteSeq>,
+    /// Objects rotted: damage is expected, and must be reported.
+    pub(super) rotten: bool,
+    /// The final marker of each machine: its image must equal the source.
+    pub(super) last: &'a BTreeMap<String, MarkerId>,
+}
+
+impl Restored {
+    fn find(&mut self, oracle: &'static str, what: String) {
+        if self.findings.len() < 10 {
+            self.findings.push(Finding::new(oracle, what));
+        }
+    }
+}
+
+/// Opens the vault as the recovery site does.
+pub(super) async fn open(estate: &Estate) -> Result<Vault, VaultError> {
+    Vault::open(estate.world.store.direct(), estate.keys.clone()).await
+}
+
+/// Restores and judges every point of every machine.
+pub(super) async fn all(estate: &Estate, how: &How<'_>) -> Restored {
+    let mut restored = Restored::default();
+    let vault = match open(estate).await {
+        Ok(vault) => vault,
+        Err(error) => {
+            damage(&mut restored, how, format!("the vault does not open: {error}"));
+            return restored;
+        }
+    };
+    for (name, machine) in &estate.machines {
+        match MachineReader::open(&vault, machine.id).await {
+            Ok(reader) => judge_machine(&mut restored, machine, &reader, how).await,
+            Err(VaultError::UnknownMachine(_)) if how.vaulted.get(name).is_none_or(|seq| seq.0 == 0) => {}
+            Err(error) => damage(&mut restored, how, format!("{name} cannot be read: {error}")),
+        }
+    }
+    restored
+}
+
+fn damage(restored: &mut Restored, how: &How<'_>, what: String) {
+    if how.rotten {
+        restored.marks.insert("damage-reported");
+    } else {
+        restored.find("points-restorable", what);
+    }
+}
+
+async fn judge_machine(restored: &mut Restored, machine: &Machine, reader: &MachineReader, how: &How<'_>) {
+    let name = &machine.spec.name;
+    let reported = how.vaulted.get(name).copied().unwrap_or_default();
+    let head = reader.head().position.seq;
+    if head < reported {
+        let what =
+            format!("{name}: everything up to {reported} was reported as vaulted; the vault ends at {head}");
+        restored.find("loss-never-hidden", what);
+    }
+    let points = reader.points();
+    for pair in points.windows(2) {
+        if pair[1].seq <= pair[0].seq {
+            let what = format!("{name}: point at {} follows point at {}", pair[1].seq, pair[0].seq);
+            restored.find("single-writer", what);
+        }
+    }
+    for point in &points {
+        judge_point(restored, machine, reader, point, how).await;
+    }
+    if let Some(last) = how.last.get(name)
+        && !points.iter().any(|point| point.marker.id == *last)
+        && !how.rotten
+    {
+        restored.find("converges", format!("{name}: the last point {last} is not in the vault"));
+    }
+}
+
+async fn judge_point(
+    restored: &mut Restored,
+    machine: &Machine,
+    reader: &MachineReader,
+    point: &PointInfo,
+    how: &How<'_>,
+) {
+    let name = &machine.spec.name;
+    let label = format!("{} at sequence {}", point.marker.id, point.seq);
+    if !point.exact {
+        restored.find("prefix", format!("{name}: point {label} is offered although it is not exact"));
+    }
+    let images = match read_point(machine, reader, point).await {
+        Ok(images) => images,
+        Err(error) => return damage(restored, how, format!("{name}: point {label} cannot be read: {error}")),
+    };
+    restored.points += 1;
+    restored.marks.insert("point-published");
+    let seen: Vec<_> = images
+        .iter()
+        .enumerate()
+        .map(|(index, image)| stamp::read_image(machine.number, index as u16, image))
+        .collect();
+    let cuts = possible_cuts(&lock(&machine.markers), &machine.recorder, point.marker.id);
+    let mut verdict = Err("nobody asked for this marker".to_owned());
+    {
+        let log = lock(&machine.recorder.log);
+        for (cut, connected) in cuts {
+            verdict = prefix::judge(&log, cut, &seen);
+            if verdict.is_ok() {
+                if !connected {
+                    restored.marks.insert("point-outlived-an-outage");
+                }
+                break;
+            }
+        }
+    }
+    if let Err(error) = verdict {
+        let oracle = if how.rotten { "no-silent-damage" } else { "prefix" };
+        restored.find(oracle, format!("{name}: point {label}: {error}"));
+    }
+    if machine.guest.model == "database" {
+        match database::judge(name, machine.number, 0, &label, &images[0]) {
+            Some(finding) => restored.find(finding.oracle, finding.what),
+            None => {
+                restored.marks.insert("database-recovered");
+            }
+        }
+    }
+    if how.last.get(name) == Some(&point.marker.id) {
+        compare(restored, machine, &images);
+    }
+}
+
+async fn read_point(
+    machine: &Machine,
+    reader: &MachineReader,
+    point: &PointInfo,
+) -> Result<Vec<Vec<u8>>, String> {
+    let view = reader.view(point.id).map_err(|error| error.to_string())?;
+    let mut images = Vec::new();
+    for index in 0..machine.disks.len() {
+        let volume = VolumeIndex(index as u16);
+        let info = view.volumes().get(&volume).ok_or_else(|| format!("volume {index} is missing"))?;
+        let mut image = Vec::with_capacity(info.sectors.bytes() as usize);
+        let mut first = 0;
+        while first < info.sectors.0 {
+            let count = PIECE.min(info.sectors.0 - first);
+            let bytes = view.read(volume, Extent::new(first, count)).await;
+            image.extend_from_slice(&bytes.map_err(|error: ReadError| error.to_string())?);
+            first += count;
+        }
+        images.push(image);
+    }
+    Ok(images)
+}
+
+/// After the sources are quiesced, source and replica are equal, byte by byte.
+fn compare(restored: &mut Restored, machine: &Machine, images: &[Vec<u8>]) {
+    for (index, (disk, image)) in machine.disks.iter().zip(images).enumerate() {
+        let truth = disk.truth();
+        if truth == *image {
+            continue;
+        }
+        let at = truth.iter().zip(image).position(|(a, b)| a != b).unwrap_or(truth.len().min(image.len()));
+        let sector = at / 512;
+        let name = &machine.spec.name;
+        let what =
+            format!("{name}: volume {index} differs from its source at rest, first in sector {sector}");
+        restored.find("converges", what);
+    }
+}

@@ -1,0 +1,219 @@
+//! One run: build, play the plan, lift the faults, wait for convergence, restore, judge.
+
+use super::actions::{self, Account};
+use super::estate::Estate;
+use super::guests;
+use super::outcome::{Outcome, Stats};
+use super::restore::{self, How, Restored};
+use super::watch::Watch;
+use crate::oracles::{Finding, guest_untouched, writers};
+use crate::plan::{Action, Plan};
+use crate::ports::{SimWorld, lock};
+use crate::scenario::Scenario;
+use madsim::Config;
+use madsim::runtime::Runtime;
+use redoubt_core::MarkerId;
+use redoubt_roles::agent::AgentMode;
+use redoubt_vault::MachineReader;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Step of the safety phase: the roles are asked this often.
+const SAMPLE: u64 = 500;
+
+/// Step of the liveness phase.
+const POLL: Duration = Duration::from_millis(250);
+
+/// Time for guests to finish what is under way after they are told to stop.
+const QUIESCE: Duration = Duration::from_secs(3);
+
+/// Plays one plan. Runs on the calling thread, which should be a fresh one.
+pub fn play(scenario: &Scenario, plan: &Plan, trace: bool) -> Outcome {
+    let runtime = Runtime::with_seed_and_config(plan.seed, Config::default());
+    runtime.block_on(async { run(scenario, plan, trace).await })
+}
+
+async fn run(scenario: &Scenario, plan: &Plan, trace: bool) -> Outcome {
+    let world = SimWorld::new(plan.seed, trace);
+    let mut outcome = Outcome { scenario: plan.scenario.clone(), seed: plan.seed, ..Outcome::default() };
+    let estate = match Estate::build(scenario, plan, world.clone()).await {
+        Ok(estate) => Arc::new(estate),
+        Err(error) => {
+            outcome
+                .findings
+                .push(Finding::new("points-restorable", format!("no vault can be made: {error}")));
+            return outcome;
+        }
+    };
+    let mut run = Run {
+        estate,
+        plan,
+        account: Account::default(),
+        watch: Watch::default(),
+        total: Restored::default(),
+    };
+    for host in run.estate.servers.keys().chain(run.estate.machines.keys()) {
+        run.estate.start(host);
+    }
+    run.safety().await;
+    if !plan.loses_source() {
+        match run.liveness(scenario.expect.converges_within).await {
+            Ok(last) => run.last(&last).await,
+            Err(waiting) => {
+                outcome.waiting = Some(waiting);
+                run.check_points(&BTreeMap::new(), false).await;
+            }
+        }
+    } else {
+        run.check_points(&BTreeMap::new(), false).await;
+    }
+    run.judge(scenario, &mut outcome);
+    outcome
+}
+
+struct Run<'a> {
+    estate: Arc<Estate>,
+    plan: &'a Plan,
+    account: Account,
+    watch: Watch,
+    total: Restored,
+}
+
+impl Run<'_> {
+    fn now(&self) -> u64 {
+        self.estate.world.shared.now().as_millis() as u64
+    }
+
+    async fn until(&mut self, at: u64) {
+        while self.now() < at {
+            let thaw = self.account.frozen.values().copied().min().unwrap_or(u64::MAX);
+            let next = at.min(thaw).min(self.now() / SAMPLE * SAMPLE + SAMPLE);
+            tokio::time::sleep(Duration::from_millis(next.saturating_sub(self.now()).max(1))).await;
+            let now = self.now();
+            actions::thaw(&self.estate, &mut self.account, now);
+            self.watch.sample(&self.estate);
+        }
+    }
+
+    /// Load and faults.
+    async fn safety(&mut self) {
+        for event in &self.plan.events {
+            self.until(event.at).await;
+            if event.action == Action::CheckPoints {
+                self.check_points(&BTreeMap::new(), false).await;
+            }
+            let now = self.now();
+            actions::perform(&self.estate, &mut self.account, now, &event.action);
+        }
+        self.until(self.plan.length).await;
+    }
+
+    /// Faults are lifted, guests stop; everything must converge. Returns the last marker of each machine.
+    async fn liveness(&mut self, bound: u64) -> Result<BTreeMap<String, MarkerId>, String> {
+        let now = self.now();
+        let trace = self.estate.world.shared.trace.clone();
+        trace.line(self.estate.world.shared.now(), || "all faults are lifted, guests stop".into());
+        actions::lift_all(&self.estate, &mut self.account, now);
+        self.estate.stop.store(true, Ordering::Relaxed);
+        let deadline = now + bound;
+        self.until(now + QUIESCE.as_millis() as u64).await;
+        let mut last = BTreeMap::new();
+        while self.now() < deadline {
+            tokio::time::sleep(POLL).await;
+            self.watch.sample(&self.estate);
+            for (name, machine) in &self.estate.machines {
+                let agent = lock(&machine.agent).clone();
+                let Some(agent) = agent else { continue };
+                let status = agent.status();
+                let settled =
+                    status.mode == AgentMode::Exact && status.is_connected && status.spill_bytes == 0;
+                if settled && !last.contains_key(name) {
+                    let cut = tokio::time::timeout(QUIESCE, guests::cut(machine, &agent)).await;
+                    if let Ok(Some(id)) = cut {
+                        last.insert(name.clone(), id);
+                    }
+                }
+            }
+            if last.len() == self.estate.machines.len() && self.published(&last).await {
+                trace.line(self.estate.world.shared.now(), || "everything has converged".into());
+                return Ok(last);
+            }
+        }
+        Err(format!("no convergence within {} s: {}", bound / 1000, Watch::waiting(&self.estate)))
+    }
+
+    async fn published(&self, last: &BTreeMap<String, MarkerId>) -> bool {
+        let Ok(vault) = restore::open(&self.estate).await else { return false };
+        for (name, machine) in &self.estate.machines {
+            let Ok(reader) = MachineReader::open(&vault, machine.id).await else { return false };
+            if !reader.points().iter().any(|point| Some(&point.marker.id) == last.get(name)) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The final check; with rot, a second one after objects have rotted.
+    async fn last(&mut self, last: &BTreeMap<String, MarkerId>) {
+        self.check_points(last, false).await;
+        let rots = self.plan.rots();
+        if rots == 0 {
+            return;
+        }
+        let store = &self.estate.world.store;
+        let objects: Vec<_> = store
+            .truth()
+            .into_iter()
+            .filter(|(key, _)| key.as_str().contains("/log/") || key.as_str().contains("/seg/"))
+            .collect();
+        for _ in 0..rots {
+            let at = self.estate.world.shared.below(objects.len() as u64) as usize;
+            if let Some((key, _)) = objects.get(at) {
+                store.rot(key);
+            }
+        }
+        self.check_points(last, true).await;
+    }
+
+    async fn check_points(&mut self, last: &BTreeMap<String, MarkerId>, rotten: bool) {
+        let how = How { vaulted: &self.watch.vaulted, rotten, last };
+        let restored = restore::all(&self.estate, &how).await;
+        self.total.findings.extend(restored.findings);
+        self.total.marks.extend(restored.marks);
+        self.total.points += restored.points;
+    }
+
+    fn judge(self, scenario: &Scenario, outcome: &mut Outcome) {
+        let (digest, lines, seen) = self.estate.world.shared.trace.finish();
+        let mut findings = seen;
+        findings.extend(self.watch.findings);
+        findings.extend(self.total.findings);
+        let mut operations = 0;
+        for (name, machine) in &self.estate.machines {
+            let excuses = self.account.excuses.get(name).map_or(&[][..], Vec::as_slice);
+            findings.extend(guest_untouched::judge(name, &lock(&machine.recorder.notices), excuses));
+            operations += lock(&machine.recorder.log).len() as u64;
+            if machine.spilled_at_start.load(Ordering::Relaxed) > 0 {
+                outcome.marks.insert("spill-recovered");
+            }
+        }
+        findings.extend(writers::judge(&self.estate.world.store.puts()));
+        findings.retain(|finding| scenario.expect.always.iter().any(|name| name == finding.oracle));
+        outcome.findings = findings;
+        outcome.marks.extend(self.watch.marks);
+        outcome.marks.extend(self.account.marks);
+        outcome.marks.extend(self.total.marks);
+        let simulated = self.estate.world.shared.now().as_millis() as u64;
+        outcome.digest = format!("{digest}{:08x}", crc_of(&outcome.findings, operations, self.total.points));
+        outcome.trace = lines;
+        outcome.stats = Stats { simulated, operations, points: self.total.points, lag: self.watch.lag };
+    }
+}
+
+/// Folds the verdict into the digest: equal traces with different verdicts are no equal runs.
+fn crc_of(findings: &[Finding], operations: u64, points: u64) -> u32 {
+    let text = format!("{findings:?} {operations} {points}");
+    u32::from_le_bytes(blake3::hash(text.as_bytes()).as_bytes()[..4].try_into().unwrap_or([0; 4]))
+}
