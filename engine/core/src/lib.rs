@@ -8,6 +8,7 @@
 //! What is *not* here: frames (`redoubt-wire`), NBD (`redoubt-nbd`), any IO (`redoubt-ports`).
 #![forbid(unsafe_code)]
 
+pub mod agent;
 pub mod agent_state;
 pub mod batch_file;
 pub mod change;

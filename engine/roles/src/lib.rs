@@ -4,3 +4,4 @@ pub mod agent;
 pub mod mount;
 pub mod nbd_server;
 pub mod process_server;
+mod tasks;

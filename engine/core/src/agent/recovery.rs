@@ -1,0 +1,272 @@
+//! Lost order and how it comes back: overflow, gaps, forks, lost stages, and the resync.
+
+use super::{AgentEffect, AgentMachine, Internal, Note};
+use crate::change::{Change, ResyncReason};
+use crate::extent_log::LogImage;
+use crate::extent_map::EXTENT_SECTORS;
+use crate::ids::{Generation, VolumeIndex, WriteSeq};
+use crate::message::{HashReply, HashRequest, Welcome};
+use crate::resync::{DirtyBlocks, Effect, Event, Mode, ResyncPlanner};
+use crate::sequencer::Sequencer;
+use crate::splitter::Op;
+use crate::spool::Resume;
+use crate::time::Instant;
+use crate::units::{Extent, Sectors};
+use crate::watermarks::Watermarks;
+use std::collections::BTreeMap;
+
+struct Dirty<'a>(&'a BTreeMap<VolumeIndex, super::Volume>);
+
+impl DirtyBlocks for Dirty<'_> {
+    fn next_dirty(&self, volume: VolumeIndex, from: u64) -> Option<u64> {
+        let map = &self.0.get(&volume)?.map;
+        map.block_extent(from).and_then(|_| map.next_dirty(from))
+    }
+
+    fn block_extent(&self, volume: VolumeIndex, block: u64) -> Option<Extent> {
+        self.0.get(&volume)?.map.block_extent(block)
+    }
+
+    fn dirty_count(&self, volume: VolumeIndex) -> u64 {
+        self.0.get(&volume).map_or(0, |volume| volume.map.dirty_blocks())
+    }
+}
+
+/// Returns the marked extents of a log, within the size of the volume.
+pub(super) fn marked_extents(image: &LogImage, sectors: Sectors) -> Vec<Extent> {
+    let extents = sectors.0.div_ceil(EXTENT_SECTORS);
+    let is_marked = |extent: &u64| {
+        image.marks.get((extent / 64) as usize).is_some_and(|word| word >> (extent % 64) & 1 == 1)
+    };
+    let extent = |extent: u64| {
+        let first = extent * EXTENT_SECTORS;
+        Extent::new(first, (first + EXTENT_SECTORS).min(sectors.0) - first)
+    };
+    (0..extents).filter(is_marked).map(extent).collect()
+}
+
+impl AgentMachine {
+    /// Order is lost from here on; the open records lost their place (AG-2, AG-3).
+    pub(super) fn lose_order(&mut self, _now: Instant, effects: &mut Vec<AgentEffect>) {
+        if !self.is_bitmap {
+            self.is_bitmap = true;
+            effects.push(AgentEffect::Note(Note::BitmapMode));
+        }
+        self.is_exact = false;
+        self.planner = None;
+        self.epoch += 1;
+        let open = std::mem::take(&mut self.open.records);
+        self.open.bytes = 0;
+        self.dirty(&open);
+        if self.pending_resync.is_none() {
+            self.pending_resync = Some(ResyncReason::Overflow);
+        }
+    }
+
+    pub(super) fn want_resync(&mut self, reason: ResyncReason) {
+        self.pending_resync = Some(reason);
+    }
+
+    /// Begins the resync that is pending, once there is room for its first batch.
+    pub(super) fn begin_pending_resync(&mut self, now: Instant, effects: &mut Vec<AgentEffect>) {
+        let Some(reason) = self.pending_resync else { return };
+        let records = self.volumes.len() as u64 + 1;
+        let has_room = self.sequencer.remaining() >= records;
+        let is_held = self.new_generation || self.fork.is_some();
+        if is_held || self.volumes.is_empty() || self.spool.is_overflowing() || !has_room {
+            return;
+        }
+        if !self.is_bitmap {
+            self.seal_open(now, effects);
+        }
+        if self.spool.is_overflowing() {
+            return;
+        }
+        let range = self.sequencer.stamp(records).expect("AG-1: there is room for the resync's records");
+        self.watermarks.on_issued(range.last);
+        self.pending_resync = None;
+        self.is_bitmap = false;
+        self.is_exact = false;
+        self.epoch += 1;
+        let attach = self.volumes.iter().map(|(index, volume)| Change::Attach {
+            volume: *index,
+            id: volume.id,
+            sectors: volume.splitter.sectors(),
+        });
+        let changes: Vec<Change> = attach.chain([Change::ResyncBegin { reason }]).collect();
+        for (change, seq) in changes.into_iter().zip(range.first.0..) {
+            self.append(now, WriteSeq(seq), change, effects);
+        }
+        self.seal_open(now, effects);
+        if self.is_bitmap {
+            self.pending_resync = Some(reason);
+            return;
+        }
+        self.is_recovering = false;
+        effects.push(AgentEffect::Note(Note::ResyncBegan(reason)));
+        self.planner = Some(ResyncPlanner::new(self.volumes.keys().map(|index| (*index, Mode::Compare))));
+        self.plan(now, Event::Poll, effects);
+    }
+
+    /// Steps the resync planner and performs what it asks for.
+    pub(super) fn plan(&mut self, now: Instant, event: Event, effects: &mut Vec<AgentEffect>) {
+        let Some(planner) = &mut self.planner else { return };
+        let mut steps = Vec::new();
+        // The resync gives way when the spool fills: its reads could push the guest's order out.
+        let has_room = self.spool.memory_bytes() < self.memory_bytes_max / 2;
+        let connected = self.session.is_some() && has_room;
+        let issued = self.watermarks.issued();
+        planner.step(now, event, (&Dirty(&self.volumes), issued, connected), &mut steps);
+        for step in steps {
+            match step {
+                Effect::Compare { id, volume, extent, after } => {
+                    // The epoch in the id keeps replies to an older resync apart.
+                    let id = self.epoch << 32 | id & 0xffff_ffff;
+                    effects.push(AgentEffect::AskHashes(HashRequest { id, volume, extent, after }));
+                }
+                Effect::ReadBlock { volume, block, extent } => {
+                    let internal = Internal::Resync { block, epoch: self.epoch };
+                    self.submit_internal(now, volume, Op::ResyncRead { extent }, internal, effects);
+                }
+                Effect::Finished => self.finish_resync(now, effects),
+            }
+        }
+    }
+
+    fn finish_resync(&mut self, now: Instant, effects: &mut Vec<AgentEffect>) {
+        self.planner = None;
+        self.epoch += 1;
+        let Some(range) = self.sequencer.stamp(1) else {
+            self.lose_order(now, effects);
+            return;
+        };
+        self.watermarks.on_issued(range.last);
+        self.append(now, range.first, Change::ResyncEnd, effects);
+        self.seal_open(now, effects);
+        if !self.is_bitmap {
+            self.is_exact = true;
+            effects.push(AgentEffect::Note(Note::ResyncEnded));
+        }
+    }
+
+    pub(super) fn on_hashes(&mut self, now: Instant, reply: HashReply, effects: &mut Vec<AgentEffect>) {
+        if reply.id >> 32 == self.epoch {
+            let event = Event::HashReply { id: reply.id & 0xffff_ffff, hashes: reply.blocks };
+            self.plan(now, event, effects);
+        }
+    }
+
+    pub(super) fn on_welcome(&mut self, now: Instant, welcome: Welcome, effects: &mut Vec<AgentEffect>) {
+        self.seal_open(now, effects);
+        let mut decision = self.spool.resume(welcome.staged, self.newest);
+        if welcome.vaulted.seq < self.vaulted.seq {
+            // The vault forgot what it had confirmed: nothing known about it holds any more.
+            self.all_dirty();
+            self.lose_stage(now, welcome, effects);
+            decision = self.spool.resume(welcome.staged, self.newest);
+        } else if matches!(decision, Resume::Gap { .. }) {
+            self.dirty_after(welcome.staged.seq);
+            self.lose_stage(now, welcome, effects);
+            decision = self.spool.resume(welcome.staged, self.newest);
+        }
+        match decision {
+            Resume::From { after } => {
+                self.first_reason = None;
+                let _ = self
+                    .watermarks
+                    .on_ack(welcome.staged.seq.max(self.watermarks.staged()), welcome.vaulted.seq);
+                self.take_positions(welcome.staged, welcome.vaulted);
+                self.volumes.values_mut().for_each(|volume| {
+                    volume.map.on_reconnect();
+                });
+                self.begin_session(now, after, welcome.permits_total, effects);
+                self.plan(now, Event::Poll, effects);
+            }
+            Resume::Fork | Resume::AlreadyAhead { .. } => self.on_fork(now, welcome, effects),
+            Resume::Gap { .. } => {
+                effects.push(AgentEffect::CloseSession("the stream is not ready to continue"));
+            }
+        }
+    }
+
+    fn lose_stage(&mut self, now: Instant, welcome: Welcome, effects: &mut Vec<AgentEffect>) {
+        // After an unclean stop the record does not know what was sent last: nothing was lost then.
+        let reason = self.first_reason.unwrap_or(ResyncReason::StageLost);
+        if self.first_reason.is_none() {
+            effects.push(AgentEffect::Note(Note::StageLost));
+        }
+        self.abandon(now, effects);
+        // The resync is sealed onto what the process server holds, so that it continues from there.
+        self.newest = welcome.staged;
+        self.watermarks =
+            Watermarks::resume(self.watermarks.issued(), welcome.staged.seq, welcome.vaulted.seq);
+        self.staged = welcome.staged;
+        self.vaulted = welcome.vaulted;
+        self.pending_resync = Some(reason);
+        self.begin_pending_resync(now, effects);
+    }
+
+    /// Gives up what the spool holds; its ranges are dirty already.
+    fn abandon(&mut self, now: Instant, effects: &mut Vec<AgentEffect>) {
+        self.lose_order(now, effects);
+        self.unstaged.clear();
+        let mut steps = Vec::new();
+        self.spool.abandon(&mut steps);
+        self.on_spool(now, steps, effects);
+    }
+
+    /// Another history, or a longer one than ours: never silently. A new generation compares all.
+    fn on_fork(&mut self, now: Instant, welcome: Welcome, effects: &mut Vec<AgentEffect>) {
+        effects.push(AgentEffect::Note(Note::Fork));
+        self.all_dirty();
+        self.abandon(now, effects);
+        self.pending_resync = Some(ResyncReason::Fork);
+        self.newest = welcome.staged;
+        self.fork = Some(welcome.staged);
+        self.is_recovering = true;
+        self.staged = welcome.staged;
+        self.vaulted = welcome.vaulted;
+        effects.push(AgentEffect::CloseSession("the histories differ; a resync begins"));
+    }
+
+    /// Makes the generation and the sequences of a resync after a fork; both are used only after the
+    /// next record is durable (AG-5).
+    pub(super) fn apply_fork(&mut self) {
+        if self.state_in_flight.is_some() {
+            return;
+        }
+        let Some(staged) = self.fork.take() else { return };
+        let above = staged.seq.max(self.sequencer.reserved_until());
+        self.sequencer = Sequencer::resume(above, above, false);
+        self.watermarks = Watermarks::resume(above, self.staged.seq, self.vaulted.seq);
+        self.generation = Generation(self.generation.0.max(staged.generation.0) + 1);
+        self.new_generation = true;
+        self.state_wanted = true;
+    }
+
+    /// A spilled batch cannot be read: it and all later ones are given up.
+    pub(super) fn on_lost(&mut self, now: Instant, first: WriteSeq, effects: &mut Vec<AgentEffect>) {
+        self.dirty_after(WriteSeq(first.0 - 1));
+        self.abandon(now, effects);
+    }
+
+    fn dirty_after(&mut self, seq: WriteSeq) {
+        for volume in self.volumes.values_mut() {
+            volume.map.mark_dirty_after(seq);
+            for extent in std::mem::take(&mut volume.carried) {
+                if extent.end() <= volume.map.sectors().0 {
+                    volume.map.dirty_sectors(extent);
+                }
+            }
+        }
+    }
+
+    fn all_dirty(&mut self) {
+        for volume in self.volumes.values_mut() {
+            let sectors = volume.map.sectors().0;
+            if sectors > 0 {
+                volume.map.dirty_sectors(Extent::new(0, sectors));
+            }
+        }
+    }
+}

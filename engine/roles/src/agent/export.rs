@@ -1,0 +1,282 @@
+//! A protected volume as NBD clients see it. A write's whole way runs on the client's own task.
+
+use super::shell::Shell;
+use super::workers::failure;
+use crate::nbd_server::{BlockRange, Export, ExportError, ExportInfo};
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use redoubt_core::agent::AgentEvent;
+use redoubt_core::splitter::{IoFailure, Op};
+use redoubt_core::{Extent, SECTOR_BYTES, VolumeIndex};
+use redoubt_ports::{Disk, IoError, IoKind};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::sync::oneshot;
+
+pub(super) struct VolumeExport {
+    pub(super) shell: Arc<Shell>,
+    pub(super) volume: VolumeIndex,
+    pub(super) name: String,
+    pub(super) disk: Arc<dyn Disk>,
+}
+
+/// An operation of the guest. If its client goes away it is run to its end by a worker: half an
+/// operation would leave the splitter waiting and the disk unlike the stream.
+struct Guarded {
+    shell: Arc<Shell>,
+    running: Option<BoxFuture<'static, Result<(), ExportError>>>,
+}
+
+impl Future for Guarded {
+    type Output = Result<(), ExportError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let running = self.running.as_mut().expect("a finished operation is not polled again");
+        let result = std::task::ready!(running.poll_unpin(cx));
+        self.running = None;
+        Poll::Ready(result)
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.take() {
+            self.shell.lock().orphans.push_back(running.map(|_| ()).boxed());
+            self.shell.orphan_wake.notify_one();
+        }
+    }
+}
+
+/// What a started operation does on the disk.
+enum Work {
+    /// Writes bytes that may begin and end inside a sector.
+    Write {
+        offset: u64,
+        payload: Bytes,
+        fua: bool,
+    },
+    Zero {
+        extent: Extent,
+        unmap: bool,
+        fua: bool,
+    },
+    Resize(redoubt_core::Sectors),
+}
+
+impl VolumeExport {
+    fn run(&self, op: Op, work: Work) -> Guarded {
+        let (shell, disk, volume) = (Arc::clone(&self.shell), Arc::clone(&self.disk), self.volume);
+        let running = operate(Arc::clone(&shell), disk, volume, op, work).boxed();
+        Guarded { shell, running: Some(running) }
+    }
+
+    /// Changes the size of the volume and its disk.
+    pub(super) async fn resize(&self, sectors: redoubt_core::Sectors) -> Result<(), ExportError> {
+        self.run(Op::Resize { sectors }, Work::Resize(sectors)).await
+    }
+
+    fn extent(&self, offset: u64, length: u64) -> Result<Extent, ExportError> {
+        Extent::covering_bytes(offset, length).ok_or(ExportError::OutOfRange)
+    }
+
+    /// Zeroes a byte range: whole sectors at once, the torn ends as written zeros.
+    async fn zero(
+        &self,
+        offset: u64,
+        length: u64,
+        op: impl Fn(Extent) -> Op,
+        (unmap, fua): (bool, bool),
+    ) -> Result<(), ExportError> {
+        let end = offset + length;
+        let first = offset.next_multiple_of(SECTOR_BYTES).min(end);
+        let last = (end / SECTOR_BYTES * SECTOR_BYTES).max(first);
+        for (from, to) in [(offset, first), (last, end)] {
+            if from < to {
+                let payload = Bytes::from(vec![0; (to - from) as usize]);
+                self.write(from, payload, fua).await?;
+            }
+        }
+        match Extent::covering_bytes(first, last - first) {
+            Some(extent) => self.run(op(extent), Work::Zero { extent, unmap, fua }).await,
+            None => Ok(()),
+        }
+    }
+}
+
+async fn operate(
+    shell: Arc<Shell>,
+    disk: Arc<dyn Disk>,
+    volume: VolumeIndex,
+    op: Op,
+    work: Work,
+) -> Result<(), ExportError> {
+    let (started, wait) = oneshot::channel();
+    let io = {
+        let mut core = shell.lock();
+        if core.is_stopping {
+            return Err(ExportError::ShuttingDown);
+        }
+        let io = core.machine.next_io();
+        core.waiters.insert(io, started);
+        shell.step_in(&mut core, AgentEvent::Submit { volume, io, op });
+        io
+    };
+    // Into a hot extent without an overlap the answer is here already: no wait, no hop.
+    match wait.await {
+        Ok(Ok(())) => {}
+        Ok(Err(failure)) => return Err(refusal(failure)),
+        Err(_) => return Err(ExportError::ShuttingDown),
+    }
+    let done = perform(&*disk, &op, work).await;
+    let result = done.as_ref().map(|_| ()).map_err(failure);
+    let answer = match &done {
+        Ok(_) => Ok(()),
+        Err(error) => Err(io_error(error)),
+    };
+    // The stamp and the acknowledgement are one step.
+    shell.step(AgentEvent::Done { volume, io, result, payload: done.ok().flatten() });
+    answer
+}
+
+async fn perform(disk: &dyn Disk, op: &Op, work: Work) -> Result<Option<Bytes>, IoError> {
+    match (work, op) {
+        (Work::Write { offset, payload, fua }, Op::Write { extent, .. }) => {
+            let payload = whole_sectors(disk, *extent, offset, payload).await?;
+            disk.write(*extent, payload.clone(), fua).await?;
+            Ok(Some(payload))
+        }
+        (Work::Zero { extent, unmap, fua }, _) => {
+            disk.write_zeroes(extent, unmap, fua).await?;
+            Ok(None)
+        }
+        (Work::Resize(sectors), _) => {
+            disk.resize(sectors).await?;
+            Ok(None)
+        }
+        (Work::Write { .. }, _) => {
+            Err(IoError::new(IoKind::Unsupported, "write", "the operation is no write"))
+        }
+    }
+}
+
+/// Fills a write up to whole sectors with what the disk holds; the splitter keeps others away.
+async fn whole_sectors(
+    disk: &dyn Disk,
+    extent: Extent,
+    offset: u64,
+    payload: Bytes,
+) -> Result<Bytes, IoError> {
+    let skip = (offset - extent.lba.bytes()) as usize;
+    if skip == 0 && payload.len() as u64 == extent.bytes() {
+        return Ok(payload);
+    }
+    let mut whole = BytesMut::zeroed(extent.bytes() as usize);
+    let sector = SECTOR_BYTES as usize;
+    let last = extent.end() - 1;
+    for at in [extent.lba.0, last] {
+        let old = disk.read(Extent::new(at, 1)).await?;
+        let place = (at - extent.lba.0) as usize * sector;
+        whole[place..place + sector].copy_from_slice(&old);
+    }
+    whole[skip..skip + payload.len()].copy_from_slice(&payload);
+    Ok(whole.freeze())
+}
+
+fn refusal(failure: IoFailure) -> ExportError {
+    match failure {
+        IoFailure::OutOfRange { .. } => ExportError::OutOfRange,
+        IoFailure::NoSpace => ExportError::NoSpace,
+        IoFailure::Unsupported => ExportError::Unsupported,
+        IoFailure::Device | IoFailure::Overloaded => ExportError::Io(failure.to_string()),
+    }
+}
+
+fn io_error(error: &IoError) -> ExportError {
+    match error.kind {
+        IoKind::NoSpace => ExportError::NoSpace,
+        IoKind::OutOfRange => ExportError::OutOfRange,
+        IoKind::Unsupported => ExportError::Unsupported,
+        _ => ExportError::Io(error.to_string()),
+    }
+}
+
+#[async_trait]
+impl Export for VolumeExport {
+    fn info(&self) -> ExportInfo {
+        let sectors = self.shell.lock().machine.sectors(self.volume);
+        ExportInfo {
+            size_bytes: sectors.unwrap_or_default().bytes(),
+            read_only: false,
+            can_multi_conn: true,
+            can_trim: true,
+            has_fast_zeroes: false,
+        }
+    }
+
+    fn description(&self) -> Option<String> {
+        Some(format!("{} of {}, protected", self.name, self.shell.settings.name))
+    }
+
+    async fn read(&self, offset: u64, length: u32) -> Result<Bytes, ExportError> {
+        let extent = self.extent(offset, u64::from(length))?;
+        let bytes = self.disk.read(extent).await.map_err(|error| io_error(&error))?;
+        let skip = (offset - extent.lba.bytes()) as usize;
+        Ok(bytes.slice(skip..skip + length as usize))
+    }
+
+    async fn write(&self, offset: u64, payload: Bytes, fua: bool) -> Result<(), ExportError> {
+        let extent = self.extent(offset, payload.len() as u64)?;
+        self.run(Op::Write { extent, fua }, Work::Write { offset, payload, fua }).await
+    }
+
+    async fn write_zeroes(
+        &self,
+        offset: u64,
+        length: u64,
+        fua: bool,
+        may_unmap: bool,
+        fast_only: bool,
+    ) -> Result<(), ExportError> {
+        if fast_only {
+            return Err(ExportError::Unsupported);
+        }
+        let op = |extent| Op::WriteZeroes { extent, fua, may_unmap };
+        self.zero(offset, length, op, (may_unmap, fua)).await
+    }
+
+    async fn trim(&self, offset: u64, length: u64, fua: bool) -> Result<(), ExportError> {
+        // Sectors that are trimmed in part keep their content: a trim promises nothing.
+        let first = offset.next_multiple_of(SECTOR_BYTES);
+        let end = (offset + length) / SECTOR_BYTES * SECTOR_BYTES;
+        if first >= end {
+            return Ok(());
+        }
+        self.zero(first, end - first, |extent| Op::Trim { extent }, (true, fua)).await
+    }
+
+    async fn flush(&self) -> Result<(), ExportError> {
+        self.disk.flush().await.map_err(|error| io_error(&error))
+    }
+
+    async fn block_status(&self, offset: u64, length: u64) -> Result<Vec<BlockRange>, ExportError> {
+        let extent = self.extent(offset, length)?;
+        let data = self.disk.data_extents(extent).await.map_err(|error| io_error(&error))?;
+        let (mut at, mut ranges) = (offset, Vec::new());
+        let mut push = |to: u64, is_zero: bool, at: &mut u64| {
+            if to > *at {
+                ranges.push(BlockRange { length: to - *at, is_hole: is_zero, is_zero });
+                *at = to;
+            }
+        };
+        for part in data {
+            push(part.lba.bytes(), true, &mut at);
+            push(part.end() * SECTOR_BYTES, false, &mut at);
+        }
+        push(offset + length, true, &mut at);
+        Ok(ranges)
+    }
+}

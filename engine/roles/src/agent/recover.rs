@@ -1,0 +1,242 @@
+//! What a start finds in the agent's directory, and the machine made of it.
+
+use super::settings::{AgentSettings, VolumeSpec};
+use super::shell::VolumeShell;
+use super::status::AgentError;
+use super::workers::spill_name;
+use redoubt_core::agent::{AgentStart, VolumeStart};
+use redoubt_core::agent_state::{
+    AgentRecord, Decision, DiskFact, SLOT_BYTES, Slot, Spill, decode_slot, recover,
+};
+use redoubt_core::batch_file::{self, ENTRY_HEADER_BYTES, SPILL_MAGIC, Tail};
+use redoubt_core::change::ResyncReason;
+use redoubt_core::extent_log::{LOG_PAGE_BYTES, decode_file};
+use redoubt_core::extent_map::StartMarks;
+use redoubt_core::sealed::SealedMeta;
+use redoubt_core::spool::{SpillPlace, SpoolLimits};
+use redoubt_core::{BatchPosition, Generation, Sectors, VolumeId, VolumeIndex, WriteSeq};
+use redoubt_ports::{File, Files, OpenMode, World};
+use redoubt_wire::StreamKey;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Name of the agent's record.
+const STATE_NAME: &str = "agent.state";
+
+/// Everything a start makes.
+pub(super) struct Recovered {
+    pub(super) start: AgentStart,
+    pub(super) volumes: BTreeMap<VolumeIndex, VolumeShell>,
+    pub(super) spill_files: BTreeMap<u64, Arc<dyn File>>,
+    pub(super) state: Arc<dyn File>,
+    pub(super) state_counter: u64,
+}
+
+/// Intact batches found in spill files.
+#[derive(Default)]
+struct FoundSpill {
+    files: BTreeMap<u64, Arc<dyn File>>,
+    lengths: Vec<(u64, u64)>,
+    batches: Vec<(SealedMeta, SpillPlace)>,
+    is_damaged: bool,
+}
+
+impl FoundSpill {
+    fn kind(&self) -> Spill {
+        match (self.is_damaged, self.batches.is_empty()) {
+            (true, _) => Spill::Damaged,
+            (false, true) => Spill::Empty,
+            (false, false) => Spill::Held,
+        }
+    }
+}
+
+async fn scan_spill(world: &World, settings: &AgentSettings) -> Result<FoundSpill, AgentError> {
+    let mut found = FoundSpill::default();
+    let names = world.files.list().await?;
+    let number = |name: &String| {
+        let digits = name.strip_prefix("spill-")?.strip_suffix(".hrl")?;
+        u64::from_str_radix(digits, 16).ok()
+    };
+    let mut numbers: Vec<u64> = names.iter().filter_map(number).collect();
+    numbers.sort_unstable();
+    for number in numbers {
+        let name = spill_name(number);
+        let file = world.files.open(&name, OpenMode::Existing).await?;
+        let length = file.len().await?;
+        let bytes = file.read_at(0, length as usize).await?;
+        let scan = batch_file::scan(&bytes, SPILL_MAGIC, settings.machine);
+        let Some(scan) = scan.ok().filter(|_| !found.is_damaged) else {
+            // Shorter than its header: it held nothing durable. Behind damage: order has a hole.
+            world.files.remove(&name).await?;
+            continue;
+        };
+        for entry in &scan.entries {
+            let Ok(meta) = redoubt_wire::peek(&entry.bytes) else {
+                found.is_damaged = true;
+                break;
+            };
+            let follows = found.batches.last().is_none_or(|(last, _)| {
+                last.last.next() == meta.first || (meta.first > last.last && meta.flags.starts_resync())
+            });
+            if !follows {
+                found.is_damaged = true;
+                break;
+            }
+            let offset = entry.offset - ENTRY_HEADER_BYTES as u64;
+            found.batches.push((meta, SpillPlace { file: number, offset, bytes: meta.bytes }));
+        }
+        found.is_damaged |= matches!(scan.tail, Tail::Damaged(_));
+        found.lengths.push((number, length));
+        found.files.insert(number, file);
+    }
+    Ok(found)
+}
+
+/// Opens a disk and the file of its activity log.
+pub(super) async fn open_volume(
+    world: &World,
+    spec: &VolumeSpec,
+    id: VolumeId,
+) -> Result<VolumeShell, AgentError> {
+    let disk = world.disks.open(&spec.disk, false).await?;
+    let log = world.files.open(&format!("extents-{id}.log"), OpenMode::CreateOrOpen).await?;
+    world.files.sync_dir().await?;
+    Ok(VolumeShell { name: spec.name.clone(), disk_name: spec.disk.clone(), id, disk, log })
+}
+
+async fn read_marks(shell: &VolumeShell, is_clean: bool) -> Result<Option<StartMarks>, AgentError> {
+    let length = shell.log.len().await?;
+    if length < LOG_PAGE_BYTES as u64 {
+        return Ok(None);
+    }
+    let bytes = shell.log.read_at(0, length as usize).await?;
+    match decode_file(shell.id, &bytes) {
+        Ok(image) if is_clean && image.pages_damaged == 0 => Ok(Some(StartMarks::Clean(image))),
+        Ok(image) => Ok(Some(StartMarks::CompareMarked(image))),
+        Err(error) => {
+            tracing::warn!(role = "agent", volume = %shell.name, %error, "the whole volume is compared");
+            Ok(None)
+        }
+    }
+}
+
+fn first_record(settings: &AgentSettings) -> AgentRecord {
+    AgentRecord {
+        machine: settings.machine,
+        generation: Generation(1),
+        issued: WriteSeq(0),
+        reserved_until: WriteSeq(0),
+        is_clean: true,
+        is_resync_open: false,
+        sealed: BatchPosition::default(),
+        staged: BatchPosition::default(),
+        vaulted: BatchPosition::default(),
+        volumes: Vec::new(),
+    }
+}
+
+async fn read_slots(file: &dyn File) -> Result<(Slot, Slot, u64), AgentError> {
+    let first = file.read_at(0, SLOT_BYTES).await?;
+    let second = file.read_at(SLOT_BYTES as u64, SLOT_BYTES).await?;
+    let (first, second) = (decode_slot(&first), decode_slot(&second));
+    let counter = |slot: &Slot| if let Slot::Valid(counter, _) = slot { *counter } else { 0 };
+    let counter = counter(&first).max(counter(&second));
+    Ok((first, second, counter))
+}
+
+/// Writes both slots of a new agent, so that a later damage is never mistaken for a first start.
+async fn write_first(files: &dyn Files, file: &dyn File, record: &AgentRecord) -> Result<u64, AgentError> {
+    for counter in [1, 2] {
+        let slot = redoubt_core::agent_state::encode_slot(counter, record);
+        super::shell::write_slot(file, counter, slot).await?;
+    }
+    files.sync_dir().await?;
+    Ok(2)
+}
+
+/// Reads the directory and opens the disks.
+pub(super) async fn read(
+    settings: &AgentSettings,
+    world: &World,
+    key: &StreamKey,
+) -> Result<Recovered, AgentError> {
+    let state = world.files.open(STATE_NAME, OpenMode::CreateOrOpen).await?;
+    let (first, second, mut state_counter) = read_slots(&*state).await?;
+    let spill = scan_spill(world, settings).await?;
+    let mut opened = Vec::new();
+    for spec in &settings.volumes {
+        opened.push(open_volume(world, spec, spec.id_in(settings.machine)).await?);
+    }
+    let facts: Vec<DiskFact> = opened
+        .iter()
+        .map(|shell| DiskFact { id: shell.id, sectors: shell.disk.info().sectors, fingerprint: None })
+        .collect();
+    let decision = recover(first, second, spill.kind(), settings.machine, &facts);
+    let all: Vec<VolumeId> = facts.iter().map(|fact| fact.id).collect();
+    let (record, reason, whole) = match decision {
+        Decision::FirstStart => {
+            let record = first_record(settings);
+            state_counter = write_first(&*world.files, &*state, &record).await?;
+            (record, Some(ResyncReason::Initial), all)
+        }
+        Decision::CleanResume(record) => {
+            let reason = record.is_resync_open.then_some(ResyncReason::UncleanStop);
+            (record, reason, Vec::new())
+        }
+        Decision::UncleanStop(record) => (record, Some(ResyncReason::UncleanStop), Vec::new()),
+        Decision::Untracked(record, changed) => (record, Some(ResyncReason::Untracked), changed),
+        Decision::Refuse(refused) => {
+            return Err(AgentError::State { file: STATE_NAME.to_owned(), detail: refused.to_string() });
+        }
+    };
+    build(settings, key, (record, reason, whole), spill, (opened, state, state_counter)).await
+}
+
+async fn build(
+    settings: &AgentSettings,
+    key: &StreamKey,
+    (record, mut reason, whole): (AgentRecord, Option<ResyncReason>, Vec<VolumeId>),
+    spill: FoundSpill,
+    (opened, state, state_counter): (Vec<VolumeShell>, Arc<dyn File>, u64),
+) -> Result<Recovered, AgentError> {
+    let mut next_index = record.volumes.iter().map(|volume| volume.index.0 + 1).max().unwrap_or(0);
+    let mut volumes = BTreeMap::new();
+    let mut starts = Vec::new();
+    for shell in opened {
+        let known = record.volumes.iter().find(|volume| volume.id == shell.id);
+        let index = known.map_or_else(
+            || {
+                next_index += 1;
+                VolumeIndex(next_index - 1)
+            },
+            |volume| volume.index,
+        );
+        let is_whole = whole.contains(&shell.id);
+        let marks = if is_whole { None } else { read_marks(&shell, reason.is_none()).await? };
+        if marks.is_none() || (reason.is_none() && !matches!(marks, Some(StartMarks::Clean(_)))) {
+            reason = reason.or(Some(ResyncReason::Untracked));
+        }
+        let marks = marks.unwrap_or(StartMarks::CompareAll);
+        let sectors: Sectors = shell.disk.info().sectors;
+        starts.push(VolumeStart { index, id: shell.id, sectors, marks });
+        volumes.insert(index, shell);
+    }
+    let (machine, stream_key) = (settings.machine, key.clone());
+    let start = AgentStart {
+        machine,
+        record,
+        resync: reason,
+        volumes: starts,
+        spill_files: spill.lengths,
+        spilled: spill.batches,
+        limits: SpoolLimits {
+            memory_bytes: settings.bounds.memory_bytes_max,
+            spill_bytes: settings.bounds.spill_bytes_max,
+        },
+        in_flight_bytes_max: settings.bounds.in_flight_bytes_max,
+        marker_interval: settings.markers.interval,
+        sealer: Box::new(move |batch, prev| redoubt_wire::sealed::seal(&stream_key, machine, batch, prev)),
+    };
+    Ok(Recovered { start, volumes, spill_files: spill.files, state, state_counter })
+}

@@ -1,0 +1,269 @@
+//! The shared part of an agent's tasks: the machine under its lock, and the queues of its effects.
+//!
+//! The lock is taken for one synchronous step, never across a wait (decision 0001). Whoever steps
+//! hands the effects to the queues; workers take them from there.
+
+use super::settings::AgentSettings;
+use crate::tasks::Tasks;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use redoubt_core::agent::{AgentEffect, AgentEvent, AgentMachine, Note};
+use redoubt_core::agent_state::encode_slot;
+use redoubt_core::extent_map::Persist;
+use redoubt_core::message::HashRequest;
+use redoubt_core::sealed::SealedBatch;
+use redoubt_core::splitter::{IoFailure, IoId, Op};
+use redoubt_core::spool::SpillPlace;
+use redoubt_core::{Instant, Marker, MarkerId, MarkerKind, VolumeId, VolumeIndex, WriteSeq};
+use redoubt_ports::{Disk, File, IoError, World};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Notify, oneshot};
+
+/// What the link task sends in the current session.
+pub(super) enum Outgoing {
+    Batch(SealedBatch),
+    Ask(HashRequest),
+    Close(&'static str),
+}
+
+/// What the spill task does.
+pub(super) enum SpillWork {
+    Create(u64),
+    Append(SpillPlace, Bytes),
+    Sync(u64),
+    Read(SpillPlace, WriteSeq),
+    Remove(u64),
+}
+
+/// One volume's world.
+#[derive(Clone)]
+pub(super) struct VolumeShell {
+    pub(super) name: String,
+    pub(super) disk_name: String,
+    pub(super) id: VolumeId,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) log: Arc<dyn File>,
+}
+
+pub(super) struct Core {
+    pub(super) machine: AgentMachine,
+    pub(super) volumes: BTreeMap<VolumeIndex, VolumeShell>,
+    pub(super) waiters: BTreeMap<IoId, oneshot::Sender<Result<(), IoFailure>>>,
+    pub(super) outgoing: VecDeque<Outgoing>,
+    pub(super) spill: VecDeque<SpillWork>,
+    pub(super) persists: VecDeque<(VolumeIndex, Persist)>,
+    pub(super) reads: VecDeque<(VolumeIndex, IoId, redoubt_core::Extent)>,
+    pub(super) orphans: VecDeque<BoxFuture<'static, ()>>,
+    pub(super) is_state_wanted: bool,
+    pub(super) state_counter: u64,
+    pub(super) is_stopping: bool,
+    pub(super) last_error: Option<String>,
+    pub(super) last_marker: WriteSeq,
+}
+
+/// Everything the tasks of an agent share.
+pub(super) struct Shell {
+    pub(super) settings: AgentSettings,
+    pub(super) world: World,
+    pub(super) state: Arc<dyn File>,
+    pub(super) core: Mutex<Core>,
+    pub(super) link_wake: Notify,
+    pub(super) spill_wake: Notify,
+    pub(super) persist_wake: Notify,
+    pub(super) state_wake: Notify,
+    pub(super) read_wake: Notify,
+    pub(super) orphan_wake: Notify,
+    /// Something a stop waits for has moved.
+    pub(super) progress: Notify,
+    pub(super) tasks: Tasks,
+}
+
+impl Shell {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn now(&self) -> Instant {
+        self.world.clock.now()
+    }
+
+    /// Takes one step and queues its effects.
+    pub(super) fn step(&self, event: AgentEvent) {
+        self.step_in(&mut self.lock(), event);
+    }
+
+    /// As [`Shell::step`], for a caller that holds the lock. Returns the marker cut by this step.
+    pub(super) fn step_in(&self, core: &mut Core, event: AgentEvent) -> Option<MarkerId> {
+        let mut effects = Vec::new();
+        core.machine.step(self.now(), event, &mut effects);
+        self.perform(core, effects)
+    }
+
+    /// Queues effects.
+    pub(super) fn perform(&self, core: &mut Core, effects: Vec<AgentEffect>) -> Option<MarkerId> {
+        let mut cut = None;
+        for effect in effects {
+            match effect {
+                AgentEffect::Start { volume, io, op } => self.start_op(core, volume, io, op),
+                AgentEffect::Complete { io, result } => {
+                    if let Some(waiter) = core.waiters.remove(&io) {
+                        let _ = waiter.send(result);
+                    }
+                }
+                AgentEffect::Persist { volume, persist } => {
+                    core.persists.push_back((volume, persist));
+                    self.persist_wake.notify_one();
+                }
+                AgentEffect::WriteState => {
+                    core.is_state_wanted = true;
+                    self.state_wake.notify_one();
+                }
+                AgentEffect::SpillCreate { file } => self.spill(core, SpillWork::Create(file)),
+                AgentEffect::SpillAppend { place, bytes } => {
+                    self.spill(core, SpillWork::Append(place, bytes));
+                }
+                AgentEffect::SpillSync { ticket } => self.spill(core, SpillWork::Sync(ticket)),
+                AgentEffect::SpillRead { place, first } => self.spill(core, SpillWork::Read(place, first)),
+                AgentEffect::SpillRemove { file } => self.spill(core, SpillWork::Remove(file)),
+                AgentEffect::Send(batch) => self.out(core, Outgoing::Batch(batch)),
+                AgentEffect::AskHashes(request) => self.out(core, Outgoing::Ask(request)),
+                AgentEffect::CloseSession(why) => self.out(core, Outgoing::Close(why)),
+                AgentEffect::MarkerDue(kind) => {
+                    cut = self.marker_due(core, kind).or(cut);
+                }
+                AgentEffect::MarkerCut { marker, seq } => {
+                    core.last_marker = seq;
+                    cut = Some(marker.id);
+                }
+                AgentEffect::Note(note) => self.note(core, note),
+                // The planted bug that this belongs to is caught by the latency oracle.
+                AgentEffect::GuestMustWait => {}
+            }
+        }
+        if core.machine.wants_link() {
+            self.link_wake.notify_one();
+        }
+        cut
+    }
+
+    fn start_op(&self, core: &mut Core, volume: VolumeIndex, io: IoId, op: Op) {
+        match op {
+            Op::ResyncRead { extent } | Op::Recapture { extent } => {
+                core.reads.push_back((volume, io, extent));
+                self.read_wake.notify_one();
+            }
+            _ => {
+                if let Some(waiter) = core.waiters.remove(&io) {
+                    let _ = waiter.send(Ok(()));
+                }
+            }
+        }
+    }
+
+    fn spill(&self, core: &mut Core, work: SpillWork) {
+        core.spill.push_back(work);
+        self.spill_wake.notify_one();
+    }
+
+    fn out(&self, core: &mut Core, message: Outgoing) {
+        core.outgoing.push_back(message);
+        self.link_wake.notify_one();
+    }
+
+    fn marker_due(&self, core: &mut Core, kind: MarkerKind) -> Option<MarkerId> {
+        let is_quiet = core.machine.watermarks().issued() <= core.last_marker;
+        if is_quiet && !self.settings.markers.when_quiet {
+            return None;
+        }
+        let marker = self.new_marker(kind);
+        self.step_in(core, AgentEvent::CutMarker(marker))
+    }
+
+    /// Makes an identity whose upper bits are the wall time.
+    pub(super) fn new_marker(&self, kind: MarkerKind) -> Marker {
+        let wall = self.world.clock.wall();
+        let random = self.world.entropy.id() & ((1 << 80) - 1);
+        let id = MarkerId((u128::from(wall.0) & ((1 << 48) - 1)) << 80 | random);
+        Marker { id, kind, wall }
+    }
+
+    fn note(&self, core: &mut Core, note: Note) {
+        let machine = core.machine.machine();
+        match note {
+            Note::ResyncBegan(_) | Note::ResyncEnded => {
+                tracing::info!(role = "agent", %machine, ?note);
+            }
+            _ => tracing::warn!(role = "agent", %machine, ?note),
+        }
+        match note {
+            Note::ResyncEnded => core.last_error = None,
+            Note::ResyncBegan(_) => {}
+            Note::BitmapMode => core.last_error = Some("order was lost; a resync will follow".to_owned()),
+            Note::Fork => core.last_error = Some("the vault holds another history; comparing all".to_owned()),
+            Note::StageLost => core.last_error = Some("the process server lost its stage".to_owned()),
+            Note::LogFailing(count) => {
+                core.last_error = Some(format!("the activity log failed {count} times; cold writes wait"));
+            }
+        }
+    }
+
+    /// Remembers trouble for the status.
+    pub(super) fn trouble(&self, error: impl std::fmt::Display) {
+        tracing::warn!(role = "agent", machine = %self.settings.machine, "{error}");
+        self.lock().last_error = Some(error.to_string());
+    }
+
+    /// Writes the agent's record if it is wanted; returns whether it was.
+    pub(super) async fn write_state(&self) -> bool {
+        let (counter, slot) = {
+            let mut core = self.lock();
+            if !std::mem::take(&mut core.is_state_wanted) {
+                return false;
+            }
+            core.state_counter += 1;
+            (core.state_counter, encode_slot(core.state_counter, &core.machine.record()))
+        };
+        let result = write_slot(&*self.state, counter, slot).await;
+        if let Err(error) = &result {
+            self.trouble(error);
+        }
+        self.step(AgentEvent::StateWritten { ok: result.is_ok() });
+        self.progress.notify_one();
+        true
+    }
+
+    /// Writes the next wanted activity log pages; returns whether there were any.
+    pub(super) async fn write_log(&self) -> bool {
+        let (volume, persist, log) = {
+            let mut core = self.lock();
+            let Some((volume, persist)) = core.persists.pop_front() else { return false };
+            let Some(shell) = core.volumes.get(&volume) else { return true };
+            (volume, persist, Arc::clone(&shell.log))
+        };
+        let result = write_pages(&*log, &persist).await;
+        if let Err(error) = &result {
+            self.trouble(error);
+        }
+        self.step(AgentEvent::Persisted { volume, ok: result.is_ok() });
+        self.progress.notify_one();
+        true
+    }
+}
+
+/// Writes one slot of the record durably.
+pub(super) async fn write_slot(file: &dyn File, counter: u64, slot: Vec<u8>) -> Result<(), IoError> {
+    let offset = counter % 2 * redoubt_core::agent_state::SLOT_BYTES as u64;
+    file.write_at(offset, &[Bytes::from(slot)]).await?;
+    file.sync().await
+}
+
+async fn write_pages(file: &dyn File, persist: &Persist) -> Result<(), IoError> {
+    for (offset, page) in &persist.writes {
+        file.write_at(*offset, std::slice::from_ref(page)).await?;
+    }
+    if redoubt_core::planted::active(redoubt_core::planted::Bug::SkipActivityLogSync) {
+        return Ok(());
+    }
+    file.sync().await
+}
