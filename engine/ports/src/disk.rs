@@ -5,7 +5,7 @@
 //! independently keeps its old or its new content. After an error the addressed sectors hold the
 //! old or the new content, per sector.
 
-use crate::IoError;
+use crate::{IoError, IoKind};
 use async_trait::async_trait;
 use bytes::Bytes;
 use redoubt_core::{Extent, Sectors};
@@ -53,6 +53,11 @@ pub trait Disk: Send + Sync {
     /// Returns the parts of the extent that may hold data, in order; what lies between reads as
     /// zeros. The default says that everything may.
     async fn data_extents(&self, extent: Extent) -> Result<Vec<Extent>, IoError> {
+        let size = self.info().sectors.0;
+        if extent.lba.0.checked_add(extent.sectors.0).is_none_or(|end| end > size) {
+            let detail = format!("the disk ends at sector {size}");
+            return Err(IoError::new(IoKind::OutOfRange, format!("ask for data in {extent}"), detail));
+        }
         Ok(vec![extent])
     }
 }
