@@ -10,6 +10,7 @@ mod failure;
 mod key;
 mod output;
 mod recovery;
+mod services;
 mod settings;
 mod signals;
 mod state;

@@ -1,25 +1,30 @@
 //! One file per command.
 
+mod agent;
 mod bench_plain;
 mod export;
 mod mount;
 pub(crate) mod nbd;
 mod points;
+mod process_server;
 mod protect;
 mod status;
+mod up;
 
 use crate::cli::Command;
-use crate::failure::{Exit, Failure, Outcome};
+use crate::failure::Outcome;
 
 /// Runs one command to its end.
 pub(crate) async fn run(command: Command) -> Outcome<()> {
     match command {
-        Command::BenchPlain(args) => bench_plain::run(args).await,
+        Command::Up(args) => up::run(args).await,
+        Command::Agent(args) => agent::run(args).await,
+        Command::ProcessServer(args) => process_server::run(args).await,
+        Command::Protect(args) => protect::run(args).await,
+        Command::Status(args) => status::run(args).await,
         Command::Points(args) => points::run(args).await,
         Command::Mount(args) => mount::run(args).await,
-        Command::Status(args) => status::run(args).await,
-        Command::Protect(args) => protect::run(args).await,
         Command::Export(args) => export::run(args).await,
-        other => Err(Failure::new(Exit::Tool, format!("{other:?} is not in this build"))),
+        Command::BenchPlain(args) => bench_plain::run(args).await,
     }
 }

@@ -1,0 +1,48 @@
+//! `redoubt up`: all roles in one process.
+
+use crate::cli::Up;
+use crate::failure::Outcome;
+use crate::services::server::ServerThread;
+use crate::services::{agent, vault};
+use crate::settings::plan;
+use crate::signals::Signals;
+use redoubt_ports::Endpoint;
+use redoubt_roles::process_server::PsSettings;
+use redoubt_wire::StreamKey;
+
+pub(crate) async fn run(args: Up) -> Outcome<()> {
+    let stop = Signals::catch()?.watch();
+    let format = args.common.format;
+    let (plan, directory, stage_bytes_max) = plan::up(args)?;
+    vault::check(&directory, &plan.key).await?;
+    let mut prepared = agent::prepare(&plan).await?;
+    let opened = vault::open(&directory, &plan.key).await?;
+    prepared.record.vault = Some(absolute(&directory));
+    prepared.record.key = Some(absolute(&plan.key));
+    // Durable before the process server or the vault learns the machine's identity.
+    prepared.state.save(&prepared.record).await?;
+    let machine = prepared.record.machine().unwrap_or(redoubt_core::MachineId(0));
+    let keys = opened.vault.keys().clone();
+    let stream_key = keys.stream_key(machine);
+    let socket = prepared.state.path.join("stream.sock").display().to_string();
+    let mut settings = PsSettings::new(Endpoint::Unix(socket), "up");
+    settings.machines.insert(machine, StreamKey::new(stream_key));
+    settings.stage_bytes_max = stage_bytes_max;
+    let state = prepared.state.role("process-server")?;
+    let server = ServerThread::start(settings, state, opened.store, keys).await?;
+    let probe = vault::PointsProbe::new(opened.vault, machine);
+    let launch = agent::Launch {
+        service: "up",
+        format,
+        servers: vec![server.endpoint.clone()],
+        key: StreamKey::new(stream_key),
+        probe: Some(probe),
+    };
+    let ended = agent::run(launch, plan, prepared, stop).await;
+    server.stop().await;
+    ended
+}
+
+pub(super) fn absolute(path: &std::path::Path) -> std::path::PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}

@@ -1,0 +1,245 @@
+//! An agent with its NBD listeners and its control socket, from start to clean stop.
+
+use super::vault::PointsProbe;
+use crate::commands::nbd::{Address, uri};
+use crate::control::{self, Controlled};
+use crate::failure::{Exit, Failure, Outcome};
+use crate::output::{self, Format, say};
+use crate::recovery::point_name;
+use crate::settings::plan::AgentPlan;
+use crate::state::{self, Record, State};
+use crate::status::{Mode, PointReport, StatusReport, VolumeReport, WatermarksReport, health};
+use async_trait::async_trait;
+use futures::future::BoxFuture;
+use redoubt_host::{HostDisk, HostNet};
+use redoubt_ports::{Endpoint, Listener, Net};
+use redoubt_roles::agent::{Agent, AgentMode, AgentSettings, AgentStatus, MarkerPolicy, VolumeSpec};
+use redoubt_roles::nbd_server::{Export, ExportDirectory, serve};
+use redoubt_wire::StreamKey;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::sync::{Mutex, watch};
+
+/// What a start has taken for itself before it makes anything.
+pub(crate) struct Prepared {
+    pub(crate) state: State,
+    pub(crate) record: Record,
+    listeners: Vec<Box<dyn Listener>>,
+}
+
+/// Checks disks and addresses, takes the sockets and the state directory. Makes at most the
+/// directory itself.
+pub(crate) async fn prepare(plan: &AgentPlan) -> Outcome<Prepared> {
+    state::check_directory(&plan.state, "state")?;
+    let mut record = match state::peek(&plan.state)? {
+        Some(record) => record,
+        None => Record::new(&redoubt_host::HostEntropy),
+    };
+    for disk in &plan.disks {
+        let path = std::fs::canonicalize(&disk.path).map_err(|error| {
+            Failure::new(Exit::Unreachable, format!("cannot use disk {}: {error}", disk.path))
+                .hint(format!("check the path; `truncate -s 2G {}` makes an empty image", disk.path))
+        })?;
+        record.add(&disk.name, &path.display().to_string())?;
+    }
+    if record.disks.is_empty() {
+        return Err(
+            Failure::usage("no disk to protect").hint("add --disk NAME=PATH, such as --disk erp=disk.img")
+        );
+    }
+    for disk in &record.disks {
+        HostDisk::open(&disk.path, false)?;
+    }
+    let mut listeners = Vec::new();
+    for endpoint in &plan.listen {
+        listeners.push(HostNet.listen(endpoint).await?);
+    }
+    let state = State::own(&plan.state).await?;
+    if listeners.is_empty() {
+        let path = state.path.join("nbd.sock");
+        listeners.push(HostNet.listen(&Endpoint::Unix(path.display().to_string())).await?);
+    }
+    Ok(Prepared { state, record, listeners })
+}
+
+/// A running agent, as the control socket sees it.
+struct Running {
+    service: &'static str,
+    agent: Arc<Agent>,
+    state: State,
+    record: Mutex<Record>,
+    endpoints: Vec<Endpoint>,
+    probe: Option<PointsProbe>,
+}
+
+struct Exports(Arc<Agent>);
+
+#[async_trait]
+impl ExportDirectory for Exports {
+    async fn lookup(&self, name: &str) -> Option<Arc<dyn Export>> {
+        let volumes = self.0.status().volumes;
+        match (name, &volumes[..]) {
+            ("", [only]) => self.0.export(&only.name).ok(),
+            ("", _) => None,
+            (name, _) => self.0.export(name).ok(),
+        }
+    }
+
+    async fn list(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.0.status().volumes.into_iter().map(|volume| volume.name).collect();
+        names.sort();
+        names
+    }
+}
+
+/// What a service adds to the plan of its agent.
+pub(crate) struct Launch {
+    /// Name of the command.
+    pub(crate) service: &'static str,
+    pub(crate) format: Format,
+    pub(crate) servers: Vec<Endpoint>,
+    pub(crate) key: StreamKey,
+    /// The vault, if this service sees it.
+    pub(crate) probe: Option<PointsProbe>,
+}
+
+/// Starts the agent, serves until asked to stop, stops cleanly.
+pub(crate) async fn run(
+    launch: Launch,
+    plan: AgentPlan,
+    prepared: Prepared,
+    stop: watch::Receiver<bool>,
+) -> Outcome<()> {
+    let Launch { service, format, servers, key, probe } = launch;
+    let Prepared { state, record, listeners } = prepared;
+    let machine = record.machine().ok_or_else(|| Failure::new(Exit::Tool, "the record has no machine"))?;
+    let mut settings = AgentSettings::new(machine, host_name(), servers);
+    settings.volumes = record.disks.iter().map(|disk| VolumeSpec::new(&disk.name, &disk.path)).collect();
+    settings.markers = MarkerPolicy { interval: Some(plan.point_interval), ..MarkerPolicy::default() };
+    settings.bounds = plan.bounds;
+    let world = redoubt_host::world(&state.role("agent")?)?;
+    let control = HostNet.listen(&control::endpoint(&state.path)).await?;
+    let agent = Arc::new(Agent::start(settings, world, key).await?);
+    let endpoints = listeners.iter().map(|listener| listener.endpoint()).collect();
+    let running = Arc::new(Running {
+        service,
+        agent: Arc::clone(&agent),
+        state,
+        record: Mutex::new(record),
+        endpoints,
+        probe,
+    });
+    output::data(format, &running.addresses(), |addresses| {
+        addresses.iter().map(|address| format!("{}  {}\n", address.volume, address.uri)).collect()
+    });
+    let serving = listeners.into_iter().map(|listener| {
+        let directory: Arc<dyn ExportDirectory> = Arc::new(Exports(Arc::clone(&agent)));
+        serve(listener, directory, stop.clone())
+    });
+    let serving = futures::future::join_all(serving);
+    tokio::join!(serving, control::serve(control, running, stop.clone()));
+    say("stopping");
+    agent.stop().await?;
+    Ok(())
+}
+
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() { "machine".to_owned() } else { name.trim().to_owned() }
+}
+
+impl Running {
+    fn addresses(&self) -> Vec<Address> {
+        let volumes = self.agent.status().volumes;
+        let of = |endpoint| {
+            volumes
+                .iter()
+                .map(move |volume| Address { volume: volume.name.clone(), uri: uri(endpoint, &volume.name) })
+        };
+        self.endpoints.iter().flat_map(of).collect()
+    }
+
+    async fn report(&self) -> Outcome<StatusReport> {
+        let status = self.agent.status();
+        let (points, trouble) = match &self.probe {
+            Some(probe) => match probe.points().await {
+                Ok(points) => (points, None),
+                Err(failure) => (Vec::new(), Some(failure.what)),
+            },
+            None => (Vec::new(), None),
+        };
+        let newest = points.last().map(|point| PointReport {
+            point: point_name(point),
+            wall_ms: point.marker.wall.0,
+            seq: point.seq.0,
+        });
+        let mut report = report_of(self.service, &status, &self.endpoints);
+        report.newest_point = newest;
+        report.points = points.len() as u64;
+        report.last_error = report.last_error.or(trouble);
+        report.health = health(report.mode, report.connected, status.lag, report.last_error.is_some());
+        Ok(report)
+    }
+
+    async fn add(&self, name: String, path: String) -> Outcome<Vec<Address>> {
+        let name = crate::cli::volume_name(&name).map_err(Failure::usage)?;
+        if !Path::new(&path).is_absolute() {
+            return Err(Failure::usage(format!("{path:?} is not an absolute path")));
+        }
+        let mut record = self.record.lock().await;
+        let mut changed = record.clone();
+        changed.add(&name, &path)?;
+        self.agent.protect(VolumeSpec::new(&name, &path)).await?;
+        self.state.save(&changed).await?;
+        *record = changed;
+        Ok(self.addresses().into_iter().filter(|address| address.volume == name).collect())
+    }
+}
+
+impl Controlled for Running {
+    fn status(&self) -> BoxFuture<'_, Outcome<StatusReport>> {
+        Box::pin(self.report())
+    }
+
+    fn protect(&self, name: String, path: String) -> BoxFuture<'_, Outcome<Vec<Address>>> {
+        Box::pin(self.add(name, path))
+    }
+}
+
+fn report_of(service: &str, status: &AgentStatus, endpoints: &[Endpoint]) -> StatusReport {
+    let (mode, resync) = match status.mode {
+        AgentMode::Exact => (Mode::Exact, None),
+        AgentMode::Spilling => (Mode::Spill, None),
+        AgentMode::Bitmap => (Mode::Bitmap, None),
+        AgentMode::Resync { blocks_done, blocks_total } => (Mode::Resync, Some((blocks_done, blocks_total))),
+    };
+    let marks = &status.watermarks;
+    let volume = |volume: &redoubt_roles::agent::VolumeStatus| VolumeReport {
+        name: volume.name.clone(),
+        bytes: volume.size_bytes,
+        uri: endpoints.first().map(|endpoint| uri(endpoint, &volume.name)).unwrap_or_default(),
+    };
+    StatusReport {
+        service: service.to_owned(),
+        machine: status.machine.to_string(),
+        generation: status.generation.0,
+        health: health(mode, status.is_connected, status.lag, status.last_error.is_some()),
+        mode,
+        resync,
+        connected: status.is_connected,
+        lag_ms: u64::try_from(status.lag.as_millis()).unwrap_or(u64::MAX),
+        watermarks: WatermarksReport {
+            issued: marks.issued().0,
+            sent: marks.sent().0,
+            staged: marks.staged().0,
+            vaulted: marks.vaulted().0,
+        },
+        memory_bytes: status.memory_bytes,
+        spill_bytes: status.spill_bytes,
+        hot_extents: status.hot_extents,
+        newest_point: None,
+        points: 0,
+        volumes: status.volumes.iter().map(volume).collect(),
+        last_error: status.last_error.clone(),
+    }
+}

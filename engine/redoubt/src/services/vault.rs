@@ -1,0 +1,88 @@
+//! A vault that a service writes: found with its key, or made with a fresh one.
+
+use crate::failure::{Exit, Failure, Outcome};
+use crate::output::say;
+use crate::state::{check_directory, make_directory};
+use crate::{key, recovery};
+use redoubt_core::MachineId;
+use redoubt_host::{HostEntropy, LocalStore};
+use redoubt_vault::{MachineReader, Vault, VaultError};
+use std::path::Path;
+use std::sync::Arc;
+use tokio::sync::Mutex;
+
+/// A vault to write.
+pub(crate) struct OpenVault {
+    pub(crate) vault: Vault,
+    pub(crate) store: Arc<LocalStore>,
+}
+
+fn is_new(directory: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(directory) else { return !directory.exists() };
+    // The root of a fresh ext4 file system is as good as an empty directory.
+    entries.flatten().all(|entry| entry.file_name() == "lost+found")
+}
+
+/// Checks, without changing anything, that the vault can be opened or made.
+pub(crate) async fn check(directory: &Path, key_file: &Path) -> Outcome<()> {
+    check_directory(directory, "vault")?;
+    if is_new(directory) {
+        return if key_file.exists() { key::read(key_file).map(|_| ()) } else { Ok(()) };
+    }
+    match recovery::open_vault(directory, key_file).await {
+        Ok(_) => Ok(()),
+        // A crash between the directory and the vault object; `open` makes it whole.
+        Err(failure) if failure.what.contains("there is no vault") && key_file.exists() => Ok(()),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Opens the vault, making it and its key on the first run. The key is durable before the vault is.
+pub(crate) async fn open(directory: &Path, key_file: &Path) -> Outcome<OpenVault> {
+    let is_new = is_new(directory);
+    let keys = if is_new && !key_file.exists() {
+        let keys = key::create(key_file, &HostEntropy)?;
+        say(format!(
+            "made the vault's key {}: keep a copy elsewhere, without it nothing can be recovered",
+            key_file.display()
+        ));
+        keys
+    } else {
+        key::read(key_file)?
+    };
+    make_directory(directory, "vault")?;
+    let store = Arc::new(LocalStore::open(directory)?);
+    let vault = match Vault::open(store.clone(), keys.clone()).await {
+        Err(VaultError::NoVault) => Vault::init(store.clone(), keys, &HostEntropy).await?,
+        other => other?,
+    };
+    Ok(OpenVault { vault, store })
+}
+
+/// What a status asks the vault: the newest point and how many there are.
+pub(crate) struct PointsProbe {
+    vault: Vault,
+    machine: MachineId,
+    reader: Mutex<Option<MachineReader>>,
+}
+
+impl PointsProbe {
+    pub(crate) fn new(vault: Vault, machine: MachineId) -> PointsProbe {
+        PointsProbe { vault, machine, reader: Mutex::new(None) }
+    }
+
+    /// Returns the points as of now; none while the machine has no log.
+    pub(crate) async fn points(&self) -> Outcome<Vec<redoubt_vault::PointInfo>> {
+        let mut reader = self.reader.lock().await;
+        if reader.is_none() {
+            match MachineReader::open(&self.vault, self.machine).await {
+                Ok(opened) => *reader = Some(opened),
+                Err(VaultError::UnknownMachine(_)) => return Ok(Vec::new()),
+                Err(error) => return Err(Failure::from(error)),
+            }
+        }
+        let reader = reader.as_ref().ok_or_else(|| Failure::new(Exit::Tool, "no reader"))?;
+        reader.refresh().await?;
+        Ok(reader.points())
+    }
+}

@@ -1,0 +1,130 @@
+//! What a service will do: options over the settings file over the defaults, checked together.
+//!
+//! Nothing here touches the system; that comes after the whole plan is known to make sense.
+
+use super::{FileSettings, read};
+use crate::cli::{Agent, AgentArgs, DiskArg, ProcessServer, ServiceArgs, Up};
+use crate::failure::{Failure, Outcome};
+use crate::key;
+use redoubt_core::MachineId;
+use redoubt_ports::Endpoint;
+use redoubt_roles::agent::AgentBounds;
+use redoubt_roles::process_server::STAGE_BYTES_MAX_DEFAULT;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A recovery point this often, so that the quick start shows some soon.
+const POINT_INTERVAL_DEFAULT: Duration = Duration::from_secs(15);
+
+/// What an agent does.
+#[derive(Debug)]
+pub(crate) struct AgentPlan {
+    pub(crate) state: PathBuf,
+    pub(crate) key: PathBuf,
+    /// Disks asked for; those of earlier runs are added to them.
+    pub(crate) disks: Vec<DiskArg>,
+    /// Where NBD clients connect; empty means in the state directory.
+    pub(crate) listen: Vec<Endpoint>,
+    pub(crate) point_interval: Duration,
+    pub(crate) bounds: AgentBounds,
+}
+
+/// What a process server does.
+#[derive(Debug)]
+pub(crate) struct ServerPlan {
+    pub(crate) state: PathBuf,
+    pub(crate) vault: PathBuf,
+    pub(crate) key: PathBuf,
+    pub(crate) listen: Endpoint,
+    pub(crate) machines: Vec<MachineId>,
+    pub(crate) stage_bytes_max: u64,
+}
+
+fn state_of(args: &ServiceArgs, file: &mut FileSettings) -> PathBuf {
+    args.state.clone().or(file.state.take()).unwrap_or_else(|| PathBuf::from("redoubt-state"))
+}
+
+fn vault_of(given: Option<PathBuf>, file: &mut FileSettings) -> PathBuf {
+    given.or(file.vault.take()).unwrap_or_else(|| PathBuf::from("redoubt-vault"))
+}
+
+fn key_of(args: &ServiceArgs, file: &mut FileSettings, vault: &std::path::Path) -> PathBuf {
+    args.key.clone().or(file.key.take()).unwrap_or_else(|| key::default_path(vault))
+}
+
+fn agent_plan(args: AgentArgs, file: FileSettings, state: PathBuf, key: PathBuf) -> Outcome<AgentPlan> {
+    let disks = if args.disks.is_empty() { file.disks } else { args.disks };
+    for (at, disk) in disks.iter().enumerate() {
+        if disks[..at].iter().any(|other| other.name == disk.name) {
+            return Err(Failure::usage(format!("two disks are called {:?}", disk.name))
+                .hint("give each disk its own name"));
+        }
+    }
+    let bounds = AgentBounds::default();
+    Ok(AgentPlan {
+        state,
+        key,
+        disks,
+        listen: if args.listen.is_empty() { file.listen } else { args.listen },
+        point_interval: args.point_interval.or(file.point_interval).unwrap_or(POINT_INTERVAL_DEFAULT),
+        bounds: AgentBounds {
+            memory_bytes_max: args.memory_max.or(file.memory_max).unwrap_or(bounds.memory_bytes_max),
+            spill_bytes_max: args.spill_max.or(file.spill_max).unwrap_or(bounds.spill_bytes_max),
+            ..bounds
+        },
+    })
+}
+
+/// Plans `up`: the agent and the vault directory.
+pub(crate) fn up(args: Up) -> Outcome<(AgentPlan, PathBuf, u64)> {
+    let mut file = read(args.service.config.as_deref())?;
+    let state = state_of(&args.service, &mut file);
+    let vault = vault_of(args.vault, &mut file);
+    let key = key_of(&args.service, &mut file, &vault);
+    let stage_bytes_max = file.stage_max.unwrap_or(STAGE_BYTES_MAX_DEFAULT);
+    Ok((agent_plan(args.agent, file, state, key)?, vault, stage_bytes_max))
+}
+
+/// Plans an agent and its process servers.
+pub(crate) fn agent(args: Agent) -> Outcome<(AgentPlan, Vec<Endpoint>)> {
+    let mut file = read(args.service.config.as_deref())?;
+    let state = state_of(&args.service, &mut file);
+    let vault = vault_of(None, &mut file);
+    let key = key_of(&args.service, &mut file, &vault);
+    let servers = std::mem::take(&mut file.process_servers);
+    let servers = if args.process_servers.is_empty() { servers } else { args.process_servers };
+    if servers.is_empty() {
+        return Err(Failure::usage("no process server is given").hint("add --process-server tcp:HOST:PORT"));
+    }
+    Ok((agent_plan(args.agent, file, state, key)?, servers))
+}
+
+/// Plans a process server.
+pub(crate) fn server(args: ProcessServer) -> Outcome<ServerPlan> {
+    let mut file = read(args.service.config.as_deref())?;
+    let state = state_of(&args.service, &mut file);
+    let vault = vault_of(args.vault, &mut file);
+    let key = key_of(&args.service, &mut file, &vault);
+    let listen = match (args.listen, &file.listen[..]) {
+        (Some(listen), _) => listen,
+        (None, [only]) => only.clone(),
+        _ => {
+            return Err(
+                Failure::usage("one address to listen at is needed").hint("add --listen tcp:HOST:PORT")
+            );
+        }
+    };
+    let machines = if args.machines.is_empty() { file.machines } else { args.machines };
+    if machines.is_empty() {
+        return Err(Failure::usage("no machine may connect")
+            .hint("add --machine ID for each machine; `redoubt agent` prints its own at the start"));
+    }
+    Ok(ServerPlan {
+        state,
+        vault,
+        key,
+        listen,
+        machines: machines.into_iter().map(MachineId).collect(),
+        stage_bytes_max: args.stage_max.or(file.stage_max).unwrap_or(STAGE_BYTES_MAX_DEFAULT),
+    })
+}
