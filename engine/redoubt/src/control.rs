@@ -13,7 +13,9 @@
 use crate::commands::nbd::Address;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::status::StatusReport;
+use futures::StreamExt;
 use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
 use redoubt_host::HostNet;
 use redoubt_ports::{ByteStream, Endpoint, Listener, Net, NetError};
 use serde::{Deserialize, Serialize};
@@ -21,7 +23,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 /// Longest request or answer; a status with the disks of the largest machine fits.
 const LINE_BYTES_MAX: u64 = 1 << 20;
@@ -65,26 +67,25 @@ pub(crate) async fn serve(
     service: Arc<dyn Controlled>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let room = Arc::new(Semaphore::new(CLIENTS_MAX));
+    let mut clients = FuturesUnordered::new();
     loop {
         let accepted = tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop) => return,
-            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => break,
+            Some(_) = clients.next(), if !clients.is_empty() => continue,
+            accepted = listener.accept(), if clients.len() < CLIENTS_MAX => accepted,
         };
-        let Ok((stream, _)) = accepted else {
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
-        // Without room the connection is closed, and the client says so.
-        if let Ok(permit) = Arc::clone(&room).try_acquire_owned() {
-            let service = Arc::clone(&service);
-            tokio::spawn(async move {
-                let _ = client(stream, &*service).await;
-                drop(permit);
-            });
+        match accepted {
+            Ok((stream, _)) => {
+                let service = Arc::clone(&service);
+                clients.push(tokio::spawn(async move { client(stream, &*service).await }));
+            }
+            Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
         }
     }
+    // The caller takes the service apart next, so nobody may hold it any more.
+    clients.iter().for_each(tokio::task::JoinHandle::abort);
+    while clients.next().await.is_some() {}
 }
 
 async fn client(stream: Box<dyn ByteStream>, service: &dyn Controlled) -> std::io::Result<()> {
