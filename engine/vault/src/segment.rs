@@ -153,7 +153,8 @@ impl Builder {
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.bytes.len() >= self.target || self.extents.len() >= EXTENTS_MAX
+        let target = !self.is_empty() && self.bytes.len() + self.open.len() >= self.target;
+        target || self.extents.len() >= EXTENTS_MAX
     }
 
     pub(crate) fn zero(&mut self, volume: VolumeIndex, span: u16, first: u64, sectors: u64) {

@@ -6,11 +6,13 @@ mod support;
 use redoubt_core::planted::{Bug, activate};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use support::damage::flips_are_noticed;
-use support::model::one_schedule;
+use support::model::{Shape, one_schedule};
 use support::run;
 
 /// Schedules tried per bug; each bug shows within the first few.
 const SEEDS: u64 = 16;
+
+const SHAPE: Shape = Shape { percent: 25, writers: 2, length: 60, wide: false };
 
 /// Runs the property; returns what it complained about.
 fn complaint(property: impl FnOnce()) -> Option<String> {
@@ -20,9 +22,8 @@ fn complaint(property: impl FnOnce()) -> Option<String> {
 }
 
 fn model() -> Option<String> {
-    (0..SEEDS).find_map(|seed| {
-        complaint(|| one_schedule(seed, 25, 2, 60)).map(|what| format!("seed {seed}: {what}"))
-    })
+    (0..SEEDS)
+        .find_map(|seed| complaint(|| one_schedule(seed, SHAPE)).map(|what| format!("seed {seed}: {what}")))
 }
 
 /// Flips within the units of the segment object, where only opening them can tell.

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
-use redoubt_core::{Change, MarkerId, Record, SECTOR_BYTES, VolumeIndex};
+use redoubt_core::{Change, MarkerId, Record, SECTOR_BYTES, VolumeId, VolumeIndex};
 use redoubt_ports::{Entropy, RawStore, StoreError, StoreKey};
 use redoubt_vault::MemStore;
 use std::collections::BTreeMap;
@@ -114,6 +114,7 @@ impl RawStore for Faulty {
 #[derive(Clone, Default)]
 pub(crate) struct Oracle {
     pub(crate) images: BTreeMap<VolumeIndex, Vec<u8>>,
+    pub(crate) ids: BTreeMap<VolumeIndex, VolumeId>,
     pub(crate) exact: bool,
     pub(crate) points: BTreeMap<MarkerId, BTreeMap<VolumeIndex, Vec<u8>>>,
     pub(crate) order: Vec<(u64, MarkerId)>,
@@ -131,7 +132,14 @@ impl Oracle {
             return;
         }
         match &record.change {
-            Change::Attach { volume, sectors, .. } | Change::Resize { volume, sectors } => {
+            Change::Attach { volume, id, sectors } => {
+                let image = self.images.entry(*volume).or_default();
+                if self.ids.insert(*volume, *id).is_some_and(|known| known != *id) {
+                    image.clear();
+                }
+                image.resize(sectors.bytes() as usize, 0);
+            }
+            Change::Resize { volume, sectors } => {
                 self.images.entry(*volume).or_default().resize(sectors.bytes() as usize, 0);
             }
             Change::ResyncBegin { .. } => self.exact = false,
