@@ -97,7 +97,14 @@ pub enum CommitError {
     /// The store gave no answer. Deliver the same records again to the same writer (or to a new
     /// one); what had landed is recognised by its position.
     #[error("retry: {0}")]
-    Retry(#[from] StoreFailure),
+    Retry(StoreFailure),
+    /// The store has no room: show it, make room, then deliver the same records again to the same
+    /// writer. Nothing is lost and nothing was acknowledged.
+    #[error("the store is full: {0}")]
+    StoreFull(StoreFailure),
+    /// The store does not let us: show it, mend credentials or policy, then deliver the same again.
+    #[error("the store refuses: {0}")]
+    Denied(StoreFailure),
     /// Records are missing: deliver from `expected` on.
     #[error("sequence {found} follows {after}; records are missing")]
     Gap {
@@ -125,6 +132,16 @@ pub enum CommitError {
         /// The limit.
         limit: usize,
     },
+}
+
+impl From<StoreFailure> for CommitError {
+    fn from(failure: StoreFailure) -> CommitError {
+        match failure.last {
+            StoreError::NoSpace => CommitError::StoreFull(failure),
+            StoreError::Denied(_) => CommitError::Denied(failure),
+            _ => CommitError::Retry(failure),
+        }
+    }
 }
 
 /// Why a read failed. Never retried into wrong or stale bytes.

@@ -22,9 +22,11 @@ pub const MAJOR: u16 = 1;
 pub const MINOR: u16 = 0;
 /// Required features this program knows.
 const KNOWN_FEATURES: u64 = 0;
-/// Rounds and racers of the admission probe; a store that breaks races broke every round measured.
-const PROBE_ROUNDS: u32 = 8;
-const PROBE_RACERS: u8 = 16;
+/// The probe of a new vault; a store that breaks races broke every round measured.
+const PROBE_OF_INIT: Probe = Probe { rounds: 8, racers: 16 };
+/// The probe of a writer: a handful of small requests finds a store that has lost its promises since, such
+/// as another server behind the same address.
+const PROBE_OF_CLAIM: Probe = Probe { rounds: 1, racers: 4 };
 /// The only data key of a machine until keys are rotated.
 pub(crate) const DEK: u32 = 1;
 const MAGIC: &[u8; 8] = b"DRVAULT1";
@@ -55,7 +57,7 @@ impl Vault {
         if store.get(&names::vault(), None).await?.is_some() {
             return Err(VaultError::AlreadyInitialised);
         }
-        probe(&store, entropy.id()).await?;
+        probe(&store, entropy.id(), PROBE_OF_INIT).await?;
         let uuid = entropy.id();
         let object = Bytes::from(encode(uuid, &keys));
         match store.create(&names::vault(), &object).await? {
@@ -94,6 +96,11 @@ impl Vault {
             machines.push(machine);
             after = Some(names::after_machine(machine));
         }
+    }
+
+    /// Checks again, with few requests, that the store may be written.
+    pub(crate) async fn probe_again(&self, entropy: &dyn Entropy) -> Result<(), VaultError> {
+        probe(&self.store, entropy.id(), PROBE_OF_CLAIM).await
     }
 
     /// Loads the machine's data key.
@@ -162,22 +169,40 @@ pub(crate) fn decode(object: &[u8], keys: &VaultKeys) -> Result<u128, VaultError
     if check != keys.check(uuid) { Err(VaultError::WrongKey) } else { Ok(uuid) }
 }
 
+/// Rounds and racers of an admission probe.
+#[derive(Clone, Copy, Debug)]
+struct Probe {
+    rounds: u32,
+    racers: u8,
+}
+
 /// Proves what a listing of features cannot: one winner per race, and no stale reads or listings.
-async fn probe(store: &Store, run: u128) -> Result<(), VaultError> {
+/// Removes its objects whatever the outcome, if it may: a store that lets nobody delete is welcome,
+/// and what stays is small and never read.
+async fn probe(store: &Store, run: u128, size: Probe) -> Result<(), VaultError> {
+    let outcome = race(store, run, size).await;
+    for round in 0..size.rounds {
+        let _ = store.delete(&names::probe(run, round)).await;
+    }
+    outcome
+}
+
+async fn race(store: &Store, run: u128, size: Probe) -> Result<(), VaultError> {
     let refuse = |why: &str| Err(VaultError::NotAdmitted(why.to_owned()));
+    let racers = size.racers;
     let mut expected = BTreeSet::new();
-    for round in 0..PROBE_ROUNDS {
+    for round in 0..size.rounds {
         let name = names::probe(run, round);
-        let racers = (0..PROBE_RACERS).map(|racer| {
+        let races = (0..racers).map(|racer| {
             let (store, name) = (store.clone(), name.clone());
             async move { store.create_in_probe(&name, &Bytes::from(vec![racer; 64])).await }
         });
         let mut winners = 0;
-        for created in futures::future::join_all(racers).await {
+        for created in futures::future::join_all(races).await {
             winners += u32::from(created? == Created::Mine);
         }
         if winners != 1 {
-            return refuse(&format!("{winners} of {PROBE_RACERS} racing creations won"));
+            return refuse(&format!("{winners} of {racers} racing creations won"));
         }
         match store.get(&name, Some(1..3)).await? {
             Some(bytes) if bytes.len() == 2 => {}
@@ -188,9 +213,6 @@ async fn probe(store: &Store, run: u128) -> Result<(), VaultError> {
     let listed = store.list(&format!("probe/{run:032x}/"), None).await?;
     if !listed.iter().eq(expected.iter()) {
         return refuse("a listing after creation is incomplete");
-    }
-    for name in &expected {
-        store.delete(name).await?;
     }
     Ok(())
 }

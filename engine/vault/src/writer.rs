@@ -8,7 +8,7 @@
 //! - WR-4 Records at or below the head's position are dropped: delivery may repeat.
 
 use crate::chain::LogTail;
-use crate::error::{CommitError, VaultError};
+use crate::error::{CommitError, StoreFailure, VaultError};
 use crate::log::{self, Body, HeadState, Header, Kind, SegmentRow};
 use crate::names;
 use crate::pack::{Packed, check_order};
@@ -99,13 +99,15 @@ impl MachineWriter {
     }
 
     /// Claims the machine, reads its log and seals it against older writers. On return no older
-    /// writer can succeed with a commit. `Fenced` and `Store` errors leave the vault usable.
+    /// writer can succeed with a commit. `Fenced` and `Store` errors leave the vault usable;
+    /// `NotAdmitted` comes before anything of the machine is touched.
     pub async fn claim_with(
         vault: &Vault,
         machine: MachineId,
         entropy: Arc<dyn Entropy>,
         settings: WriterSettings,
     ) -> Result<MachineWriter, VaultError> {
+        vault.probe_again(&*entropy).await?;
         let uuid = entropy.id();
         let dek = vault.make_key(machine, &*entropy).await?;
         let epoch = take_claim(vault, machine, uuid).await?;
@@ -246,15 +248,23 @@ impl MachineWriter {
 
     /// WR-1: looks for a newer claim. Must start after everything to be acknowledged is durable.
     async fn claim_check(&mut self) -> Result<(), CommitError> {
+        match self.newer_claim().await? {
+            None => Ok(()),
+            Some(by) => {
+                self.fenced = Some(by);
+                Err(CommitError::Fenced { by })
+            }
+        }
+    }
+
+    async fn newer_claim(&self) -> Result<Option<u64>, StoreFailure> {
         if planted::active(Bug::SkipClaimCheck) {
-            return Ok(());
+            return Ok(None);
         }
         let next = self.epoch + 1;
-        if self.vault.store.get(&names::claim(self.machine, next), None).await?.is_some() {
-            self.fenced = Some(next);
-            return Err(CommitError::Fenced { by: next });
-        }
-        Ok(())
+        // Existence is what counts: a damaged claim was somebody's claim.
+        let found = self.vault.store.get(&names::claim(self.machine, next), None).await?;
+        Ok(found.map(|_| next))
     }
 
     /// Puts this epoch's seal behind the log, adopting slots that older writers still win.
@@ -273,10 +283,9 @@ impl MachineWriter {
             };
             self.tail.accept(&self.vault, self.machine, &self.dek, &taken)?;
             if self.tail.epoch == self.epoch {
-                return match self.claim_check().await {
-                    Ok(()) => Ok(()),
-                    Err(CommitError::Retry(failure)) => Err(VaultError::Store(failure)),
-                    Err(_) => Err(VaultError::Fenced { by: self.epoch + 1 }),
+                return match self.newer_claim().await? {
+                    None => Ok(()),
+                    Some(by) => Err(VaultError::Fenced { by }),
                 };
             }
         }

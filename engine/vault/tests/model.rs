@@ -10,7 +10,7 @@ proptest! {
 
     #[test]
     fn every_point_reads_as_the_images_say(seed: u64) {
-        one_schedule(seed, Shape { percent: 0, writers: 1, length: 70, wide: false });
+        one_schedule(seed, Shape { percent: 0, writers: 1, length: 50, wide: false });
     }
 
     #[test]
