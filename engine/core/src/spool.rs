@@ -212,6 +212,12 @@ pub fn resume(staged: BatchPosition, newest: BatchPosition, held: &[SealedMeta])
     }
 }
 
+/// Tells whether a batch is the next one sealed after `before` (CH-2).
+fn follows(batch: &SealedMeta, before: &SealedMeta) -> bool {
+    let jumps = batch.flags.starts_resync() && batch.first > before.last;
+    batch.prev == before.chain && (jumps || batch.first == before.last.next())
+}
+
 #[derive(Debug)]
 enum Body {
     Memory(Bytes),
@@ -237,6 +243,8 @@ pub struct Spool {
     memory_bytes: u64,
     /// Files that exist, each with its length.
     files: VecDeque<(u64, u64)>,
+    stale_files: Vec<u64>,
+    unused_batches: usize,
     next_file: u64,
     next_ticket: u64,
     sync_in_flight: Option<u64>,
@@ -261,6 +269,8 @@ impl Spool {
             held: VecDeque::new(),
             memory_bytes: 0,
             files: VecDeque::new(),
+            stale_files: Vec::new(),
+            unused_batches: 0,
             next_file,
             next_ticket: 1,
             sync_in_flight: None,
@@ -272,14 +282,26 @@ impl Spool {
     }
 
     /// Takes over what a scan found after a restart: files with their usable length, oldest first, and the
-    /// batches in them. Later batches go to new files.
+    /// batches in them. Later batches go to new files. The shell syncs the files it scanned first: what a
+    /// crashed process wrote may be in the page cache only, and all of this counts as durable (SP-3).
+    ///
+    /// Only the first run of batches that continue each other is used; a power loss may keep a newer file
+    /// and not the end of the one before. Files behind the run are removed in the next step. If
+    /// [`Spool::unused_batches`] is not zero, the stop was unclean, whatever a record says.
     pub fn recover(
         limits: SpoolLimits,
-        files: Vec<(u64, u64)>,
-        batches: Vec<(SealedMeta, SpillPlace)>,
+        mut files: Vec<(u64, u64)>,
+        mut batches: Vec<(SealedMeta, SpillPlace)>,
     ) -> Spool {
+        let breaks = batches.windows(2).position(|pair| !follows(&pair[1].0, &pair[0].0));
+        let unused = batches.split_off(breaks.map_or(batches.len(), |index| index + 1));
         let next_file = files.iter().map(|(file, _)| file + 1).max().unwrap_or(0);
         let mut spool = Spool::new(limits, next_file);
+        spool.unused_batches = unused.len();
+        if let (false, Some((_, last))) = (unused.is_empty(), batches.last()) {
+            let stale = files.extract_if(.., |(file, _)| *file > last.file);
+            spool.stale_files = stale.map(|(file, _)| file).collect();
+        }
         spool.files = files.into();
         spool.held = batches
             .into_iter()
@@ -287,6 +309,11 @@ impl Spool {
             .collect();
         spool.check();
         spool
+    }
+
+    /// Returns the number of batches that [`Spool::recover`] found behind a break of the order.
+    pub fn unused_batches(&self) -> usize {
+        self.unused_batches
     }
 
     /// Returns the clear headers held, oldest first; the argument of [`resume`].
@@ -341,6 +368,7 @@ impl Spool {
 
     /// Takes one event.
     pub fn step(&mut self, event: SpoolEvent, effects: &mut Vec<SpoolEffect>) {
+        effects.extend(self.stale_files.drain(..).map(|file| SpoolEffect::SpillRemove { file }));
         match event {
             SpoolEvent::Push(batch) => self.on_push(batch, effects),
             SpoolEvent::SpillSynced { ticket } => self.on_synced(ticket, effects),
