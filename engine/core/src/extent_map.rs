@@ -13,6 +13,8 @@
 //!   to be read back, or finished without a later flush of the local disk.
 //! - XM-3 A dirty block becomes clean only by a resync read of the whole block (R-17), never by inference.
 //! - XM-4 Every dirty block lies in an extent that is marked or about to be.
+//! - XM-5 A log that cannot be written delays guests once (R-1): see [`LogTrust`]. While any write
+//!   may lack its mark, [`ExtentMap::must_compare_all`] holds.
 //!
 //! What is *not* here: bytes of the log ([`crate::extent_log`]), the resync ([`crate::resync`]).
 
@@ -44,12 +46,41 @@ pub const PERSIST_RETRY_DELAYS: [Duration; 4] =
 /// How a map starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StartMarks {
-    /// The volume equals the vault and nothing is marked: after a clean stop with an empty log.
-    Clean(LogImage),
+    /// After a clean stop: what is not marked equals the vault; what is marked counts as written at
+    /// `issued`, the last sequence of the record, and cools once that is vaulted.
+    Clean {
+        /// What the log says.
+        image: LogImage,
+        /// Last sequence issued before the stop.
+        issued: WriteSeq,
+    },
     /// Unclean stop: all blocks of all marked extents may differ.
     CompareMarked(LogImage),
-    /// First copy, or tracking was off: everything may differ.
+    /// First copy, tracking was off, or the log cannot be trusted: everything may differ.
     CompareAll,
+}
+
+/// How far the log file can be relied upon (XM-5).
+///
+/// ```text
+/// Whole -> Doubted (a write of the log failed) -> Disowned (writes go on unmarked)
+///   ^---------'----- written again ---- CatchingUp <-----'
+/// ```
+///
+/// What remains: if neither the log nor the record can be written and the agent then dies, a later
+/// start may trust an old log. Nothing local can say so on a disk that takes no writes; the caller
+/// raises an alarm when it cannot persist the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogTrust {
+    /// Every changed extent is marked in it.
+    Whole,
+    /// A write of it failed. Cold extents wait until the caller has tried once to put
+    /// `must_compare_all` into its durable record, see [`ExtentMap::on_disowned`].
+    Doubted,
+    /// Writes into cold extents go on without a durable mark.
+    Disowned,
+    /// It can be written again; the marks of writes that went on without one are on the way.
+    CatchingUp,
 }
 
 /// One write of the log file: page contents by offset. Write all, then sync, then answer.
@@ -92,6 +123,9 @@ pub struct ExtentMap {
     /// The image being written: pages, and their marks at the start of the write.
     persisting: Option<BTreeMap<u64, Vec<u64>>>,
     persist_failures: u32,
+    trust: LogTrust,
+    /// Tick of the last resize: nothing cools before a flush covers it (XM-2).
+    resized_tick: u64,
     cool_cursor: u64,
 }
 
@@ -115,13 +149,13 @@ pub fn blocks_in(extent: Extent) -> std::ops::Range<u64> {
 
 impl ExtentMap {
     /// Starts a map. The first [`ExtentMap::take_persist`] writes the whole file, and must be
-    /// acknowledged before the guest is served.
+    /// acknowledged, or the log disowned, before the guest is served.
     pub fn new(volume: VolumeId, sectors: Sectors, start: StartMarks) -> ExtentMap {
         let extents = extents_of(sectors);
-        let (image, is_clean) = match start {
-            StartMarks::Clean(image) => (Some(image), true),
-            StartMarks::CompareMarked(image) => (Some(image), false),
-            StartMarks::CompareAll => (None, false),
+        let (image, clean_at) = match start {
+            StartMarks::Clean { image, issued } => (Some(image), Some(issued)),
+            StartMarks::CompareMarked(image) => (Some(image), None),
+            StartMarks::CompareAll => (None, None),
         };
         let mut map = ExtentMap {
             volume,
@@ -138,14 +172,17 @@ impl ExtentMap {
             header_changed: true,
             persisting: None,
             persist_failures: 0,
+            trust: LogTrust::Whole,
+            resized_tick: 0,
             cool_cursor: 0,
         };
         for extent in 0..extents {
             let known = image.as_ref().filter(|image| extent < extents_of(image.sectors));
             if known.is_none_or(|image| bit(&image.marks, extent)) {
                 map.mark(extent);
-                if !is_clean || known.is_none() {
-                    map.dirty_sectors(map.extent_sectors(extent));
+                match clean_at.filter(|_| known.is_some()) {
+                    Some(issued) => map.unvaulted.insert(blocks_in(map.extent_sectors(extent)), issued),
+                    None => map.dirty_sectors(map.extent_sectors(extent)),
                 }
             }
         }
@@ -184,8 +221,11 @@ impl ExtentMap {
         }
     }
 
-    /// Tells whether a write into these sectors may start (XM-1).
+    /// Tells whether a write into these sectors may start (XM-1, XM-5).
     pub fn is_hot(&self, extent: Extent) -> bool {
+        if self.trust == LogTrust::Disowned {
+            return true;
+        }
         let marks = if planted::active(Bug::SkipActivityLogSync) { &self.marked } else { &self.durable };
         extents_in(extent).all(|extent| bit(marks, extent))
     }
@@ -221,7 +261,9 @@ impl ExtentMap {
     }
 
     /// The write of the log ended. `Ok`: more extents are hot, step the splitter. On an error the
-    /// same marks are written again: call [`ExtentMap::take_persist`] after the returned delay.
+    /// same marks are written again: call [`ExtentMap::take_persist`] after the returned delay. If
+    /// [`ExtentMap::trust`] is now [`LogTrust::Doubted`], write the record and call
+    /// [`ExtentMap::on_disowned`].
     pub fn on_persisted<E>(&mut self, result: Result<(), E>) -> Option<Duration> {
         let pages = self.persisting.take().expect("XM-1: a write of the log ended that was not asked for");
         if result.is_err() {
@@ -229,7 +271,11 @@ impl ExtentMap {
             self.pages_changed.extend(pages.keys().filter(|page| **page * EXTENTS_PER_PAGE < extents));
             self.header_changed = true;
             let index = (self.persist_failures as usize).min(PERSIST_RETRY_DELAYS.len() - 1);
-            self.persist_failures += 1;
+            self.persist_failures = self.persist_failures.saturating_add(1);
+            self.trust = match self.trust {
+                LogTrust::Whole | LogTrust::Doubted => LogTrust::Doubted,
+                LogTrust::Disowned | LogTrust::CatchingUp => LogTrust::Disowned,
+            };
             return Some(PERSIST_RETRY_DELAYS[index]);
         }
         self.persist_failures = 0;
@@ -241,7 +287,32 @@ impl ExtentMap {
                 *durable |= written & marked;
             }
         }
+        self.trust = match self.trust {
+            LogTrust::Disowned if !self.pages_changed.is_empty() => LogTrust::CatchingUp,
+            // Nothing went on unmarked, or this image held every mark made while it did.
+            _ => LogTrust::Whole,
+        };
         None
+    }
+
+    /// The record that says [`ExtentMap::must_compare_all`], built after the log failed, was written;
+    /// or that failed as well, then repeat it after a delay and raise an alarm. From now on guests do
+    /// not wait for the log (R-1): step the splitter.
+    pub fn on_disowned(&mut self) {
+        if self.trust == LogTrust::Doubted {
+            self.trust = LogTrust::Disowned;
+        }
+    }
+
+    /// Returns how far the log can be relied upon.
+    pub fn trust(&self) -> LogTrust {
+        self.trust
+    }
+
+    /// Tells whether the log may lack marks: each record written now must say that a start compares
+    /// everything ([`StartMarks::CompareAll`]). Write the record again when this becomes false.
+    pub fn must_compare_all(&self) -> bool {
+        self.trust != LogTrust::Whole
     }
 
     /// Returns how often writing the log failed in a row; the caller reports it.
@@ -260,6 +331,8 @@ impl ExtentMap {
             let entry = self.uses.entry(extent).or_default();
             entry.in_flight += 1;
             entry.last = now;
+            // Marked already, unless the log is disowned.
+            self.mark(extent);
         }
     }
 
@@ -449,6 +522,7 @@ impl ExtentMap {
         });
         let blocks = extent * BLOCKS_PER_EXTENT..(extent + 1) * BLOCKS_PER_EXTENT;
         bit(&self.durable, extent)
+            && self.resized_tick <= self.flushed_tick
             && is_unused
             && self.dirty[extent as usize] == 0
             && !self.unvaulted.contains_any(blocks)
@@ -462,11 +536,14 @@ impl ExtentMap {
     }
 
     /// The volume has a new size; the splitter guarantees that nothing is in flight. Marks, dirty
-    /// blocks and ranges beyond a smaller size are gone; new sectors are zero on both sides.
-    pub fn on_resized(&mut self, sectors: Sectors) {
+    /// blocks and ranges beyond a smaller size are gone. New sectors are zero here, but the vault may
+    /// hold older content of them until it has the record of the resize: they are marked until then,
+    /// and dirty if the record has no place in the order. Persist the log, then the record with the
+    /// new size, and only then complete the resize: a start finds any other end of it by the size.
+    pub fn on_resized(&mut self, sectors: Sectors, stamp: Stamp) {
         assert!(self.uses.values().all(|entry| entry.in_flight == 0), "XM-2: a resize with writes in flight");
         let (old, extents) = (self.extents(), extents_of(sectors));
-        self.sectors = sectors;
+        let old_sectors = std::mem::replace(&mut self.sectors, sectors).0;
         self.marked.resize(words(extents), 0);
         self.durable.resize(words(extents), 0);
         if let (Some(word), Some(durable), used @ 1..) =
@@ -487,5 +564,15 @@ impl ExtentMap {
         let pages = old.min(extents) / EXTENTS_PER_PAGE..extents.div_ceil(EXTENTS_PER_PAGE);
         self.pages_changed.retain(|page| *page * EXTENTS_PER_PAGE < extents);
         self.pages_changed.extend(pages);
+        self.finish_ticks += 1;
+        self.resized_tick = self.finish_ticks;
+        if sectors.0 > old_sectors {
+            let grown = Extent::new(old_sectors, sectors.0 - old_sectors);
+            extents_in(grown).for_each(|extent| self.mark(extent));
+            self.place(grown, stamp);
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;
