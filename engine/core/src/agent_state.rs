@@ -1,9 +1,11 @@
 //! Bytes of the agent's durable record, and what an agent does with what it finds at its start.
 //!
 //! Two slots of [`SLOT_BYTES`] in one file, written in turn (slot = counter mod 2) and synced each
-//! time, so that a torn write damages only the slot that is being replaced. At the first start both
-//! slots are written before anything else happens; a damaged slot beside an empty one therefore
-//! means that the first start never completed.
+//! time, so that a torn write damages only the slot that is being replaced. A write that failed is
+//! repeated with the same counter. At the first start both slots are written before anything else
+//! happens; a damaged slot beside an empty one therefore means that the first start never completed,
+//! unless a spill or an activity log says otherwise. Every other start that is not clean also writes
+//! both slots before it goes on: a slot that rots later is then at most one step ahead of the other.
 //!
 //! | bytes | content (all numbers LE) |
 //! |---|---|
@@ -11,7 +13,7 @@
 //! | 8..16 | counter of the write |
 //! | 16..32 | machine id |
 //! | 32..40, 40..48, 48..56 | generation, last issued sequence, end of the reserved block |
-//! | 56, 57, 58..60 | clean stop (0/1), resync open (0/1), number of volumes |
+//! | 56, 57, 58..60 | clean stop (0/1), bit 0 resync open and bit 1 compare all, number of volumes |
 //! | 60..108, 108..156, 156..204 | sealed, staged, vaulted position: generation, sequence, chain |
 //! | 204.. | per volume 60 bytes: index (2), flags (2: bit 0 = fingerprint known), id (16), sectors (8), fingerprint (32) |
 //! | last 32 | BLAKE3 over everything before |
@@ -20,9 +22,13 @@
 //! - AS-1 For every combination of findings exactly one row of the table `ROWS` matches.
 //! - AS-2 Each start that is not clean gets a larger generation (ID-2).
 //! - AS-3 When in doubt, refuse: no row guesses that a non-empty history is not there.
+//! - AS-4 A record steps at most one generation and one reserved block beyond the record before it;
+//!   a start from the older slot therefore skips one of each (ID-1, ID-2).
 //!
 //! What is *not* here: the file, the extent map's log ([`crate::extent_log`]).
 
+use crate::extent_log::{LogError, LogImage};
+use crate::extent_map::StartMarks;
 use crate::ids::{BatchPosition, Chain, Generation, MachineId, VolumeId, VolumeIndex, WriteSeq};
 use crate::sequencer::RESERVE_BLOCK;
 use crate::units::Sectors;
@@ -66,6 +72,9 @@ pub struct AgentRecord {
     pub is_clean: bool,
     /// A resync was open; it goes on after the restart.
     pub is_resync_open: bool,
+    /// An activity log may lack marks: a start from this record compares everything, whatever else
+    /// it says (see [`crate::extent_map::ExtentMap::must_compare_all`]).
+    pub must_compare_all: bool,
     /// Last batch sealed; exact only after a clean stop.
     pub sealed: BatchPosition,
     /// Last position known to be staged.
@@ -98,7 +107,8 @@ pub fn encode_slot(counter: u64, record: &AgentRecord) -> Vec<u8> {
     for number in [record.generation.0, record.issued.0, record.reserved_until.0] {
         out.extend_from_slice(&number.to_le_bytes());
     }
-    out.extend_from_slice(&[u8::from(record.is_clean), u8::from(record.is_resync_open)]);
+    let flags = u8::from(record.is_resync_open) | u8::from(record.must_compare_all) << 1;
+    out.extend_from_slice(&[u8::from(record.is_clean), flags]);
     out.extend_from_slice(&(record.volumes.len() as u16).to_le_bytes());
     for position in [record.sealed, record.staged, record.vaulted] {
         out.extend_from_slice(&position.generation.0.to_le_bytes());
@@ -136,6 +146,15 @@ fn position(bytes: &[u8], at: usize) -> BatchPosition {
     }
 }
 
+/// Returns the counter of the next write: it goes to the slot that does not hold the newest record.
+pub fn next_counter(a: &Slot, b: &Slot) -> u64 {
+    let counter = |slot: &Slot| match slot {
+        Slot::Valid(counter, _) => Some(*counter),
+        _ => None,
+    };
+    counter(a).max(counter(b)).map_or(0, |newest| newest + 1)
+}
+
 /// Decodes one slot; never panics, whatever the bytes.
 pub fn decode_slot(bytes: &[u8]) -> Slot {
     if bytes.iter().all(|byte| *byte == 0) {
@@ -163,7 +182,8 @@ pub fn decode_slot(bytes: &[u8]) -> Slot {
         issued: WriteSeq(number(bytes, 40)),
         reserved_until: WriteSeq(number(bytes, 48)),
         is_clean: bytes[56] == 1,
-        is_resync_open: bytes[57] == 1,
+        is_resync_open: bytes[57] & 1 == 1,
+        must_compare_all: bytes[57] & 2 == 2,
         sealed: position(bytes, 60),
         staged: position(bytes, 108),
         vaulted: position(bytes, 156),
@@ -194,6 +214,15 @@ pub struct DiskFact {
     pub fingerprint: Option<[u8; 32]>,
 }
 
+/// What lies beside the record in the state directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beside {
+    /// What the spill file holds.
+    pub spill: Spill,
+    /// An activity log of any volume exists, readable or not: a first start was completed once.
+    pub has_extent_log: bool,
+}
+
 /// What to do at the start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
@@ -211,6 +240,29 @@ pub enum Decision {
     Refuse(StartRefused),
 }
 
+impl Decision {
+    /// Returns how the extent map of a volume starts, given its activity log; `None` if refused. Keep
+    /// `must_compare_all` of the record as it is until every map has written its log once.
+    pub fn start_marks(&self, volume: VolumeId, log: Result<LogImage, LogError>) -> Option<StartMarks> {
+        let (record, changed): (_, &[VolumeId]) = match self {
+            Decision::FirstStart => return Some(StartMarks::CompareAll),
+            Decision::Refuse(_) => return None,
+            Decision::CleanResume(record) | Decision::UncleanStop(record) => (record, &[]),
+            Decision::Untracked(record, changed) => (record, changed),
+        };
+        Some(match log {
+            Ok(image) if !record.must_compare_all && !changed.contains(&volume) => {
+                if record.is_clean && !record.is_resync_open {
+                    StartMarks::Clean { image, issued: record.issued }
+                } else {
+                    StartMarks::CompareMarked(image)
+                }
+            }
+            _ => StartMarks::CompareAll,
+        })
+    }
+}
+
 /// Why an agent does not start; a person must act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum StartRefused {
@@ -219,9 +271,11 @@ pub enum StartRefused {
         "the agent's record is damaged; its sequences are unknown. Enrol the machine again in an empty directory"
     )]
     RecordLost,
-    /// There is a spill but no record.
-    #[error("there is a spill file but no record of this agent; restore the record, or empty the directory")]
-    SpillWithoutRecord,
+    /// There is a spill or an activity log but no record.
+    #[error(
+        "a spill file or an activity log lies here without this agent's record; restore the record, or empty the directory"
+    )]
+    OrphanedState,
     /// The directory is another machine's.
     #[error("the state directory belongs to machine {0}; give each machine its own directory")]
     OtherMachine(MachineId),
@@ -240,7 +294,14 @@ enum Record {
 struct Facts {
     record: Record,
     spill: Spill,
+    has_extent_log: bool,
     disks_same: bool,
+}
+
+impl Facts {
+    fn has_history(self) -> bool {
+        self.spill != Spill::Empty || self.has_extent_log
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -259,8 +320,8 @@ type Row = (fn(Facts) -> bool, Outcome);
 
 /// The recovery table.
 const ROWS: [Row; 7] = [
-    (|f| f.record == Record::None && f.spill == Spill::Empty, Outcome::First),
-    (|f| f.record == Record::None && f.spill != Spill::Empty, Outcome::Orphan),
+    (|f| f.record == Record::None && !f.has_history(), Outcome::First),
+    (|f| f.record == Record::None && f.has_history(), Outcome::Orphan),
     (|f| f.record == Record::Lost, Outcome::Lost),
     (|f| f.record == Record::Foreign, Outcome::Foreign),
     (|f| matches!(f.record, Record::Clean | Record::Unclean) && !f.disks_same, Outcome::Untracked),
@@ -288,7 +349,9 @@ fn changed_volumes(record: &AgentRecord, disks: &[DiskFact]) -> Vec<VolumeId> {
 }
 
 /// Decides how to start from what was found. `disks` are the disks to protect now.
-pub fn recover(a: Slot, b: Slot, spill: Spill, machine: MachineId, disks: &[DiskFact]) -> Decision {
+/// The record in the decision is to be written, with [`next_counter`]; after a start that is neither
+/// first nor clean in both slots (AS-4), before anything is stamped.
+pub fn recover(a: Slot, b: Slot, beside: Beside, machine: MachineId, disks: &[DiskFact]) -> Decision {
     let torn_first = matches!((&a, &b), (Slot::Empty, Slot::Damaged) | (Slot::Damaged, Slot::Empty));
     let any_damaged = a == Slot::Damaged || b == Slot::Damaged;
     let newest = [a, b].into_iter().filter_map(|slot| match slot {
@@ -303,7 +366,11 @@ pub fn recover(a: Slot, b: Slot, spill: Spill, machine: MachineId, disks: &[Disk
             record.is_clean = false;
             record.reserved_until = WriteSeq(record.reserved_until.0 + RESERVE_BLOCK);
             record.generation = Generation(record.generation.0 + 1);
+            // It may have disowned the activity log; a write torn while it did so is as much a reason.
+            record.must_compare_all = true;
         }
+        // A stop is not clean if marks may be missing.
+        record.is_clean &= !record.must_compare_all;
         record
     });
     let kind = match &newest {
@@ -317,18 +384,20 @@ pub fn recover(a: Slot, b: Slot, spill: Spill, machine: MachineId, disks: &[Disk
     // A volume that is gone changes the set: the stream must say so.
     let is_complete =
         newest.as_ref().is_none_or(|r| r.volumes.iter().all(|v| disks.iter().any(|disk| disk.id == v.id)));
-    let facts = Facts { record: kind, spill, disks_same: changed.is_empty() && is_complete };
+    let Beside { spill, has_extent_log } = beside;
+    let facts = Facts { record: kind, spill, has_extent_log, disks_same: changed.is_empty() && is_complete };
     let mut rows = ROWS.iter().filter(|(applies, _)| applies(facts));
     let (_, outcome) = rows.next().expect("AS-1: no row matches");
     assert!(rows.next().is_none(), "AS-1: two rows match {facts:?}");
     let raised = |record: Option<AgentRecord>| {
         let mut record = record.expect("AS-1: this row has a record");
         record.generation = Generation(record.generation.0 + 1);
+        record.is_clean = false;
         record
     };
     match outcome {
         Outcome::First => Decision::FirstStart,
-        Outcome::Orphan => Decision::Refuse(StartRefused::SpillWithoutRecord),
+        Outcome::Orphan => Decision::Refuse(StartRefused::OrphanedState),
         Outcome::Lost => Decision::Refuse(StartRefused::RecordLost),
         Outcome::Foreign => {
             Decision::Refuse(StartRefused::OtherMachine(newest.expect("AS-1: this row has a record").machine))
@@ -340,87 +409,4 @@ pub fn recover(a: Slot, b: Slot, spill: Spill, machine: MachineId, disks: &[Disk
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn record(is_clean: bool) -> AgentRecord {
-        let at = |seq| BatchPosition {
-            generation: Generation(2),
-            seq: WriteSeq(seq),
-            chain: Chain([seq as u8; 32]),
-        };
-        let volume = |n: u16| VolumeRecord {
-            index: VolumeIndex(n),
-            id: VolumeId(u128::from(n) + 10),
-            sectors: Sectors(999),
-            fingerprint: (n == 1).then_some([7; 32]),
-        };
-        AgentRecord {
-            machine: MachineId(5),
-            generation: Generation(3),
-            issued: WriteSeq(40),
-            reserved_until: WriteSeq(1 << 20),
-            is_clean,
-            is_resync_open: true,
-            sealed: at(40),
-            staged: at(30),
-            vaulted: at(20),
-            volumes: vec![volume(0), volume(1)],
-        }
-    }
-
-    fn disks(sectors: u64) -> Vec<DiskFact> {
-        let fact = |id| DiskFact { id: VolumeId(id), sectors: Sectors(sectors), fingerprint: Some([7; 32]) };
-        vec![fact(10), fact(11)]
-    }
-
-    #[test]
-    fn a_slot_reads_back_as_written_and_any_flipped_byte_is_damage() {
-        let bytes = encode_slot(9, &record(true));
-        assert_eq!(bytes.len(), SLOT_BYTES);
-        assert_eq!(decode_slot(&bytes), Slot::Valid(9, record(true)));
-        for at in (0..SLOT_BYTES).step_by(97) {
-            let mut torn = bytes.clone();
-            torn[at] ^= 1;
-            assert_eq!(decode_slot(&torn), Slot::Damaged);
-            assert_eq!(decode_slot(&bytes[..at.max(1)]), Slot::Damaged);
-        }
-        assert_eq!(decode_slot(&[0; SLOT_BYTES]), Slot::Empty);
-        const { assert!(FIXED + VOLUMES_MAX * PER_VOLUME <= SUM_AT) };
-    }
-
-    #[test]
-    fn exactly_one_row_matches_every_combination() {
-        for record in [Record::None, Record::Lost, Record::Foreign, Record::Clean, Record::Unclean] {
-            for spill in [Spill::Empty, Spill::Held, Spill::Damaged] {
-                for disks_same in [false, true] {
-                    let facts = Facts { record, spill, disks_same };
-                    assert_eq!(ROWS.iter().filter(|(applies, _)| applies(facts)).count(), 1, "{facts:?}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn each_start_is_decided_by_what_is_found() {
-        let me = MachineId(5);
-        let valid = |n, clean| Slot::Valid(n, record(clean));
-        let go = |a, b, spill, sectors| recover(a, b, spill, me, &disks(sectors));
-        assert_eq!(go(Slot::Empty, Slot::Empty, Spill::Empty, 999), Decision::FirstStart);
-        assert_eq!(go(Slot::Damaged, Slot::Empty, Spill::Empty, 999), Decision::FirstStart);
-        let lost = Decision::Refuse(StartRefused::RecordLost);
-        assert_eq!(go(Slot::Damaged, Slot::Damaged, Spill::Empty, 999), lost);
-        let clean = go(valid(1, false), valid(2, true), Spill::Held, 999);
-        assert_eq!(clean, Decision::CleanResume(record(true)));
-        let Decision::UncleanStop(next) = go(valid(3, false), valid(2, true), Spill::Held, 999) else {
-            panic!()
-        };
-        assert_eq!(next.generation, Generation(4));
-        let Decision::Untracked(_, changed) = go(Slot::Damaged, valid(2, true), Spill::Empty, 1000) else {
-            panic!()
-        };
-        assert_eq!(changed, vec![VolumeId(10), VolumeId(11)]);
-        let foreign = recover(valid(1, true), Slot::Empty, Spill::Empty, MachineId(6), &disks(999));
-        assert_eq!(foreign, Decision::Refuse(StartRefused::OtherMachine(me)));
-    }
-}
+mod tests;
