@@ -299,6 +299,8 @@ pub struct AgentMachine {
     sequencer: Sequencer,
     state_in_flight: Option<Option<WriteSeq>>,
     state_wanted: bool,
+    /// Volumes whose activity log is disowned by the record being written (XM-5).
+    disowning: Vec<VolumeIndex>,
     open: OpenBatch,
     newest: BatchPosition,
     staged: BatchPosition,
@@ -351,6 +353,7 @@ impl AgentMachine {
             sequencer,
             state_in_flight: None,
             state_wanted: true,
+            disowning: Vec::new(),
             open: OpenBatch { records: Vec::new(), bytes: 0, since: now },
             newest,
             staged: record.staged,
@@ -395,7 +398,7 @@ impl AgentMachine {
             }
             AgentEvent::Persisted { volume, ok } => self.on_persisted(now, volume, ok, effects),
             AgentEvent::Flushed { volume, token } => self.on_flushed(now, volume, token, effects),
-            AgentEvent::StateWritten { ok } => self.on_state_written(ok),
+            AgentEvent::StateWritten { ok } => self.on_state_written(now, ok, effects),
             AgentEvent::SpillSynced { ticket } => self.on_spill_synced(now, ticket, effects),
             AgentEvent::SpillFailed => self.on_spill_failed(now, effects),
             AgentEvent::SpillRead { first, bytes } => self.on_spill_read(now, first, bytes, effects),
@@ -444,7 +447,7 @@ impl AgentMachine {
 
     fn insert_volume(&mut self, start: VolumeStart) {
         let carried = match &start.marks {
-            StartMarks::Clean(image) => recovery::marked_extents(image, start.sectors),
+            StartMarks::Clean { image, .. } => recovery::marked_extents(image, start.sectors),
             _ => Vec::new(),
         };
         let map = ExtentMap::new(start.id, start.sectors, start.marks);
@@ -475,6 +478,7 @@ impl AgentMachine {
             reserved_until: asked.unwrap_or(self.sequencer.reserved_until()),
             is_clean: self.is_clean,
             is_resync_open: !self.is_exact,
+            must_compare_all: self.volumes.values().any(|volume| volume.map.must_compare_all()),
             sealed: self.newest,
             staged: self.staged,
             vaulted: self.vaulted,

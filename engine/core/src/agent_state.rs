@@ -85,6 +85,23 @@ pub struct AgentRecord {
     pub volumes: Vec<VolumeRecord>,
 }
 
+impl AgentRecord {
+    /// Returns how the extent map of a volume starts, given its activity log and whether the start's
+    /// decision names the volume as changed. Only a record of a clean stop makes a clean start.
+    pub fn start_marks(&self, is_changed: bool, log: Result<LogImage, LogError>) -> StartMarks {
+        match log {
+            Ok(image) if !self.must_compare_all && !is_changed => {
+                if self.is_clean && !self.is_resync_open && image.pages_damaged == 0 {
+                    StartMarks::Clean { image, issued: self.issued }
+                } else {
+                    StartMarks::CompareMarked(image)
+                }
+            }
+            _ => StartMarks::CompareAll,
+        }
+    }
+}
+
 /// What a slot holds.
 #[expect(clippy::large_enum_variant, reason = "two values per start of an agent")]
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -238,29 +255,6 @@ pub enum Decision {
     Untracked(AgentRecord, Vec<VolumeId>),
     /// Do not start.
     Refuse(StartRefused),
-}
-
-impl Decision {
-    /// Returns how the extent map of a volume starts, given its activity log; `None` if refused. Keep
-    /// `must_compare_all` of the record as it is until every map has written its log once.
-    pub fn start_marks(&self, volume: VolumeId, log: Result<LogImage, LogError>) -> Option<StartMarks> {
-        let (record, changed): (_, &[VolumeId]) = match self {
-            Decision::FirstStart => return Some(StartMarks::CompareAll),
-            Decision::Refuse(_) => return None,
-            Decision::CleanResume(record) | Decision::UncleanStop(record) => (record, &[]),
-            Decision::Untracked(record, changed) => (record, changed),
-        };
-        Some(match log {
-            Ok(image) if !record.must_compare_all && !changed.contains(&volume) => {
-                if record.is_clean && !record.is_resync_open {
-                    StartMarks::Clean { image, issued: record.issued }
-                } else {
-                    StartMarks::CompareMarked(image)
-                }
-            }
-            _ => StartMarks::CompareAll,
-        })
-    }
 }
 
 /// Why an agent does not start; a person must act.

@@ -74,7 +74,7 @@ pub enum StartMarks {
 pub enum LogTrust {
     /// Every changed extent is marked in it.
     Whole,
-    /// A write of it failed. Cold extents wait until the caller has tried once to put
+    /// It was not written yet after [`StartMarks::CompareAll`], or a write of it failed. Cold extents wait until the caller has tried once to put
     /// `must_compare_all` into its durable record, see [`ExtentMap::on_disowned`].
     Doubted,
     /// Writes into cold extents go on without a durable mark.
@@ -157,6 +157,7 @@ impl ExtentMap {
             StartMarks::CompareMarked(image) => (Some(image), None),
             StartMarks::CompareAll => (None, None),
         };
+        let has_log = image.is_some();
         let mut map = ExtentMap {
             volume,
             sectors,
@@ -172,7 +173,7 @@ impl ExtentMap {
             header_changed: true,
             persisting: None,
             persist_failures: 0,
-            trust: LogTrust::Whole,
+            trust: if has_log { LogTrust::Whole } else { LogTrust::Doubted },
             resized_tick: 0,
             cool_cursor: 0,
         };
@@ -262,8 +263,7 @@ impl ExtentMap {
 
     /// The write of the log ended. `Ok`: more extents are hot, step the splitter. On an error the
     /// same marks are written again: call [`ExtentMap::take_persist`] after the returned delay. If
-    /// [`ExtentMap::trust`] is now [`LogTrust::Doubted`], write the record and call
-    /// [`ExtentMap::on_disowned`].
+    /// [`ExtentMap::is_disown_wanted`], write the record and call [`ExtentMap::on_disowned`].
     pub fn on_persisted<E>(&mut self, result: Result<(), E>) -> Option<Duration> {
         let pages = self.persisting.take().expect("XM-1: a write of the log ended that was not asked for");
         if result.is_err() {
@@ -299,9 +299,14 @@ impl ExtentMap {
     /// or that failed as well, then repeat it after a delay and raise an alarm. From now on guests do
     /// not wait for the log: step the splitter.
     pub fn on_disowned(&mut self) {
-        if self.trust == LogTrust::Doubted {
+        if self.is_disown_wanted() {
             self.trust = LogTrust::Disowned;
         }
+    }
+
+    /// Tells whether writes wait for a record that says [`ExtentMap::must_compare_all`].
+    pub fn is_disown_wanted(&self) -> bool {
+        self.trust == LogTrust::Doubted && self.persist_failures > 0
     }
 
     /// Returns how far the log can be relied upon.

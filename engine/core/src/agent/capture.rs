@@ -203,7 +203,7 @@ impl AgentMachine {
             }
             Op::Recapture { extent } => volume.map.on_recaptured(now, extent, stamp),
             Op::ResyncRead { extent } => volume.map.on_resynced(now, extent, stamp),
-            Op::Resize { sectors } => volume.map.on_resized(sectors),
+            Op::Resize { sectors } => volume.map.on_resized(sectors, stamp),
             Op::Flush => {}
         }
         let is_zero = verdict == Some(Verdict::Zeroes);
@@ -255,12 +255,28 @@ impl AgentMachine {
         effects: &mut Vec<AgentEffect>,
     ) {
         let Some(volume) = self.volumes.get_mut(&index) else { return };
+        let had_doubts = volume.map.must_compare_all();
         let delay = volume.map.on_persisted(if ok { Ok(()) } else { Err(()) });
+        self.state_wanted |= had_doubts != volume.map.must_compare_all();
         volume.persist_after = delay.map(|delay| now.after(delay));
         if ok {
             self.split(now, index, Event::Hot, None, effects);
         } else {
             effects.push(AgentEffect::Note(Note::LogFailing(volume.map.persist_failures())));
+        }
+    }
+
+    /// A record that disowns these logs was written, or could not be: guests wait no longer.
+    pub(super) fn disown_logs(
+        &mut self,
+        now: Instant,
+        logs: Vec<VolumeIndex>,
+        effects: &mut Vec<AgentEffect>,
+    ) {
+        for index in logs {
+            let Some(volume) = self.volumes.get_mut(&index) else { continue };
+            volume.map.on_disowned();
+            self.split(now, index, Event::Hot, None, effects);
         }
     }
 

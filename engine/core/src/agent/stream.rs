@@ -247,6 +247,9 @@ impl AgentMachine {
             if reservation.is_some() || self.state_wanted {
                 self.state_wanted = false;
                 self.state_in_flight = Some(reservation);
+                // The record is built after this effect, so it says so for at least these.
+                let doubted = self.volumes.iter().filter(|(_, volume)| volume.map.is_disown_wanted());
+                self.disowning = doubted.map(|(index, _)| *index).collect();
                 effects.push(AgentEffect::WriteState);
             }
         }
@@ -259,7 +262,7 @@ impl AgentMachine {
         }
     }
 
-    pub(super) fn on_state_written(&mut self, ok: bool) {
+    pub(super) fn on_state_written(&mut self, now: Instant, ok: bool, effects: &mut Vec<AgentEffect>) {
         let asked = self.state_in_flight.take().expect("a record was written that was not asked for");
         match (asked, ok) {
             (Some(through), true) => self.sequencer.on_reserved(through),
@@ -269,7 +272,11 @@ impl AgentMachine {
         }
         if ok {
             self.new_generation = false;
+        } else {
+            self.state_wanted |= !self.disowning.is_empty();
         }
+        let disowned = std::mem::take(&mut self.disowning);
+        self.disown_logs(now, disowned, effects);
     }
 
     pub(super) fn on_stop(&mut self, now: Instant, effects: &mut Vec<AgentEffect>) {

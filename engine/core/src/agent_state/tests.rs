@@ -229,19 +229,20 @@ fn a_torn_first_start_is_repeated_only_in_an_empty_directory() {
 #[test]
 fn marks_are_trusted_only_if_no_record_and_no_change_says_otherwise() {
     let image = LogImage { sectors: Sectors(EXTENT_SECTORS), marks: vec![1], pages_damaged: 0 };
-    let marks = |decision: &Decision| decision.start_marks(VolumeId(10), Ok(image.clone())).unwrap();
     let mut clean = record(true);
-    assert_eq!(marks(&Decision::CleanResume(clean.clone())), StartMarks::CompareMarked(image.clone()));
+    assert_eq!(clean.start_marks(false, Ok(image.clone())), StartMarks::CompareMarked(image.clone()));
     clean.is_resync_open = false;
-    let decision = Decision::CleanResume(clean.clone());
-    assert_eq!(marks(&decision), StartMarks::Clean { image: image.clone(), issued: WriteSeq(40) });
-    assert_eq!(decision.start_marks(VolumeId(10), Err(LogError::Header)), Some(StartMarks::CompareAll));
-    let changed = Decision::Untracked(record(false), vec![VolumeId(10)]);
-    assert_eq!(marks(&changed), StartMarks::CompareAll);
+    let marks = StartMarks::Clean { image: image.clone(), issued: WriteSeq(40) };
+    assert_eq!(clean.start_marks(false, Ok(image.clone())), marks);
+    let damaged = LogImage { pages_damaged: 1, ..image.clone() };
+    assert_eq!(clean.start_marks(false, Ok(damaged.clone())), StartMarks::CompareMarked(damaged));
+    assert_eq!(clean.start_marks(false, Err(LogError::Header)), StartMarks::CompareAll);
+    assert_eq!(clean.start_marks(true, Ok(image.clone())), StartMarks::CompareAll);
     // A stop that looks clean but left the log without marks is none.
     clean.must_compare_all = true;
     let slot = decode_slot(&encode_slot(4, &clean));
     let decision = recover(slot, Slot::Empty, ALONE, MachineId(5), &disks(999));
-    assert!(matches!(&decision, Decision::UncleanStop(record) if record.generation == Generation(4)));
-    assert_eq!(marks(&decision), StartMarks::CompareAll);
+    let Decision::UncleanStop(next) = decision else { panic!("{decision:?}") };
+    assert_eq!(next.generation, Generation(4));
+    assert_eq!(next.start_marks(false, Ok(image)), StartMarks::CompareAll);
 }

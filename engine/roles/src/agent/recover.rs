@@ -6,11 +6,11 @@ use super::status::AgentError;
 use super::workers::spill_name;
 use redoubt_core::agent::{AgentStart, VolumeStart};
 use redoubt_core::agent_state::{
-    AgentRecord, Decision, DiskFact, SLOT_BYTES, Slot, Spill, decode_slot, recover,
+    AgentRecord, Beside, Decision, DiskFact, SLOT_BYTES, Slot, Spill, decode_slot, next_counter, recover,
 };
 use redoubt_core::batch_file::{self, ENTRY_HEADER_BYTES, SPILL_MAGIC, Tail};
 use redoubt_core::change::ResyncReason;
-use redoubt_core::extent_log::{LOG_PAGE_BYTES, decode_file};
+use redoubt_core::extent_log::{LogError, LogImage, decode_file};
 use redoubt_core::extent_map::StartMarks;
 use redoubt_core::sealed::SealedMeta;
 use redoubt_core::spool::{SpillPlace, SpoolLimits};
@@ -105,20 +105,25 @@ pub(super) async fn open_volume(
     Ok(VolumeShell { name: spec.name.clone(), disk_name: spec.disk.clone(), id, disk, log })
 }
 
-async fn read_marks(shell: &VolumeShell, is_clean: bool) -> Result<Option<StartMarks>, AgentError> {
+async fn read_log(shell: &VolumeShell) -> Result<Result<LogImage, LogError>, AgentError> {
     let length = shell.log.len().await?;
-    if length < LOG_PAGE_BYTES as u64 {
-        return Ok(None);
-    }
     let bytes = shell.log.read_at(0, length as usize).await?;
-    match decode_file(shell.id, &bytes) {
-        Ok(image) if is_clean && image.pages_damaged == 0 => Ok(Some(StartMarks::Clean(image))),
-        Ok(image) => Ok(Some(StartMarks::CompareMarked(image))),
-        Err(error) => {
-            tracing::warn!(role = "agent", volume = %shell.name, %error, "the whole volume is compared");
-            Ok(None)
+    let log = decode_file(shell.id, &bytes);
+    if let Err(error) = &log {
+        tracing::warn!(role = "agent", volume = %shell.name, %error, "the whole volume is compared");
+    }
+    Ok(log)
+}
+
+/// Tells whether an activity log was ever written here. An empty file is not one: logs are created
+/// before the first record and written after it.
+async fn has_extent_log(world: &World) -> Result<bool, AgentError> {
+    for name in world.files.list().await?.iter().filter(|name| name.starts_with("extents-")) {
+        if world.files.open(name, OpenMode::Existing).await?.len().await? > 0 {
+            return Ok(true);
         }
     }
+    Ok(false)
 }
 
 fn first_record(settings: &AgentSettings) -> AgentRecord {
@@ -129,6 +134,7 @@ fn first_record(settings: &AgentSettings) -> AgentRecord {
         reserved_until: WriteSeq(0),
         is_clean: true,
         is_resync_open: false,
+        must_compare_all: false,
         sealed: BatchPosition::default(),
         staged: BatchPosition::default(),
         vaulted: BatchPosition::default(),
@@ -140,19 +146,24 @@ async fn read_slots(file: &dyn File) -> Result<(Slot, Slot, u64), AgentError> {
     let first = file.read_at(0, SLOT_BYTES).await?;
     let second = file.read_at(SLOT_BYTES as u64, SLOT_BYTES).await?;
     let (first, second) = (decode_slot(&first), decode_slot(&second));
-    let counter = |slot: &Slot| if let Slot::Valid(counter, _) = slot { *counter } else { 0 };
-    let counter = counter(&first).max(counter(&second));
-    Ok((first, second, counter))
+    let next = next_counter(&first, &second);
+    Ok((first, second, next))
 }
 
-/// Writes both slots of a new agent, so that a later damage is never mistaken for a first start.
-async fn write_first(files: &dyn Files, file: &dyn File, record: &AgentRecord) -> Result<u64, AgentError> {
-    for counter in [1, 2] {
+/// Writes both slots, after a start that is not clean: no later damage is mistaken for a first start,
+/// and none leads back behind this one (AS-4). Returns the counter of the last write.
+async fn write_both(
+    files: &dyn Files,
+    file: &dyn File,
+    next: u64,
+    record: &AgentRecord,
+) -> Result<u64, AgentError> {
+    for counter in [next, next + 1] {
         let slot = redoubt_core::agent_state::encode_slot(counter, record);
         super::shell::write_slot(file, counter, slot).await?;
     }
     files.sync_dir().await?;
-    Ok(2)
+    Ok(next + 1)
 }
 
 /// Reads the directory and opens the disks.
@@ -162,8 +173,9 @@ pub(super) async fn read(
     key: &StreamKey,
 ) -> Result<Recovered, AgentError> {
     let state = world.files.open(STATE_NAME, OpenMode::CreateOrOpen).await?;
-    let (first, second, mut state_counter) = read_slots(&*state).await?;
+    let (first, second, next) = read_slots(&*state).await?;
     let spill = scan_spill(world, settings).await?;
+    let has_extent_log = has_extent_log(world).await?;
     let mut opened = Vec::new();
     for spec in &settings.volumes {
         opened.push(open_volume(world, spec, spec.id_in(settings.machine)).await?);
@@ -172,14 +184,11 @@ pub(super) async fn read(
         .iter()
         .map(|shell| DiskFact { id: shell.id, sectors: shell.disk.info().sectors, fingerprint: None })
         .collect();
-    let decision = recover(first, second, spill.kind(), settings.machine, &facts);
+    let decision =
+        recover(first, second, Beside { spill: spill.kind(), has_extent_log }, settings.machine, &facts);
     let all: Vec<VolumeId> = facts.iter().map(|fact| fact.id).collect();
     let (record, reason, whole) = match decision {
-        Decision::FirstStart => {
-            let record = first_record(settings);
-            state_counter = write_first(&*world.files, &*state, &record).await?;
-            (record, Some(ResyncReason::Initial), all)
-        }
+        Decision::FirstStart => (first_record(settings), Some(ResyncReason::Initial), all),
         Decision::CleanResume(record) => {
             let reason = record.is_resync_open.then_some(ResyncReason::UncleanStop);
             (record, reason, Vec::new())
@@ -190,6 +199,8 @@ pub(super) async fn read(
             return Err(AgentError::State { file: STATE_NAME.to_owned(), detail: refused.to_string() });
         }
     };
+    let state_counter =
+        if reason.is_some() { write_both(&*world.files, &*state, next, &record).await? } else { next - 1 };
     build(settings, key, (record, reason, whole), spill, (opened, state, state_counter)).await
 }
 
@@ -213,11 +224,11 @@ async fn build(
             |volume| volume.index,
         );
         let is_whole = whole.contains(&shell.id);
-        let marks = if is_whole { None } else { read_marks(&shell, reason.is_none()).await? };
-        if marks.is_none() || (reason.is_none() && !matches!(marks, Some(StartMarks::Clean(_)))) {
+        let log = if is_whole { Err(LogError::Header) } else { read_log(&shell).await? };
+        let marks = record.start_marks(is_whole, log);
+        if !matches!(marks, StartMarks::Clean { .. }) {
             reason = reason.or(Some(ResyncReason::Untracked));
         }
-        let marks = marks.unwrap_or(StartMarks::CompareAll);
         let sectors: Sectors = shell.disk.info().sectors;
         starts.push(VolumeStart { index, id: shell.id, sectors, marks });
         volumes.insert(index, shell);

@@ -203,7 +203,8 @@ impl Shell {
             Note::Fork => core.last_error = Some("the vault holds another history; comparing all".to_owned()),
             Note::StageLost => core.last_error = Some("the process server lost its stage".to_owned()),
             Note::LogFailing(count) => {
-                core.last_error = Some(format!("the activity log failed {count} times; cold writes wait"));
+                core.last_error =
+                    Some(format!("the activity log failed {count} times; a restart may compare everything"));
             }
         }
     }
@@ -226,6 +227,8 @@ impl Shell {
         };
         let result = write_slot(&*self.state, counter, slot).await;
         if let Err(error) = &result {
+            // The next attempt goes to the same slot: the other one holds the record that is good.
+            self.lock().state_counter = counter - 1;
             self.trouble(error);
         }
         self.step(AgentEvent::StateWritten { ok: result.is_ok() });
