@@ -24,7 +24,8 @@ struct State {
     read_errors: u32,
     write_errors: u32,
     errors_met: u64,
-    holder: Weak<()>,
+    writer: Weak<()>,
+    readers: Weak<()>,
 }
 
 impl State {
@@ -52,7 +53,7 @@ pub struct SimDisk {
 struct Opened {
     disk: SimDisk,
     read_only: bool,
-    _hold: Option<Arc<()>>,
+    _hold: Arc<()>,
 }
 
 impl SimDisk {
@@ -62,20 +63,19 @@ impl SimDisk {
     }
 
     pub(super) fn open(&self, read_only: bool) -> Result<Arc<dyn Disk>, IoError> {
-        let mut hold = None;
-        if !read_only {
-            let mut state = lock(&self.state);
-            if state.holder.upgrade().is_some() {
-                return Err(IoError::new(
-                    IoKind::Busy,
-                    format!("open {}", self.name),
-                    "another process holds it",
-                ));
-            }
-            let new = Arc::new(());
-            state.holder = Arc::downgrade(&new);
-            hold = Some(new);
+        let mut state = lock(&self.state);
+        let readers = state.readers.upgrade();
+        if state.writer.upgrade().is_some() || (!read_only && readers.is_some()) {
+            return Err(IoError::new(
+                IoKind::Busy,
+                format!("open {}", self.name),
+                "another process holds it",
+            ));
         }
+        let hold = readers.unwrap_or_default();
+        let place = if read_only { &mut state.readers } else { &mut state.writer };
+        *place = Arc::downgrade(&hold);
+        drop(state);
         Ok(Arc::new(Opened { disk: self.clone(), read_only, _hold: hold }))
     }
 
@@ -115,7 +115,8 @@ impl SimDisk {
     }
 
     fn check(&self, what: &str, extent: Extent) -> Result<(), IoError> {
-        if extent.end() * SECTOR_BYTES <= lock(&self.state).content.len() as u64 {
+        let size = lock(&self.state).content.len() as u64 / SECTOR_BYTES;
+        if extent.lba.0.checked_add(extent.sectors.0).is_some_and(|end| end <= size) {
             return Ok(());
         }
         Err(IoError::new(IoKind::OutOfRange, format!("{what} {} {extent}", self.name), "beyond the end"))
@@ -167,6 +168,19 @@ impl SimDisk {
     }
 }
 
+impl Opened {
+    fn check_writable(&self, what: &str) -> Result<(), IoError> {
+        if self.read_only {
+            return Err(IoError::new(
+                IoKind::Denied,
+                format!("{what} {}", self.disk.name),
+                "opened read-only",
+            ));
+        }
+        Ok(())
+    }
+}
+
 #[async_trait]
 impl Disk for Opened {
     fn info(&self) -> DiskInfo {
@@ -177,6 +191,8 @@ impl Disk for Opened {
     async fn read(&self, extent: Extent) -> Result<Bytes, IoError> {
         self.disk.check("read", extent)?;
         tokio::time::sleep(self.disk.latency(extent.bytes())).await;
+        // Another task may have shrunk the disk meanwhile.
+        self.disk.check("read", extent)?;
         let mut state = lock(&self.disk.state);
         if self.disk.shared.chance(state.read_errors) {
             state.errors_met += 1;
@@ -188,17 +204,12 @@ impl Disk for Opened {
     }
 
     async fn write(&self, extent: Extent, payload: Bytes, durable: bool) -> Result<(), IoError> {
-        if self.read_only {
-            return Err(IoError::new(
-                IoKind::Denied,
-                format!("write {}", self.disk.name),
-                "opened read-only",
-            ));
-        }
+        self.check_writable("write")?;
         self.disk.change("write", extent, Some(payload), durable).await
     }
 
     async fn write_zeroes(&self, extent: Extent, _unmap: bool, durable: bool) -> Result<(), IoError> {
+        self.check_writable("zero")?;
         self.disk.change("zero", extent, None, durable).await
     }
 
@@ -221,6 +232,7 @@ impl Disk for Opened {
     }
 
     async fn resize(&self, sectors: Sectors) -> Result<(), IoError> {
+        self.check_writable("resize")?;
         tokio::time::sleep(self.disk.latency(4096)).await;
         let mut state = lock(&self.disk.state);
         state.content.resize(sectors.bytes() as usize, 0);

@@ -142,6 +142,13 @@ impl SimFiles {
         IoError::new(kind, format!("{what} on {}", self.host), detail)
     }
 
+    fn check_name(&self, name: &str) -> Result<(), IoError> {
+        if name.is_empty() || name == "." || name == ".." || name.contains('/') {
+            return Err(self.error(IoKind::Unsupported, &format!("file {name:?}"), "not a plain file name"));
+        }
+        Ok(())
+    }
+
     async fn delay(&self, low: u64, high: u64) {
         tokio::time::sleep(self.shared.micros(low, high)).await;
     }
@@ -170,6 +177,7 @@ impl Drop for Lock {
 #[async_trait]
 impl Files for SimFiles {
     async fn open(&self, name: &str, mode: OpenMode) -> Result<Arc<dyn File>, IoError> {
+        self.check_name(name)?;
         let mut state = lock(&self.state);
         let node = match (state.names.get(name).cloned(), mode) {
             (Some(_), OpenMode::CreateNew) => {
@@ -198,6 +206,8 @@ impl Files for SimFiles {
     }
 
     async fn rename(&self, from: &str, to: &str) -> Result<(), IoError> {
+        self.check_name(from)?;
+        self.check_name(to)?;
         let mut state = lock(&self.state);
         let Some(node) = state.names.remove(from) else {
             return Err(self.error(IoKind::NotFound, &format!("rename {from}"), "no such file"));
@@ -208,6 +218,7 @@ impl Files for SimFiles {
     }
 
     async fn remove(&self, name: &str) -> Result<(), IoError> {
+        self.check_name(name)?;
         let mut state = lock(&self.state);
         if state.names.remove(name).is_some() {
             state.pending.push(NameChange::Remove(name.to_owned()));
@@ -253,6 +264,9 @@ impl File for Open {
 
     async fn write_at(&self, offset: u64, parts: &[Bytes]) -> Result<(), IoError> {
         let total: usize = parts.iter().map(Bytes::len).sum();
+        if total == 0 {
+            return Ok(());
+        }
         let to = offset as usize + total;
         {
             let mut state = lock(&self.files.state);

@@ -251,7 +251,8 @@ impl Drop for SimStream {
         pipe.wake();
         drop(pipe);
         let mut pipe = lock(&self.incoming.pipe);
-        pipe.reset = true;
+        // Where the power is gone, nobody is left to send a reset.
+        pipe.reset |= !pipe.silent;
         pipe.wake();
     }
 }
