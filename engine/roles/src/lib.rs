@@ -3,5 +3,9 @@
 pub mod agent;
 pub mod mount;
 pub mod nbd_server;
+#[cfg(test)]
+mod pipeline_tests;
 pub mod process_server;
 mod tasks;
+#[cfg(test)]
+pub mod testing;

@@ -267,12 +267,18 @@ impl Run {
     }
 }
 
+/// Tells whether the records open a resync: `ResyncBegin`, perhaps behind volumes being attached.
+fn opens_resync(records: &[Record]) -> bool {
+    let first = records.iter().find(|record| !matches!(record.change, Change::Attach { .. }));
+    first.is_some_and(|record| matches!(record.change, Change::ResyncBegin { .. }))
+}
+
 /// Checks that records follow `after` and are contiguous; a resync may jump forward (CH-2).
 pub(crate) fn check_order(after: WriteSeq, records: &[Record]) -> Result<(), CommitError> {
     let mut last = after;
-    for record in records {
-        let jump = matches!(record.change, Change::ResyncBegin { .. }) && record.seq > last;
-        if record.seq != last.next() && !jump {
+    for (index, record) in records.iter().enumerate() {
+        let jump = || record.seq > last && opens_resync(&records[index..]);
+        if record.seq != last.next() && !jump() {
             return Err(CommitError::Gap { after: last, found: record.seq });
         }
         last = record.seq;

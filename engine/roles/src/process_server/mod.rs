@@ -33,6 +33,8 @@ pub struct ProcessServer {
     shared: Arc<Shared>,
     endpoint: Endpoint,
     tasks: Arc<Tasks>,
+    /// The state directory; free again as soon as the handle is gone.
+    _lock: Box<dyn Any + Send + Sync>,
 }
 
 pub(super) struct Shared {
@@ -44,7 +46,6 @@ pub(super) struct Shared {
     /// One machine is opened at a time: opening claims, and two claims of one server would fence each other.
     opening: tokio::sync::Mutex<()>,
     sessions: Mutex<BTreeMap<SessionId, ()>>,
-    _lock: Box<dyn Any + Send + Sync>,
 }
 
 impl Shared {
@@ -113,12 +114,11 @@ impl ProcessServer {
             machines: Mutex::default(),
             opening: tokio::sync::Mutex::new(()),
             sessions: Mutex::default(),
-            _lock: lock,
         });
         let tasks = Arc::new(Tasks::default());
         let connections = Arc::new(Tasks::default());
         tasks.spawn(accept_loop(Arc::clone(&shared), listener, connections));
-        Ok(ProcessServer { shared, endpoint, tasks })
+        Ok(ProcessServer { shared, endpoint, tasks, _lock: lock })
     }
 
     /// Returns where it listens, with the real port.
