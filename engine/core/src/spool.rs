@@ -29,7 +29,7 @@ use std::collections::VecDeque;
 /// A spill file is closed beyond this size: small enough that removing whole files frees space soon.
 pub const SPILL_FILE_BYTES: u64 = 64 << 20;
 
-/// Read-backs in flight: enough to keep a disk busy, few enough to bound the memory they need.
+/// Read-backs in flight or waiting in memory for their turn: enough to keep a disk busy, few enough to bound the memory they need.
 pub const READS_MAX: usize = 4;
 
 /// Bounds of one spool.
@@ -63,6 +63,8 @@ pub enum SpoolEvent {
         ticket: u64,
     },
     /// An append or a sync failed (no space, device error).
+    ///
+    /// Comes instead of `SpillSynced`, once for each `SpillSync`.
     SpillFailed,
     /// A read-back came in and its checksum is right.
     ReadDone {
@@ -135,10 +137,10 @@ pub enum SpoolEffect {
     Overflow,
     /// The spool is empty after an overflow: it accepts again, and the caller begins the resync.
     Drained,
-    /// A held batch cannot be read back. The caller marks its ranges and those of all later batches,
-    /// calls [`Spool::abandon`] and begins a resync.
+    /// A held batch cannot be read back. The caller marks the ranges of everything from `first` on, calls
+    /// [`Spool::abandon`] and begins a resync.
     Lost {
-        /// First sequence that cannot be sent.
+        /// First sequence held: batches before the unreadable one may not be staged yet either.
         first: WriteSeq,
     },
     /// Planted bug only: the shell holds the guest's write back.
@@ -245,6 +247,8 @@ pub struct Spool {
     files: VecDeque<(u64, u64)>,
     stale_files: Vec<u64>,
     unused_batches: usize,
+    /// The file that later entries may be appended to.
+    open_file: Option<u64>,
     next_file: u64,
     next_ticket: u64,
     sync_in_flight: Option<u64>,
@@ -271,6 +275,7 @@ impl Spool {
             files: VecDeque::new(),
             stale_files: Vec::new(),
             unused_batches: 0,
+            open_file: None,
             next_file,
             next_ticket: 1,
             sync_in_flight: None,
@@ -389,6 +394,9 @@ impl Spool {
             SpoolEvent::SessionDown => self.on_session_down(),
             SpoolEvent::SpillAll => self.spill_memory(0, effects),
         }
+        if self.held.is_empty() && self.overflow {
+            self.drain(effects);
+        }
         self.send(effects);
         self.check();
     }
@@ -452,9 +460,8 @@ impl Spool {
         let fits = |length: u64| length + entry <= SPILL_FILE_BYTES.max(SEALED_BYTES_MAX as u64 * 2);
         let room = self.limits.spill_bytes.saturating_sub(self.spill_bytes());
         // A file found after a restart is never appended to: its tail may be torn.
-        let open =
-            self.files.back().copied().filter(|(file, length)| *file + 1 == self.next_file && fits(*length));
-        let open = open.filter(|_| self.next_ticket > 1);
+        let open = self.files.back().copied();
+        let open = open.filter(|(file, length)| self.open_file == Some(*file) && fits(*length));
         let (file, offset) = match open {
             Some(_) if entry > room => return None,
             Some((file, length)) => (file, length),
@@ -462,6 +469,7 @@ impl Spool {
             None => {
                 let file = self.next_file;
                 self.next_file += 1;
+                self.open_file = Some(file);
                 effects.push(SpoolEffect::SpillCreate { file });
                 self.files.push_back((file, FILE_HEADER_BYTES as u64));
                 (file, FILE_HEADER_BYTES as u64)
@@ -501,7 +509,10 @@ impl Spool {
 
     /// After a failed sync nothing unsynced is known to be durable; memory still has it.
     fn on_spill_failed(&mut self, effects: &mut Vec<SpoolEffect>) {
-        self.sync_in_flight = None;
+        if self.sync_in_flight.take().is_none() {
+            // The end of a sync that `drain` gave up, with all of its files.
+            return;
+        }
         self.spill_failed = true;
         for held in &mut self.held {
             if let Body::Writing(bytes, ..) = &held.body {
@@ -510,7 +521,7 @@ impl Spool {
         }
         self.overflow_now(effects);
         // The files may end in garbage: never append to the newest one again.
-        self.next_file += 1;
+        self.open_file = None;
     }
 
     fn on_read(&mut self, first: WriteSeq, bytes: Bytes) {
@@ -522,10 +533,10 @@ impl Spool {
     }
 
     fn on_read_failed(&mut self, first: WriteSeq, effects: &mut Vec<SpoolEffect>) {
-        let known = self.held.iter().any(|held| held.meta.first == first);
-        if known && !self.lost {
+        let is_known = self.held.iter().any(|held| held.meta.first == first);
+        if let (Some(oldest), true, false) = (self.held.front(), is_known, self.lost) {
             self.lost = true;
-            effects.push(SpoolEffect::Lost { first });
+            effects.push(SpoolEffect::Lost { first: oldest.meta.first });
         }
     }
 
@@ -544,9 +555,6 @@ impl Spool {
             self.forget_oldest();
         }
         self.remove_files(effects);
-        if self.held.is_empty() && self.overflow {
-            self.drain(effects);
-        }
     }
 
     /// SP-2: called for staged batches only (and by the planted bug).
@@ -587,7 +595,8 @@ impl Spool {
 
     fn send(&mut self, effects: &mut Vec<SpoolEffect>) {
         let Some(session) = &mut self.session else { return };
-        let mut reads = self.held.iter().filter(|held| matches!(held.body, Body::Reading(_))).count();
+        let is_read = |held: &&Held| matches!(held.body, Body::Reading(_) | Body::Read(..));
+        let mut reads = self.held.iter().filter(is_read).count();
         let mut in_order = true;
         let mut ahead = 0;
         let mut forget = 0;
@@ -597,7 +606,8 @@ impl Spool {
                 break;
             }
             if let Body::Disk(place) = held.body {
-                if reads == READS_MAX {
+                // The next one to send is always read: those of an earlier session may fill the bound.
+                if reads >= READS_MAX && !in_order {
                     break;
                 }
                 effects.push(SpoolEffect::SpillRead { place, first: held.meta.first });
@@ -617,6 +627,7 @@ impl Spool {
             };
             if let Body::Read(_, place) = held.body {
                 held.body = Body::Disk(place);
+                reads -= 1;
             }
             held.sent = true;
             session.sent_bytes += size;

@@ -1,0 +1,144 @@
+//! Single rules of the spool that a random run reaches too seldom.
+
+use bytes::Bytes;
+use redoubt_core::spool::{READS_MAX, SpillPlace, Spool, SpoolEffect, SpoolEvent, SpoolLimits};
+use redoubt_core::{Chain, Generation, MachineId, SealedBatch, SealedFlags, SealedMeta, WriteSeq};
+
+const BYTES: u32 = 200;
+
+fn batch(seq: u64) -> SealedBatch {
+    let meta = SealedMeta {
+        machine: MachineId(1),
+        generation: Generation(1),
+        first: WriteSeq(seq),
+        last: WriteSeq(seq),
+        flags: SealedFlags(0),
+        prev: Chain([seq as u8 - 1; 32]),
+        chain: Chain([seq as u8; 32]),
+        bytes: BYTES,
+    };
+    SealedBatch { meta, bytes: vec![seq as u8; BYTES as usize].into() }
+}
+
+fn step(spool: &mut Spool, event: SpoolEvent) -> Vec<SpoolEffect> {
+    let mut effects = Vec::new();
+    spool.step(event, &mut effects);
+    effects
+}
+
+/// A spool whose batches `1..=count` are all on disk.
+fn on_disk(count: u64) -> Spool {
+    let mut spool = Spool::new(SpoolLimits { memory_bytes: 10_000, spill_bytes: 1 << 20 }, 1);
+    for seq in 1..=count {
+        step(&mut spool, SpoolEvent::Push(batch(seq)));
+    }
+    step(&mut spool, SpoolEvent::SpillAll);
+    step(&mut spool, SpoolEvent::SpillSynced { ticket: 1 });
+    assert!(spool.is_all_on_disk());
+    spool
+}
+
+fn session(permits_total: u64) -> SpoolEvent {
+    SpoolEvent::SessionUp { after: WriteSeq(0), permits_total }
+}
+
+fn reads(effects: &[SpoolEffect]) -> Vec<u64> {
+    let read = |effect: &SpoolEffect| match effect {
+        SpoolEffect::SpillRead { first, .. } => Some(first.0),
+        _ => None,
+    };
+    effects.iter().filter_map(read).collect()
+}
+
+fn done(seq: u64) -> SpoolEvent {
+    SpoolEvent::ReadDone { first: WriteSeq(seq), bytes: batch(seq).bytes }
+}
+
+#[test]
+fn entries_of_one_spill_share_a_file() {
+    let mut spool = Spool::new(SpoolLimits { memory_bytes: 500, spill_bytes: 1 << 20 }, 1);
+    let mut effects = Vec::new();
+    (1..=3).for_each(|seq| effects.extend(step(&mut spool, SpoolEvent::Push(batch(seq)))));
+    let created = effects.iter().filter(|effect| matches!(effect, SpoolEffect::SpillCreate { .. }));
+    let appended = effects.iter().filter(|effect| matches!(effect, SpoolEffect::SpillAppend { .. }));
+    assert_eq!((created.count(), appended.count()), (1, 3));
+}
+
+#[test]
+fn read_backs_that_wait_for_an_earlier_one_count_against_the_bound() {
+    let mut spool = on_disk(12);
+    let first = reads(&step(&mut spool, session(1 << 20)));
+    assert_eq!(first.len(), READS_MAX);
+    // All but the oldest come in: they wait in memory, and nothing more is read.
+    for seq in &first[1..] {
+        assert_eq!(reads(&step(&mut spool, done(*seq))), [] as [u64; 0]);
+    }
+    let sent = step(&mut spool, done(first[0]));
+    let sends = sent.iter().filter(|effect| matches!(effect, SpoolEffect::Send(_))).count();
+    assert_eq!((sends, reads(&sent).len()), (READS_MAX, READS_MAX), "the flow goes on");
+}
+
+#[test]
+fn read_backs_of_an_earlier_session_do_not_block_the_next_one() {
+    let mut spool = on_disk(12);
+    step(&mut spool, session(1 << 20));
+    (1..=4).for_each(|seq| drop(step(&mut spool, done(seq))));
+    step(&mut spool, SpoolEvent::SessionDown);
+    // 5..=8 are still being read; nothing was staged, so the next session begins at 1.
+    let mut waiting = reads(&step(&mut spool, session(1 << 20)));
+    waiting.extend(5..=8);
+    let mut sent = Vec::new();
+    while let Some(seq) = waiting.pop() {
+        let effects = step(&mut spool, done(seq));
+        waiting.splice(0..0, reads(&effects));
+        sent.extend(effects.iter().filter_map(|effect| match effect {
+            SpoolEffect::Send(batch) => Some(batch.meta.first.0),
+            _ => None,
+        }));
+    }
+    assert_eq!(sent, (1..=12).collect::<Vec<u64>>());
+}
+
+#[test]
+fn a_lost_read_back_gives_up_everything_that_is_held() {
+    let mut spool = on_disk(4);
+    step(&mut spool, session(1 << 20));
+    // The batch before was neither sent nor staged: its ranges must be marked as well.
+    let effects = step(&mut spool, SpoolEvent::ReadFailed { first: WriteSeq(2) });
+    assert_eq!(effects, [SpoolEffect::Lost { first: WriteSeq(1) }]);
+}
+
+#[test]
+fn a_spill_that_fails_when_nothing_is_held_any_more_ends_its_overflow_at_once() {
+    let mut spool = Spool::new(SpoolLimits { memory_bytes: 100, spill_bytes: 1 << 20 }, 1);
+    step(&mut spool, session(1 << 20));
+    step(&mut spool, SpoolEvent::Push(batch(1)));
+    step(&mut spool, SpoolEvent::Staged(WriteSeq(1)));
+    let effects = step(&mut spool, SpoolEvent::SpillFailed);
+    assert!(effects.contains(&SpoolEffect::Drained), "{effects:?}");
+    assert!(!spool.is_overflowing());
+}
+
+#[test]
+fn a_failure_of_a_spill_that_was_given_up_changes_nothing() {
+    let mut spool = Spool::new(SpoolLimits { memory_bytes: 100, spill_bytes: 1 << 20 }, 1);
+    step(&mut spool, SpoolEvent::Push(batch(1)));
+    spool.abandon(&mut Vec::new());
+    assert_eq!(step(&mut spool, SpoolEvent::SpillFailed), []);
+    assert!(!spool.is_overflowing());
+}
+
+#[test]
+fn a_restart_uses_only_batches_that_continue_each_other() {
+    let place = |file| SpillPlace { file, offset: 40, bytes: BYTES };
+    let (first, third) = (batch(1).meta, batch(3).meta);
+    let limits = SpoolLimits { memory_bytes: 100, spill_bytes: 1 << 20 };
+    let found = vec![(first, place(4)), (third, place(5))];
+    let mut spool = Spool::recover(limits, vec![(4, 248), (5, 248)], found);
+    assert_eq!((spool.held(), spool.unused_batches()), (vec![first], 1));
+    assert_eq!(step(&mut spool, SpoolEvent::SessionDown), [SpoolEffect::SpillRemove { file: 5 }]);
+    let bytes: Bytes = batch(2).bytes;
+    let next = SealedBatch { meta: batch(2).meta, bytes };
+    let effects = step(&mut spool, SpoolEvent::Push(next));
+    assert!(effects.contains(&SpoolEffect::SpillCreate { file: 6 }), "numbers are never reused: {effects:?}");
+}
