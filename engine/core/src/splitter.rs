@@ -255,6 +255,7 @@ pub struct Splitter {
     waiting: VecDeque<Waiting>,
     active: BTreeMap<IoId, Op>,
     active_flushes: usize,
+    waiting_flushes: usize,
     /// Extents to read back, by first sector and length, with the number of failed attempts.
     recaptures: BTreeMap<Extent, u32>,
     /// Stamps held back; only planted bugs put anything here.
@@ -269,6 +270,7 @@ impl Splitter {
             waiting: VecDeque::new(),
             active: BTreeMap::new(),
             active_flushes: 0,
+            waiting_flushes: 0,
             recaptures: BTreeMap::new(),
             late: Vec::new(),
         }
@@ -276,10 +278,20 @@ impl Splitter {
 
     /// Takes one event; appends what to do.
     pub fn step(&mut self, event: Event, context: &mut dyn CaptureContext, effects: &mut Vec<Effect>) {
+        let held_back = std::mem::take(&mut self.late);
         match event {
             Event::Submit { io, op } => self.on_submit(io, op, context, effects),
-            Event::Hot => self.pump(context, effects),
+            Event::Hot => {
+                // A mark may have been given up while its operation waited for a slot or for the
+                // mark of another extent: whatever is still cold asks again.
+                self.waiting.iter_mut().for_each(|entry| entry.asked_hot = false);
+                self.pump(context, effects);
+            }
             Event::Done { io, result } => self.on_done(io, result, context, effects),
+        }
+        for (io, op) in held_back {
+            let stamp = context.stamp(io, &op);
+            effects.push(Effect::Stamped { io, op, stamp });
         }
     }
 
@@ -324,17 +336,27 @@ impl Splitter {
             + self.waiting.iter().filter(|other| other.op.conflicts(&op)).count();
         let entry = Waiting { io, op, blockers, asked_hot: false };
         self.waiting.push_back(entry);
+        self.waiting_flushes += usize::from(op == Op::Flush);
         self.pump(context, effects);
     }
 
-    /// Starts, in order of submission, what neither overlaps nor waits for a mark (CP-1, CP-2).
+    /// Starts, in order of submission, what neither overlaps nor waits for a mark (CP-1, CP-2). Asks
+    /// for the heat of an operation once per [`Event::Hot`], and stops when no slot is free: a step
+    /// costs one walk over at most [`QUEUED_MAX`] small entries.
     fn pump(&mut self, context: &mut dyn CaptureContext, effects: &mut Vec<Effect>) {
         let mut index = 0;
         while index < self.waiting.len() {
             let entry = self.waiting[index];
             let is_flush = entry.op == Op::Flush;
-            let has_slot = is_flush || self.active.len() - self.active_flushes < IN_FLIGHT_MAX;
-            if entry.blockers > 0 || !has_slot {
+            if !is_flush && self.active.len() - self.active_flushes >= IN_FLIGHT_MAX {
+                // A flush starts in the step that submits it, unless it is behind a full queue.
+                if self.waiting_flushes == 0 {
+                    return;
+                }
+                index += 1;
+                continue;
+            }
+            if entry.blockers > 0 || entry.asked_hot {
                 index += 1;
                 continue;
             }
@@ -348,14 +370,13 @@ impl Splitter {
             if let Some(extent) = entry.op.changes()
                 && !context.is_hot(extent)
             {
-                if !entry.asked_hot {
-                    self.waiting[index].asked_hot = true;
-                    effects.push(Effect::MarkHot { extent });
-                }
+                self.waiting[index].asked_hot = true;
+                effects.push(Effect::MarkHot { extent });
                 index += 1;
                 continue;
             }
             self.waiting.remove(index);
+            self.waiting_flushes -= usize::from(is_flush);
             self.active_flushes += usize::from(is_flush);
             let previous = self.active.insert(entry.io, entry.op);
             assert!(previous.is_none(), "CP-5: operation {:?} submitted twice", entry.io);
@@ -372,17 +393,12 @@ impl Splitter {
     ) {
         let op = self.active.remove(&io).unwrap_or_else(|| panic!("CP-5: {io:?} ended but never started"));
         self.active_flushes -= usize::from(op == Op::Flush);
-        let held_back = std::mem::take(&mut self.late);
         match result {
             Ok(()) => {
                 self.succeed(io, op, context, effects);
                 effects.push(Effect::Complete { io, result: Ok(()) });
             }
             Err(failure) => self.fail(io, &op, failure, effects),
-        }
-        for (io, op) in held_back {
-            let stamp = context.stamp(io, &op);
-            effects.push(Effect::Stamped { io, op, stamp });
         }
         self.release(&op);
         self.pump(context, effects);
@@ -417,8 +433,12 @@ impl Splitter {
         effects.push(Effect::Complete { io, result: Err(failure) });
         if let Op::Recapture { extent } = *op {
             if matches!(failure, IoFailure::OutOfRange { .. }) {
-                // A resize took the sectors away; there is nothing left to read back.
-                self.recaptures.remove(&extent);
+                // A resize took the sectors away; only what is left of them is to be read back.
+                let is_known = self.recaptures.remove(&extent).is_some();
+                let left = self.sectors.0.saturating_sub(extent.lba.0);
+                if is_known && left > 0 {
+                    self.want_recapture(Extent::new(extent.lba.0, left), effects);
+                }
                 return;
             }
             if let Some(attempt) = self.recaptures.get_mut(&extent) {
@@ -470,130 +490,4 @@ pub fn split_at_extents(extent: Extent) -> impl Iterator<Item = Extent> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ids::WriteSeq;
-    use proptest::prelude::*;
-
-    /// Hot extents, and the stream as (io, op) in the order of the stamps.
-    #[derive(Default)]
-    struct World {
-        hot: bool,
-        stream: Vec<(IoId, Op)>,
-    }
-
-    impl CaptureContext for World {
-        fn is_hot(&self, _: Extent) -> bool {
-            self.hot
-        }
-        fn stamp(&mut self, io: IoId, op: &Op) -> Stamp {
-            self.stream.push((io, *op));
-            let seq = WriteSeq(self.stream.len() as u64);
-            Stamp::Ordered(SeqRange { first: seq, last: seq })
-        }
-    }
-
-    fn fill(disk: &mut [u64], extent: Extent, value: u64) {
-        disk[extent.lba.0 as usize..extent.end() as usize].fill(value);
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(128))]
-        #[test]
-        fn replaying_the_stream_in_order_gives_the_disk(
-            steps in prop::collection::vec((0u8..8, 0u64..60, 1u64..8, any::<u16>()), 1..200),
-        ) {
-            let (mut splitter, mut world) = (Splitter::new(Sectors(64)), World::default());
-            let (mut disk, mut replica) = (vec![0u64; 64], vec![0u64; 64]);
-            let (mut started, mut effects, mut next): (Vec<(IoId, Op)>, Vec<Effect>, u64) = Default::default();
-            // Reads back what the disk holds, by operation.
-            let mut read: BTreeMap<IoId, Vec<u64>> = BTreeMap::new();
-            let mut submitted_after: BTreeMap<IoId, usize> = BTreeMap::new();
-            let mut completed = 0;
-            let end = std::iter::repeat_n((7u8, 0, 1, 0u16), 2000);
-            for (kind, lba, len, pick) in steps.into_iter().chain(end) {
-                let extent = Extent::new(lba, len);
-                let event = match kind {
-                    0 | 1 => Some(Op::Write { extent, fua: false }),
-                    2 => Some(Op::WriteZeroes { extent, fua: false, may_unmap: true }),
-                    3 => Some(if pick % 2 == 0 { Op::ResyncRead { extent } } else { Op::Flush }),
-                    _ => None,
-                };
-                let event = match event {
-                    Some(op) => { next += 1; Event::Submit { io: IoId(next), op } }
-                    None if kind == 4 || started.is_empty() => { world.hot = true; Event::Hot }
-                    None => {
-                        let (io, op) = started.swap_remove(pick as usize % started.len());
-                        let failed = kind == 6 && op.changes().is_some();
-                        match op {
-                            Op::Write { extent, .. } => fill(&mut disk, extent, io.0),
-                            Op::WriteZeroes { extent, .. } => fill(&mut disk, extent, 0),
-                            Op::ResyncRead { extent } | Op::Recapture { extent } => {
-                                let range = extent.lba.0 as usize..extent.end() as usize;
-                                read.insert(io, disk[range].to_vec());
-                            }
-                            _ => {}
-                        }
-                        Event::Done { io, result: if failed { Err(IoFailure::Device) } else { Ok(()) } }
-                    }
-                };
-                let mut events = vec![event];
-                while let Some(event) = events.pop() {
-                    if let Event::Submit { io, .. } = event {
-                        submitted_after.insert(io, world.stream.len());
-                    }
-                    splitter.step(event, &mut world, &mut effects);
-                    for effect in effects.drain(..) {
-                        match effect {
-                            Effect::Start { io, op } => {
-                                for (_, other) in &started {
-                                    prop_assert!(!other.conflicts(&op), "CP-1");
-                                }
-                                prop_assert!(op.changes().is_none() || world.hot, "CP-2");
-                                started.push((io, op));
-                            }
-                            Effect::Stamped { io, op, .. } => match op {
-                                Op::Write { extent, .. } => fill(&mut replica, extent, io.0),
-                                Op::WriteZeroes { extent, .. } => fill(&mut replica, extent, 0),
-                                _ => if let Some(extent) = op.extent() {
-                                    let range = extent.lba.0 as usize..extent.end() as usize;
-                                    replica[range].copy_from_slice(&read[&io]);
-                                },
-                            },
-                            Effect::Complete { .. } => completed += 1,
-                            Effect::Recapture { extent, .. } => {
-                                next += 1;
-                                events.push(Event::Submit { io: IoId(next), op: Op::Recapture { extent } });
-                            }
-                            Effect::MarkHot { .. } => {}
-                        }
-                    }
-                }
-            }
-            prop_assert!(splitter.is_idle() && !splitter.is_recapture_pending());
-            prop_assert_eq!(completed, next);
-            prop_assert_eq!(&replica, &disk);
-            for (place, (io, _)) in world.stream.iter().enumerate() {
-                prop_assert!(place >= submitted_after[io], "CP-3");
-            }
-        }
-    }
-
-    #[test]
-    fn an_operation_beyond_the_end_fails_at_its_turn_after_a_resize() {
-        let (mut s, mut world, mut out) =
-            (Splitter::new(Sectors(8)), World { hot: true, ..World::default() }, vec![]);
-        let write = Op::Write { extent: Extent::new(8, 4), fua: false };
-        s.step(Event::Submit { io: IoId(1), op: Op::Resize { sectors: Sectors(16) } }, &mut world, &mut out);
-        s.step(Event::Submit { io: IoId(2), op: write }, &mut world, &mut out);
-        assert_eq!(out.len(), 1, "the write waits for the resize");
-        s.step(Event::Done { io: IoId(1), result: Ok(()) }, &mut world, &mut out);
-        assert_eq!(out.last(), Some(&Effect::Start { io: IoId(2), op: write }));
-        let beyond = Op::Trim { extent: Extent::new(15, 2) };
-        s.step(Event::Submit { io: IoId(3), op: beyond }, &mut world, &mut out);
-        assert!(matches!(
-            out.last(),
-            Some(Effect::Complete { result: Err(IoFailure::OutOfRange { .. }), .. })
-        ));
-    }
-}
+mod tests;
