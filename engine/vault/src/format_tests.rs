@@ -52,7 +52,7 @@ fn the_bytes_of_each_object_stay_as_they_are() {
     let keys = VaultKeys::new([7; 32]);
     insta::assert_snapshot!("vault", hex(&crate::vault::encode(VAULT, &keys)));
     insta::assert_snapshot!("key", hex(&keys.wrap(VAULT, MACHINE, 1, 0x77, &dek())));
-    insta::assert_snapshot!("claim", hex(&crate::writer::claim_object(VAULT, MACHINE, 3, 0x44)));
+    insta::assert_snapshot!("claim", hex(&crate::claims::encode(VAULT, MACHINE, 3, 0x44)));
     insta::assert_snapshot!("log", hex(&log::encode(&header(), &body(), &dek(), None)));
     insta::assert_snapshot!("segment", hex(&segment().bytes));
 }
@@ -81,6 +81,7 @@ proptest! {
         let _ = log::decode_body(&bytes);
         let _ = crate::segment::decode_extents(&bytes, &[]);
         let _ = checked_crc(&bytes);
+        prop_assert!(crate::claims::decode(&bytes, VAULT, MACHINE, 3).is_err());
         prop_assert!(log::decode(&bytes, &dek()).is_err());
         prop_assert!(parse_tail(&id(), &dek(), 128, &[0; 32], &bytes).is_err());
         prop_assert!(VaultKeys::new([7; 32]).unwrap(VAULT, MACHINE, 1, &bytes).is_err());

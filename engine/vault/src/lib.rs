@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod chain;
+mod claims;
 mod codec;
 pub mod error;
 #[cfg(test)]

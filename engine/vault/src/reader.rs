@@ -6,12 +6,13 @@
 //!   object and range, never zeros and never older content.
 
 use crate::chain::LogTail;
+use crate::claims;
 use crate::error::{ReadError, VaultError};
 use crate::index::{Found, Index, Version};
 use crate::log::{HeadState, LogRecord, SegmentRow, Volumes};
 use crate::names;
 use crate::segment::{ExtentRow, UNIT_BYTES, UnitRow, parse_tail};
-use crate::units::{Loaded, UnitCache, load};
+use crate::units::{HEADER_DIFFERS, Loaded, UnitCache, load};
 use crate::vault::Vault;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
@@ -64,43 +65,20 @@ struct Inner {
     dek: Key,
     state: RwLock<State>,
     cache: UnitCache,
+    findings: Vec<VaultError>,
     /// Held by the one refresh at work, with the tail it has read.
     refreshing: tokio::sync::Mutex<()>,
 }
 
-/// A machine's log, loaded. Cheap to clone; clones share index and cache.
-#[derive(Clone)]
-pub struct MachineReader(Arc<Inner>);
-
-impl std::fmt::Debug for MachineReader {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "MachineReader({})", self.0.machine)
-    }
-}
-
 type Tables = (Vec<UnitRow>, Vec<ExtentRow>);
 
-impl MachineReader {
-    /// Loads the log and verifies its chain. `UnknownMachine` if nobody ever wrote it here.
-    pub async fn open(vault: &Vault, machine: MachineId) -> Result<MachineReader, VaultError> {
-        let dek = vault.data_key(machine).await?.ok_or(VaultError::UnknownMachine(machine))?;
-        let (state, cache) = (RwLock::default(), UnitCache::default());
-        let refreshing = tokio::sync::Mutex::new(());
-        let reader =
-            MachineReader(Arc::new(Inner { vault: vault.clone(), machine, dek, state, cache, refreshing }));
-        reader.refresh().await?;
-        Ok(reader)
-    }
-
-    /// Loads slots created since; returns how many. Views made before do not change. After an
-    /// error nothing of this call is visible, and it may be repeated.
-    pub async fn refresh(&self) -> Result<u64, VaultError> {
-        let inner = &self.0;
-        let _one = inner.refreshing.lock().await;
+impl Inner {
+    async fn refresh(&self) -> Result<u64, VaultError> {
+        let _one = self.refreshing.lock().await;
         let mut tail = self.state().tail.clone();
         let before = tail.slot;
         let mut records = Vec::new();
-        tail.load(&inner.vault, inner.machine, &inner.dek, |record| records.push(record)).await?;
+        tail.load(&self.vault, self.machine, &self.dek, |record| records.push(record)).await?;
         let mut reads = Vec::new();
         for record in &records {
             for row in &record.body.segments {
@@ -109,7 +87,7 @@ impl MachineReader {
         }
         let tables: Vec<(Loaded, u64, Vec<ExtentRow>)> =
             futures::stream::iter(reads).buffered(TABLES_AT_ONCE).try_collect().await?;
-        let mut state = inner.state.write().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         for (loaded, slot, extents) in tables {
             let ordinal = state.segments.len() as u32;
             state.segments.push(loaded);
@@ -138,18 +116,24 @@ impl MachineReader {
         record: &LogRecord,
         row: &SegmentRow,
     ) -> Result<(Loaded, u64, Vec<ExtentRow>), VaultError> {
-        let inner = &self.0;
         let id = record.segment_id(row);
         let slot = record.header.slot;
         let (object, base) = if row.inline {
-            (names::slot(inner.machine, slot), record.inline_at)
+            (names::slot(self.machine, slot), record.inline_at)
         } else {
-            (names::segment(inner.machine, id.epoch, row.uuid), 0)
+            (names::segment(self.machine, id.epoch, row.uuid), 0)
         };
-        let range = base + row.tail..base + row.length;
-        let bytes = inner.vault.store.get(&object, Some(range)).await?;
+        // Without units nobody would ever read the header; with them unit 0 brings it along.
+        let skip = if row.units == 0 { 0 } else { row.tail };
+        let range = base + skip..base + row.length;
+        let bytes = self.vault.store.get(&object, Some(range)).await?;
         let bytes = bytes.ok_or_else(|| VaultError::damaged(&object, "a committed segment is missing"))?;
-        let (rows, extents): Tables = parse_tail(&id, &inner.dek, row.tail, &row.root, &bytes)
+        let lost = || VaultError::damaged(&object, "the segment is cut short");
+        let (header, bytes) = bytes.split_at_checked((row.tail - skip) as usize).ok_or_else(lost)?;
+        if row.units == 0 && header != id.header() {
+            return Err(VaultError::damaged(&object, HEADER_DIFFERS));
+        }
+        let (rows, extents): Tables = parse_tail(&id, &self.dek, row.tail, &row.root, bytes)
             .map_err(|what| VaultError::damaged(&object, what))?;
         if rows.len() != row.units as usize
             || extents.iter().any(|extent| usize::from(extent.span) > record.body.points.len())
@@ -157,6 +141,46 @@ impl MachineReader {
             return Err(VaultError::damaged(&object, "the tables disagree with the record"));
         }
         Ok((Loaded { id, object, base, rows: Arc::new(rows) }, slot, extents))
+    }
+
+    fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A machine's log, loaded. Cheap to clone; clones share index and cache.
+#[derive(Clone)]
+pub struct MachineReader(Arc<Inner>);
+
+impl std::fmt::Debug for MachineReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "MachineReader({})", self.0.machine)
+    }
+}
+
+impl MachineReader {
+    /// Loads the log and verifies its chain. `UnknownMachine` if nobody ever wrote it here.
+    pub async fn open(vault: &Vault, machine: MachineId) -> Result<MachineReader, VaultError> {
+        let dek = vault.data_key(machine).await?.ok_or(VaultError::UnknownMachine(machine))?;
+        let (state, cache, findings) = (RwLock::default(), UnitCache::default(), Vec::new());
+        let (vault, refreshing) = (vault.clone(), tokio::sync::Mutex::new(()));
+        let mut inner = Inner { vault, machine, dek, state, cache, findings, refreshing };
+        inner.refresh().await?;
+        let epoch = inner.state().tail.epoch;
+        inner.findings = claims::check(&inner.vault, machine, epoch).await?;
+        Ok(MachineReader(Arc::new(inner)))
+    }
+
+    /// Loads slots created since; returns how many. Views made before do not change. After an
+    /// error nothing of this call is visible, and it may be repeated.
+    pub async fn refresh(&self) -> Result<u64, VaultError> {
+        self.0.refresh().await
+    }
+
+    /// Returns what `open` found damaged that costs no content: writer claims. Show it to the user;
+    /// a lost claim weakens the fence between writers.
+    pub fn findings(&self) -> &[VaultError] {
+        &self.0.findings
     }
 
     /// Returns the recovery points loaded so far, oldest first.
@@ -191,7 +215,7 @@ impl MachineReader {
     }
 
     fn state(&self) -> RwLockReadGuard<'_, State> {
-        self.0.state.read().unwrap_or_else(PoisonError::into_inner)
+        self.0.state()
     }
 }
 

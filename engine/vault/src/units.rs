@@ -19,6 +19,9 @@ const FETCH_BYTES_MAX: u64 = 4 << 20;
 /// Requests of one read at once.
 const FETCHES_AT_ONCE: usize = 8;
 
+/// What is wrong with a segment whose header is not the one its commit record implies.
+pub(crate) const HEADER_DIFFERS: &str = "the segment's header is not that of the commit record";
+
 /// A segment whose tables were read and checked.
 #[derive(Clone, Debug)]
 pub(crate) struct Loaded {
@@ -101,7 +104,9 @@ pub(crate) async fn load(
         }
         let loaded = segment(ordinal);
         let row = loaded.rows[unit as usize];
-        let (from, to) = (loaded.base + row.offset, loaded.base + row.offset + u64::from(row.sealed));
+        let (start, to) = (loaded.base + row.offset, loaded.base + row.offset + u64::from(row.sealed));
+        // The first unit brings the segment's header along, to be compared.
+        let from = if unit == 0 { loaded.base } else { start };
         match fetches.last_mut() {
             Some(last)
                 if last.ordinal == ordinal
@@ -134,6 +139,11 @@ async fn run(vault: &Vault, dek: &Key, fetch: Fetch) -> Result<Vec<(UnitId, Byte
         |from: u64, to: u64, what: String| ReadError::Damaged { object: object.to_string(), from, to, what };
     let found = vault.store.get(object, Some(fetch.from..fetch.to)).await?;
     let found = found.ok_or_else(|| damaged(fetch.from, fetch.to, "the object is missing".to_owned()))?;
+    let header = id.header();
+    if fetch.from == *base && found.get(..header.len()) != Some(&header[..]) {
+        let end = base + header.len() as u64;
+        return Err(damaged(*base, end, HEADER_DIFFERS.to_owned()));
+    }
     let opener = id.opener(dek);
     let mut opened = Vec::with_capacity(fetch.units.len());
     for unit in fetch.units {

@@ -8,6 +8,7 @@
 //! - WR-4 Records at or below the head's position are dropped: delivery may repeat.
 
 use crate::chain::LogTail;
+use crate::claims::take_claim;
 use crate::error::{CommitError, StoreFailure, VaultError};
 use crate::log::{self, Body, HeadState, Header, Kind, SegmentRow};
 use crate::names;
@@ -44,8 +45,6 @@ impl Default for WriterSettings {
     }
 }
 
-/// Claim numbers tried before giving up in a race.
-const CLAIM_TRIES: u32 = 32;
 /// Slots of older epochs adopted while sealing; an older writer has one slot in flight.
 const ADOPT_MAX: u32 = 1024;
 
@@ -316,40 +315,4 @@ fn row(segment: &Encoded, inline: bool) -> SegmentRow {
         digest: *blake3::hash(&segment.bytes).as_bytes(),
         inline,
     }
-}
-
-/// Creates the next claim; numbers stay dense because one is left only when it is proven taken.
-async fn take_claim(vault: &Vault, machine: MachineId, writer: u128) -> Result<u64, VaultError> {
-    let prefix = names::claims(machine);
-    let listed = vault.store.list(&prefix, None).await?;
-    let mut epoch = match listed.last() {
-        None => 1,
-        Some(key) => {
-            let last = names::number(key, &prefix, 8);
-            last.ok_or_else(|| VaultError::damaged(key, "no claim has this name"))? + 1
-        }
-    };
-    for _ in 0..CLAIM_TRIES {
-        let body = Bytes::from(claim_object(vault.uuid, machine, epoch, writer));
-        match vault.store.create(&names::claim(machine, epoch), &body).await? {
-            Created::Mine => return Ok(epoch),
-            Created::Other(_) => epoch += 1,
-        }
-    }
-    Err(VaultError::ClaimRace)
-}
-
-pub(crate) fn claim_object(vault: u128, machine: MachineId, epoch: u64, writer: u128) -> Vec<u8> {
-    use crate::codec::{Put, put_crc};
-    let mut object = Vec::new();
-    object.put(b"DRCLAIM1");
-    object.put_u16(crate::vault::MAJOR);
-    object.put_u16(crate::vault::MINOR);
-    object.put_u32(0);
-    object.put_u128(vault);
-    object.put_u128(machine.0);
-    object.put_u64(epoch);
-    object.put_u128(writer);
-    put_crc(&mut object);
-    object
 }

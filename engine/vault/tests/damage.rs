@@ -2,17 +2,19 @@
 
 mod support;
 
-use redoubt_core::MachineId;
+use bytes::Bytes;
+use redoubt_core::{Extent, MachineId};
 use redoubt_ports::StoreKey;
 use redoubt_vault::{MachineReader, Vault, VaultError, VaultKeys};
-use support::damage::{MACHINE, build, flips_are_noticed, keys, read_all};
+use support::damage::{MACHINE, VOLUME, build, flips_are_noticed, keys, read_all};
 use support::{Seeded, run};
 
 #[test]
 fn a_flipped_byte_in_any_object_is_never_served_as_content() {
     run(async {
         let dice = Seeded::new(2);
-        flips_are_noticed(|_, length| vec![dice.below(length), dice.below(length), length - 1]).await;
+        let random = |length| vec![dice.below(length), dice.below(length), dice.below(128), length - 1];
+        flips_are_noticed(|_, length| random(length).into_iter().filter(|at| *at < length).collect()).await;
     });
 }
 
@@ -31,6 +33,27 @@ fn a_lost_or_shortened_object_is_named() {
                 if let Ok(read) = read_all(&store).await {
                     assert!(read == image, "{name} is served wrong");
                 }
+            }
+            store.tamper(&name, Some(whole));
+        }
+    });
+}
+
+#[test]
+fn a_lost_or_damaged_claim_is_reported_and_stops_no_recovery() {
+    run(async {
+        let (store, _) = build().await;
+        for epoch in 1..=3u64 {
+            let name = StoreKey::new(format!("g/{MACHINE}/claim/w/{epoch:08x}"));
+            let whole = store.peek(&name).unwrap();
+            for damage in [None, Some(Bytes::from_static(b"DRCLAIM1"))] {
+                store.tamper(&name, damage);
+                let vault = Vault::open(store.clone(), keys()).await.unwrap();
+                let reader = MachineReader::open(&vault, MACHINE).await.unwrap();
+                let named: Vec<_> = reader.findings().iter().map(ToString::to_string).collect();
+                assert!(named.len() == 1 && named[0].contains(name.as_str()), "{named:?}");
+                let view = reader.view(reader.points()[0].id).unwrap();
+                view.read(VOLUME, Extent::new(0, 128)).await.unwrap();
             }
             store.tamper(&name, Some(whole));
         }

@@ -28,7 +28,10 @@ fn model() -> Option<String> {
 
 /// Flips within the units of the segment object, where only opening them can tell.
 fn damage() -> Option<String> {
-    let in_a_unit = |name: &str, _| if name.contains("/seg/") { vec![200_000] } else { Vec::new() };
+    let in_a_unit = |name: &str, length: u64| match length {
+        200_001.. if name.contains("/seg/") => vec![200_000],
+        _ => Vec::new(),
+    };
     complaint(|| run(flips_are_noticed(in_a_unit)))
 }
 
