@@ -341,8 +341,14 @@ impl AgentMachine {
     /// ([`AgentEffect::WriteState`] comes with the first step).
     pub fn start(now: Instant, start: AgentStart) -> AgentMachine {
         let record = start.record;
-        let spool = Spool::recover(start.limits, start.spill_files, start.spilled);
-        let spilled = spool.held().last().map(SealedMeta::position);
+        let mut spool = Spool::recover(start.limits, start.spill_files.clone(), start.spilled);
+        let mut spilled = spool.held().last().map(SealedMeta::position);
+        if record.is_clean && spilled.is_some_and(|end| end != record.sealed) {
+            // The spill lost its end after a clean stop. Without it the first session finds a gap and
+            // resyncs what was not vaulted; sending the rest would leave the lost end out unseen.
+            spool = Spool::recover(start.limits, start.spill_files, Vec::new());
+            spilled = None;
+        }
         let newest = spilled.unwrap_or(record.sealed);
         let sequencer = Sequencer::resume(record.issued, record.reserved_until, record.is_clean);
         let issued = sequencer.issued();

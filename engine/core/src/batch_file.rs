@@ -11,6 +11,14 @@
 //! | Torn | the broken entry has no whole entry behind it | all before it | cut there, append goes on |
 //! | Damaged | a whole entry lies behind the broken one | all before it | report; the rest is lost, resync |
 //!
+//! A damaged last entry looks like an unfinished append, so Torn may hide acknowledged data. A durable length
+//! in each entry would not help: it names what was synced before that entry, never the entry itself, and a
+//! whole entry behind a broken one gives Damaged already; knowing more costs a second sync per acknowledgement.
+//! It need not be known here, because a shorter run shows elsewhere. A stage that lost its end says so by the
+//! staged position of `Welcome`: the agent, which forgot those batches, still remembers their ranges until
+//! they are vaulted, decides Gap and resyncs them (`spool::resume`). A spill that lost its end no longer
+//! ends where the record of a clean stop says; after an unclean stop the marked extents are compared anyway.
+//!
 //! Invariants
 //! - BF-1 Entries behind a broken one are never used: order would have a hole.
 //!
