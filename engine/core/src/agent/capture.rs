@@ -203,7 +203,10 @@ impl AgentMachine {
             }
             Op::Recapture { extent } => volume.map.on_recaptured(now, extent, stamp),
             Op::ResyncRead { extent } => volume.map.on_resynced(now, extent, stamp),
-            Op::Resize { sectors } => volume.map.on_resized(sectors, stamp),
+            Op::Resize { sectors } => {
+                volume.map.on_resized(sectors, stamp);
+                self.state_wanted = true;
+            }
             Op::Flush => {}
         }
         let is_zero = verdict == Some(Verdict::Zeroes);
