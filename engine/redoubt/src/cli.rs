@@ -276,6 +276,9 @@ pub(crate) struct BenchPlain {
     /// Where NBD clients connect
     #[arg(long, value_name = "ENDPOINT", value_parser = endpoint)]
     pub(crate) listen: Endpoint,
+    /// Permit no change
+    #[arg(long)]
+    pub(crate) read_only: bool,
     #[command(flatten)]
     pub(crate) common: Common,
 }

@@ -15,19 +15,22 @@ use tempfile::TempDir;
 
 const SIZE: u64 = 64 << 20;
 
-/// Builds the example server once, in the profile of this test.
+/// Returns the binary under test: `REDOUBT_BIN`, or built once in the profile of this test.
 fn server_program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
+        if let Some(path) = std::env::var_os("REDOUBT_BIN") {
+            return PathBuf::from(path);
+        }
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--quiet", "-p", "redoubt-roles", "--example", "plain_export"]);
+        cargo.args(["build", "--quiet", "-p", "redoubt"]);
         if !cfg!(debug_assertions) {
             cargo.arg("--release");
         }
-        assert!(cargo.status().expect("cargo runs").success(), "the example server builds");
+        assert!(cargo.status().expect("cargo runs").success(), "the binary builds");
         let test = std::env::current_exe().expect("this test has a path");
         let profile = test.parent().and_then(Path::parent).expect("target/PROFILE/deps");
-        profile.join("examples/plain_export")
+        profile.join("redoubt")
     })
 }
 
@@ -49,17 +52,13 @@ impl Server {
         let disk = place.path().join("disk.img");
         fs::File::create(&disk).and_then(|file| file.set_len(SIZE)).expect("an image");
         let mut command = Command::new(server_program());
-        command.arg("--disk").arg(&disk).arg("--listen").arg(endpoint).args(extra);
-        let mut process =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the server starts");
+        command.arg("bench-plain").arg("--disk").arg(&disk).arg("--listen").arg(endpoint).args(extra);
+        let mut process = command.stdout(Stdio::piped()).spawn().expect("the server starts");
         let mut line = String::new();
         let output = process.stdout.take().expect("its output is piped");
         BufReader::new(output).read_line(&mut line).expect("the server says where it listens");
-        let uri = match line.trim().split_once(':') {
-            Some(("unix", path)) => format!("nbd+unix:///?socket={path}"),
-            Some(("tcp", address)) => format!("nbd://{address}"),
-            _ => panic!("the server said {line:?}"),
-        };
+        let uri = line.trim().to_owned();
+        assert!(uri.starts_with("nbd"), "the server says its URI: {line:?}");
         Server { process, uri, place }
     }
 
@@ -80,17 +79,27 @@ impl Server {
         run("/usr/bin/python3", &["-c", &format!("{prelude}{script}"), &self.uri])
     }
 
+    /// Asks the server to stop, which drains it first.
+    fn terminate(&self) {
+        let id = libc::pid_t::try_from(self.process.id()).expect("a process id");
+        // SAFETY: `kill` touches no memory, and the child is not reaped yet, so the id is still its.
+        unsafe { libc::kill(id, libc::SIGTERM) };
+    }
+
     /// Asks the server to stop and tells whether it ended well.
     fn stop(mut self) -> bool {
-        drop(self.process.stdin.take());
+        self.terminate();
         self.process.wait().expect("the server ends").success()
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        drop(self.process.stdin.take());
-        let _ = self.process.wait();
+        // A server that was waited for has no process id of its own any more.
+        if matches!(self.process.try_wait(), Ok(None)) {
+            self.terminate();
+            let _ = self.process.wait();
+        }
     }
 }
 
@@ -133,7 +142,7 @@ fn nbdinfo_sees_what_the_export_offers() {
     ] {
         assert!(info.contains(line), "{line} is missing in\n{info}");
     }
-    assert!(run("nbdinfo", &["--list", &server.uri]).contains("export=\"plain\""));
+    assert!(run("nbdinfo", &["--list", &server.uri]).contains("export=\"disk\""));
     let read_only = Server::start(&["--read-only"]);
     let info = run("nbdinfo", &[&read_only.uri]);
     assert!(info.contains("is_read_only: true") && info.contains("can_trim: false"), "{info}");
