@@ -87,6 +87,8 @@ async fn scan_spill(world: &World, settings: &AgentSettings) -> Result<FoundSpil
             found.batches.push((meta, SpillPlace { file: number, offset, bytes: meta.bytes }));
         }
         found.is_damaged |= matches!(scan.tail, Tail::Damaged(_));
+        // A crashed run's writes may be in the page cache only; from here on they count as durable.
+        file.sync().await?;
         found.lengths.push((number, length));
         found.files.insert(number, file);
     }

@@ -144,6 +144,8 @@ impl Stage {
         if used == 0 {
             self.files.remove(&name).await?;
         } else {
+            // A crashed run's writes may be in the page cache only; from here on they count as durable.
+            file.sync().await?;
             self.lock().files.insert(number, file);
         }
         Ok(ends)
