@@ -113,6 +113,7 @@ impl From<PsError> for Failure {
         match error {
             PsError::Io(error) => Failure::from(error),
             PsError::Net(error) => Failure::from(error),
+            PsError::Vault(error) => Failure::from(error),
         }
     }
 }

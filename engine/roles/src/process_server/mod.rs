@@ -1,101 +1,80 @@
 //! The process server: receives streams, stages them durably, packs them into the vault.
 //!
-//! One receiver per machine, opened with its first session: the machine's log is claimed (older
-//! writers are fenced), the stage is scanned, and the agent resumes where the stage ends. Dropping
-//! the handle ends everything at once, like a crash; nothing acknowledged is lost.
+//! ```text
+//! let server = ProcessServer::start(settings, world, store, keys).await?;   // store: Arc<dyn RawStore>
+//! server.endpoint();          // Endpoint with the real port
+//! server.status();            // PsStatus
+//! server.stop().await;
+//! ```
 //!
-//! What is *not* here: decisions ([`redoubt_core::receiver`]), the vault's format.
+//! One actor per machine owns the machine's `core::receiver`, its stage and its status; commits and
+//! digests run in tasks of their own. Without a listed machine the server takes every machine whose
+//! agent proves the key that the vault key gives.
+//!
+//! A machine is claimed with its first session, or when what an earlier run staged stays without an
+//! agent (`leftover`). Dropping the handle ends everything at once, like a crash.
+//!
+//! What is *not* here: what to accept, acknowledge and commit (`core::receiver`).
 
-mod machine;
+mod actor;
+mod connection;
+mod exactness;
+mod generation;
+mod hasher;
+mod leftover;
+mod opening;
+mod outbox;
+mod packer;
 pub(crate) mod session;
 mod settings;
+mod shared;
 mod stage;
 
 pub use settings::*;
 
 use crate::tasks::Tasks;
-use machine::Machine;
 use redoubt_core::MachineId;
-use redoubt_core::receiver::SessionId;
 use redoubt_ports::{Endpoint, Listener, RawStore, World};
-use redoubt_vault::{Vault, VaultKeys};
-use redoubt_wire::StreamKey;
+use redoubt_vault::{Vault, VaultError, VaultKeys};
+use shared::{Shared, stopped};
 use std::any::Any;
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
-/// Pause after a failed accept, so that a broken listener does not spin.
-const ACCEPT_RETRY: Duration = Duration::from_millis(200);
+/// Pause after a failed accept (such as too many open files), so that it is no busy loop.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a start waits for the vault. A vault that is away for longer does not keep it from starting.
+const VAULT_CHECK_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a stop lets connections write what was said before it.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long a stop waits for actors and connections; above the actors' own limit for a commit.
+const STOP_DEADLINE: Duration = Duration::from_secs(20);
 
-/// A running process server.
+/// A running process server. Dropping it ends its tasks at once; what was acknowledged is durable.
 pub struct ProcessServer {
     shared: Arc<Shared>,
     endpoint: Endpoint,
-    tasks: Arc<Tasks>,
-    /// The state directory; free again as soon as the handle is gone.
+    stop: watch::Sender<bool>,
+    accepting: JoinHandle<()>,
+    connections: Arc<Tasks>,
+    _tasks: Tasks,
     _lock: Box<dyn Any + Send + Sync>,
 }
 
-pub(super) struct Shared {
-    settings: PsSettings,
-    world: World,
-    store: Arc<dyn RawStore>,
-    keys: VaultKeys,
-    machines: Mutex<BTreeMap<MachineId, Arc<Machine>>>,
-    /// One machine is opened at a time: opening claims, and two claims of one server would fence each other.
-    opening: tokio::sync::Mutex<()>,
-    sessions: Mutex<BTreeMap<SessionId, ()>>,
-}
-
-impl Shared {
-    fn served(&self) -> Vec<(MachineId, Arc<Machine>)> {
-        let machines = self.machines.lock().unwrap_or_else(PoisonError::into_inner);
-        machines.iter().map(|(id, machine)| (*id, Arc::clone(machine))).collect()
-    }
-
-    fn current(&self, id: MachineId) -> Option<Arc<Machine>> {
-        let mut machines = self.machines.lock().unwrap_or_else(PoisonError::into_inner);
-        let machine = machines.get(&id).cloned()?;
-        if !machine.is_over() {
-            return Some(machine);
-        }
-        machine.close();
-        machines.remove(&id);
-        None
-    }
-
-    /// Returns the machine, opened if it is not.
-    async fn machine(&self, id: MachineId, key: &StreamKey) -> Result<Arc<Machine>, String> {
-        let _one = self.opening.lock().await;
-        if let Some(machine) = self.current(id) {
-            return Ok(machine);
-        }
-        let vault = Vault::open(Arc::clone(&self.store), self.keys.clone()).await;
-        let vault = vault.map_err(|error| error.to_string())?;
-        let machine = Machine::open(id, key.clone(), &self.world, &vault, &self.settings).await?;
-        let mut machines = self.machines.lock().unwrap_or_else(PoisonError::into_inner);
-        machines.insert(id, Arc::clone(&machine));
-        Ok(machine)
-    }
-
-    fn forget(&self, id: SessionId) {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
-        for (_, machine) in self.served() {
-            machine.disconnect(id);
-        }
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        self.served().iter().for_each(|(_, machine)| machine.close());
+impl std::fmt::Debug for ProcessServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ProcessServer({})", self.endpoint)
     }
 }
 
 impl ProcessServer {
-    /// Takes the state directory, listens, and serves. The vault must be initialised already; it is
-    /// opened with the first session, so that a store that is away does not keep the server down.
+    /// Takes the state directory, listens, and begins to commit what earlier runs staged.
+    ///
+    /// `Io` with kind `Busy` if another process uses the directory. `Vault` if the store answers and
+    /// holds no vault of these keys; a store that does not answer is waited for while running.
     pub async fn start(
         settings: PsSettings,
         world: World,
@@ -103,22 +82,27 @@ impl ProcessServer {
         keys: VaultKeys,
     ) -> Result<ProcessServer, PsError> {
         let lock = world.files.lock().await?;
+        let vault = Vault::open(store.clone(), keys.clone());
+        match tokio::time::timeout(VAULT_CHECK_DEADLINE, vault).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(VaultError::Store(failure))) => tracing::warn!(%failure, "starting without the vault"),
+            Ok(Err(error)) => return Err(PsError::Vault(error)),
+            Err(_) => tracing::warn!("the vault does not answer; starting without it"),
+        }
+        let names = world.files.list().await?;
         let listener = world.net.listen(&settings.listen).await?;
         let endpoint = listener.endpoint();
-        tracing::info!(role = "process-server", name = %settings.name, %endpoint, "listening");
-        let shared = Arc::new(Shared {
-            settings,
-            world,
-            store,
-            keys,
-            machines: Mutex::default(),
-            opening: tokio::sync::Mutex::new(()),
-            sessions: Mutex::default(),
-        });
-        let tasks = Arc::new(Tasks::default());
+        let (stop, stopping) = watch::channel(false);
+        let shared = Arc::new(Shared::new(settings, world, store, keys, stopping));
+        let tasks = Tasks::default();
+        let machines: BTreeSet<MachineId> = names.iter().filter_map(|name| stage::machine_of(name)).collect();
+        for machine in machines {
+            tasks.spawn(leftover::run(shared.clone(), machine));
+        }
         let connections = Arc::new(Tasks::default());
-        tasks.spawn(accept_loop(Arc::clone(&shared), listener, connections));
-        Ok(ProcessServer { shared, endpoint, tasks, _lock: lock })
+        let accepting = tokio::spawn(accept(listener, shared.clone(), connections.clone()));
+        tracing::info!(%endpoint, name = shared.settings.name, "process server started");
+        Ok(ProcessServer { shared, endpoint, stop, accepting, connections, _tasks: tasks, _lock: lock })
     }
 
     /// Returns where it listens, with the real port.
@@ -126,41 +110,57 @@ impl ProcessServer {
         self.endpoint.clone()
     }
 
-    /// Returns its state now.
+    /// Returns every machine as its actor last described it.
     pub fn status(&self) -> PsStatus {
-        let machines = self.shared.served();
-        PsStatus { machines: machines.into_iter().map(|(id, machine)| (id, machine.status())).collect() }
+        self.shared.status()
     }
 
-    /// Stops. What is staged stays and is committed by the next start.
+    /// Takes no more connections, waits a bounded time for what is under way, and ends. What is staged
+    /// and not vaulted is committed by the next start.
     pub async fn stop(self) {
-        self.tasks.abort();
-        self.shared.served().iter().for_each(|(_, machine)| machine.close());
+        self.stop.send_replace(true);
+        let ended = async {
+            for task in self.shared.take_tasks() {
+                let _ = task.await;
+            }
+            // The actors closed their sessions; connections have this long to write the last words.
+            self.connections.ended(LAST_WORDS).await;
+        };
+        if tokio::time::timeout(STOP_DEADLINE, ended).await.is_err() {
+            tracing::error!("parts of the process server did not stop in time; cutting them off");
+        }
     }
 }
 
 impl Drop for ProcessServer {
     fn drop(&mut self) {
-        self.tasks.abort();
-        self.shared.served().iter().for_each(|(_, machine)| machine.close());
+        self.accepting.abort();
+        self.connections.abort();
+        self.shared.take_tasks().iter().for_each(JoinHandle::abort);
     }
 }
 
-async fn accept_loop(shared: Arc<Shared>, listener: Box<dyn Listener>, connections: Arc<Tasks>) {
-    let mut next = 0;
+/// Takes connections until the stop.
+async fn accept(listener: Box<dyn Listener>, shared: Arc<Shared>, connections: Arc<Tasks>) {
+    let mut stopping = std::pin::pin!(stopped(shared.stop.clone()));
     loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                next += 1;
-                let id = SessionId(next);
-                tracing::debug!(role = "process-server", session = next, %peer, "connected");
-                shared.sessions.lock().unwrap_or_else(PoisonError::into_inner).insert(id, ());
-                connections.spawn(session::serve(Arc::clone(&shared), stream, id));
-            }
-            Err(error) => {
-                tracing::warn!(role = "process-server", %error, "accept failed");
-                tokio::time::sleep(ACCEPT_RETRY).await;
-            }
+        tokio::select! {
+            biased;
+            () = &mut stopping => return,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => {
+                    // Without a permit the connection is dropped: the agent tries again.
+                    if let Ok(permit) = shared.connections.clone().try_acquire_owned() {
+                        connections.spawn(connection::serve(shared.clone(), stream, peer, permit));
+                    } else {
+                        tracing::warn!(%peer, "too many connections of agents");
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot take connections of agents");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
         }
     }
 }

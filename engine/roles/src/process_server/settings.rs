@@ -2,6 +2,7 @@
 
 use redoubt_core::{BatchPosition, Generation, MachineId};
 use redoubt_ports::{Endpoint, IoError, NetError};
+use redoubt_vault::VaultError;
 use redoubt_wire::StreamKey;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,7 +20,8 @@ pub const COMMIT_DELAY_DEFAULT: Duration = Duration::from_millis(500);
 pub struct PsSettings {
     /// Where it listens.
     pub listen: Endpoint,
-    /// Machines it serves, with the key of each one's stream.
+    /// Machines it serves, with the key of each one's stream; the stage is divided among them. Empty:
+    /// up to 16 machines, each of which proves the key that the vault key gives.
     pub machines: BTreeMap<MachineId, StreamKey>,
     /// Bytes of staged batches, over all machines, that are not vaulted yet.
     pub stage_bytes_max: u64,
@@ -80,4 +82,7 @@ pub enum PsError {
     /// It cannot listen.
     #[error("process server: {0}")]
     Net(#[from] NetError),
+    /// The store holds no vault of these keys.
+    #[error("process server: {0}")]
+    Vault(#[from] VaultError),
 }

@@ -1,268 +1,331 @@
-//! The stage files of one machine: what was received and is not in the vault yet.
+//! The stage of one machine: sealed batches in numbered files, and where each one lies.
 //!
-//! Files are numbered and only appended to by the run that made them. A file is removed when the
-//! vault holds its newest batch. What a restart finds is one gapless run above the vaulted position;
-//! anything behind a hole is removed, and the agent sends it again or resyncs.
+//! Files `stage-<machine>-<n>.log` in the format of `core::batch_file`. A start never appends to a file
+//! it found: appends go to a new file, so that a torn tail stays the end of its file.
 //!
-//! What is *not* here: when to sync or trim ([`redoubt_core::receiver`]).
+//! Invariants
+//! - SG-1 Entries in memory are in stream order, and each lies whole in its file.
+//! - SG-2 What is cut from the end vanishes newest file first, each removal durable before the next: a
+//!   crash in between leaves a prefix. What is trimmed from the front vanishes oldest first.
+//! - SG-3 What [`Stage::open`] returns is durable: it was synced before.
+//!
+//! What is *not* here: what continues the stream (`core::receiver::judge`), when to sync.
 
 use bytes::Bytes;
-use redoubt_core::batch_file::{self, ENTRY_HEADER_BYTES, FILE_HEADER_BYTES, STAGE_MAGIC};
+use redoubt_core::batch_file::{self, ENTRY_HEADER_BYTES, FILE_HEADER_BYTES, FileError, STAGE_MAGIC, Tail};
 use redoubt_core::receiver::{Verdict, judge};
-use redoubt_core::sealed::SealedMeta;
-use redoubt_core::{BatchPosition, Generation, MachineId, WriteSeq};
+use redoubt_core::{BatchPosition, MachineId, SealedBatch, SealedMeta, WriteSeq};
 use redoubt_ports::{File, Files, IoError, IoKind, OpenMode};
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::VecDeque;
+use std::sync::Arc;
 
-/// A stage file is closed beyond this size, so that trimming frees space soon.
-const STAGE_FILE_BYTES: u64 = 64 << 20;
+/// A stage file is closed at this size: bounds what a scan holds, and the space a vaulted file keeps.
+pub(super) const STAGE_FILE_BYTES: u64 = 64 << 20;
 
-#[derive(Clone, Copy)]
-struct Entry {
-    meta: SealedMeta,
-    file: u64,
-    offset: u64,
+/// Where one staged batch lies. Readable even after its name is gone.
+#[derive(Clone)]
+pub(super) struct StagedBatch {
+    pub(super) meta: SealedMeta,
+    pub(super) offset: u64,
+    file: Arc<dyn File>,
+    number: u64,
 }
 
-#[derive(Default)]
-struct Places {
-    entries: VecDeque<Entry>,
-    files: BTreeMap<u64, Arc<dyn File>>,
+impl StagedBatch {
+    /// Reads the sealed bytes back.
+    pub(super) async fn read(&self) -> Result<Bytes, IoError> {
+        let bytes = self.file.read_at(self.offset, self.meta.bytes as usize).await?;
+        if bytes.len() != self.meta.bytes as usize {
+            let what = format!("read stage file {} at {}", self.number, self.offset);
+            return Err(IoError::new(IoKind::Device, what, "the file is shorter than what was written"));
+        }
+        Ok(bytes)
+    }
+}
+
+struct StageFile {
+    number: u64,
+    file: Arc<dyn File>,
+    length: u64,
+    last: WriteSeq,
+}
+
+/// What a sync has to cover. Runs apart from the stage, so that appends go on meanwhile.
+pub(super) struct SyncJob {
+    files: Vec<Arc<dyn File>>,
+    directory: Option<Arc<dyn Files>>,
+}
+
+impl SyncJob {
+    /// Makes everything appended before the job was made durable.
+    pub(super) async fn run(self) -> Result<(), IoError> {
+        for file in &self.files {
+            file.sync().await?;
+        }
+        match self.directory {
+            Some(directory) => directory.sync_dir().await,
+            None => Ok(()),
+        }
+    }
 }
 
 /// The stage of one machine.
 pub(super) struct Stage {
+    directory: Arc<dyn Files>,
     machine: MachineId,
-    files: Arc<dyn Files>,
-    places: Mutex<Places>,
-    open: Mutex<Option<(u64, u64)>>,
-    next_file: Mutex<u64>,
+    files: VecDeque<StageFile>,
+    entries: VecDeque<StagedBatch>,
+    /// Whether the last file was made by this process and takes appends.
+    is_open: bool,
+    next_number: u64,
+    dirty: Vec<Arc<dyn File>>,
+    directory_dirty: bool,
+    bytes: u64,
 }
 
-fn generation_name(machine: MachineId) -> String {
-    format!("generation-{machine}")
-}
-
-/// Reads the highest generation seen; zero if none was ever written.
-pub(super) async fn read_generation(files: &dyn Files, machine: MachineId) -> Result<Generation, IoError> {
-    let name = generation_name(machine);
-    let file = match files.open(&name, OpenMode::Existing).await {
-        Ok(file) => file,
-        Err(error) if error.kind == IoKind::NotFound => return Ok(Generation(0)),
-        Err(error) => return Err(error),
-    };
-    let bytes = file.read_at(0, 40).await?;
-    let number: [u8; 8] = bytes.get(..8).and_then(|b| b.try_into().ok()).unwrap_or_default();
-    if bytes.len() != 40 || blake3::hash(&number).as_bytes()[..] != bytes[8..] {
-        return Err(IoError::new(IoKind::Device, format!("read {name}"), "the content is damaged"));
-    }
-    Ok(Generation(u64::from_le_bytes(number)))
-}
-
-/// Makes the highest generation durable.
-pub(super) async fn write_generation(
-    files: &dyn Files,
-    machine: MachineId,
-    generation: Generation,
-) -> Result<(), IoError> {
-    let name = generation_name(machine);
-    let fresh = format!("{name}.new");
-    files.remove(&fresh).await?;
-    let file = files.open(&fresh, OpenMode::CreateNew).await?;
-    let number = generation.0.to_le_bytes();
-    let sum = Bytes::copy_from_slice(blake3::hash(&number).as_bytes());
-    file.write_at(0, &[Bytes::copy_from_slice(&number), sum]).await?;
-    file.sync().await?;
-    files.rename(&fresh, &name).await?;
-    files.sync_dir().await
+/// Returns the machine of a stage file's name.
+pub(super) fn machine_of(name: &str) -> Option<MachineId> {
+    let (machine, _) = name.strip_prefix("stage-")?.strip_suffix(".log")?.split_once('-')?;
+    (machine.len() == 32).then(|| u128::from_str_radix(machine, 16).ok().map(MachineId))?
 }
 
 impl Stage {
-    fn name(&self, number: u64) -> String {
-        format!("stage-{}-{number:016x}", self.machine)
-    }
-
-    /// Scans what a restart left above the vaulted position.
-    pub(super) async fn open(
-        files: Arc<dyn Files>,
-        machine: MachineId,
-        vaulted: BatchPosition,
-    ) -> Result<(Stage, Vec<SealedMeta>), IoError> {
-        let stage = Stage {
-            machine,
-            files,
-            places: Mutex::default(),
-            open: Mutex::default(),
-            next_file: Mutex::new(1),
-        };
+    /// Scans the machine's files: cuts a torn tail, reports damage and removes what lies behind it.
+    /// After an error open again later.
+    pub(super) async fn open(directory: Arc<dyn Files>, machine: MachineId) -> Result<Stage, IoError> {
+        let (files, entries) = (VecDeque::new(), VecDeque::new());
+        let (is_open, next_number, bytes) = (false, 0, 0);
+        let (dirty, directory_dirty) = (Vec::new(), false);
+        let mut stage =
+            Stage { directory, machine, files, entries, is_open, next_number, dirty, directory_dirty, bytes };
         let prefix = format!("stage-{machine}-");
-        let names = stage.files.list().await?;
-        let numbers =
-            names.iter().filter_map(|name| u64::from_str_radix(name.strip_prefix(&prefix)?, 16).ok());
-        let mut numbers: Vec<u64> = numbers.collect();
-        numbers.sort_unstable();
-        let (mut at, mut has_hole) = (vaulted, false);
-        for number in numbers {
-            *stage.next_file.lock().unwrap_or_else(PoisonError::into_inner) = number + 1;
-            has_hole |= stage.take_file(number, &mut at, has_hole).await?;
+        let mut numbers: Vec<u64> = Vec::new();
+        for name in stage.directory.list().await? {
+            let number = name.strip_prefix(&prefix).and_then(|rest| rest.strip_suffix(".log"));
+            numbers.extend(number.and_then(|number| number.parse::<u64>().ok()));
         }
-        let metas = stage.lock().entries.iter().map(|entry| entry.meta).collect();
-        Ok((stage, metas))
+        numbers.sort_unstable();
+        stage.next_number = numbers.last().map_or(0, |last| last + 1);
+        for (index, number) in numbers.iter().enumerate() {
+            let follows = index == 0 || numbers[index - 1] + 1 == *number;
+            if !follows {
+                tracing::error!(%machine, number, "a stage file is missing before this one; not used");
+            }
+            if !follows || !stage.scan(*number).await? {
+                let from = index + usize::from(follows);
+                stage.remove_newest_first(&numbers[from.min(numbers.len())..]).await?;
+                break;
+            }
+        }
+        // Only now (SG-2): what lies behind a broken end of this file is gone.
+        if let Some(newest) = stage.files.back() {
+            stage.next_number = newest.number + 1;
+            if newest.file.len().await? > newest.length {
+                newest.file.set_len(newest.length).await?;
+            }
+        }
+        // SG-3: a process that died before its sync left bytes that only the system's cache holds.
+        for file in &stage.files {
+            file.file.sync().await?;
+        }
+        stage.directory.sync_dir().await?;
+        Ok(stage)
     }
 
-    /// Takes over the usable batches of one file; returns whether the run ends in it.
-    async fn take_file(&self, number: u64, at: &mut BatchPosition, has_hole: bool) -> Result<bool, IoError> {
-        let name = self.name(number);
-        let file = self.files.open(&name, OpenMode::Existing).await?;
-        let length = file.len().await?;
-        let bytes = file.read_at(0, length as usize).await?;
-        let scan = batch_file::scan(&bytes, STAGE_MAGIC, self.machine);
-        let (mut used, mut ends) = (0, has_hole);
-        if let (Ok(scan), false) = (&scan, has_hole) {
-            for entry in &scan.entries {
-                let Ok(meta) = redoubt_wire::peek(&entry.bytes) else {
-                    ends = true;
+    /// Takes one file in. False if nothing behind it may be used.
+    async fn scan(&mut self, number: u64) -> Result<bool, IoError> {
+        let (machine, name) = (self.machine, self.name(number));
+        let file = self.directory.open(&name, OpenMode::Existing).await?;
+        let length = usize::try_from(file.len().await?).unwrap_or(usize::MAX);
+        let content = file.read_at(0, length).await?;
+        let scan = match batch_file::scan(&content, STAGE_MAGIC, machine) {
+            Ok(scan) => scan,
+            Err(FileError::Short) => {
+                tracing::warn!(%machine, name, "a stage file ends inside its header: it held nothing durable");
+                self.directory.remove(&name).await?;
+                return Ok(false);
+            }
+            Err(error @ FileError::Version(_)) => {
+                return Err(IoError::new(IoKind::Unsupported, format!("scan {name}"), error.to_string()));
+            }
+            Err(error) => {
+                tracing::error!(%machine, name, %error, "a stage file is unusable; it is kept under another name");
+                self.directory.rename(&name, &format!("unusable-{name}")).await?;
+                return Ok(false);
+            }
+        };
+        let mut end = FILE_HEADER_BYTES as u64;
+        let mut last = WriteSeq(0);
+        let mut whole = true;
+        for entry in &scan.entries {
+            let Ok(meta) = redoubt_wire::peek(&entry.bytes) else {
+                tracing::error!(%machine, name, offset = entry.offset, "a staged entry is no sealed batch");
+                whole = false;
+                break;
+            };
+            last = meta.last;
+            end = entry.offset + u64::from(meta.bytes);
+            self.bytes += u64::from(meta.bytes);
+            self.entries.push_back(StagedBatch { meta, offset: entry.offset, file: file.clone(), number });
+        }
+        match scan.tail {
+            Tail::Clean => {}
+            Tail::Torn(at) => tracing::warn!(%machine, name, at, "cutting an append that never finished"),
+            Tail::Damaged(at) => {
+                tracing::error!(%machine, name, at, "staged data is damaged; the agent must send it again");
+            }
+        }
+        self.files.push_back(StageFile { number, file, length: end, last });
+        Ok(whole && scan.tail == Tail::Clean)
+    }
+
+    /// Drops what the vault holds and what does not continue it.
+    pub(super) async fn settle(&mut self, vaulted: BatchPosition) -> Result<(), IoError> {
+        let mut at = vaulted;
+        let mut vaulted_entries = 0;
+        let mut broken = None;
+        for (index, entry) in self.entries.iter().enumerate() {
+            match judge(&entry.meta, at) {
+                Verdict::Duplicate if at == vaulted => vaulted_entries = index + 1,
+                Verdict::Accept => at = entry.meta.position(),
+                verdict => {
+                    broken = Some((index, verdict));
                     break;
-                };
-                match judge(&meta, *at) {
-                    Verdict::Duplicate => continue,
-                    Verdict::Accept => {
-                        *at = meta.position();
-                        used += 1;
-                        let place = Entry { meta, file: number, offset: entry.offset };
-                        self.lock().entries.push_back(place);
-                    }
-                    Verdict::Gap | Verdict::Fork => {
-                        ends = true;
-                        break;
-                    }
                 }
             }
-            ends |= matches!(scan.tail, batch_file::Tail::Damaged(_));
         }
-        if used == 0 {
-            self.files.remove(&name).await?;
-        } else {
-            // A crashed run's writes may be in the page cache only; from here on they count as durable.
-            file.sync().await?;
-            self.lock().files.insert(number, file);
+        if let Some((index, verdict)) = broken {
+            let machine = self.machine;
+            let first = self.entries[index].meta.first;
+            tracing::error!(%machine, %first, ?verdict, "what is staged from here on does not continue the vault");
+            self.cut(index).await?;
         }
-        Ok(ends)
+        for entry in self.entries.drain(..vaulted_entries) {
+            self.bytes -= u64::from(entry.meta.bytes);
+        }
+        self.trim_files(vaulted.seq).await;
+        Ok(())
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Places> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Returns what is staged, oldest first.
+    pub(super) fn entries(&self) -> &VecDeque<StagedBatch> {
+        &self.entries
     }
 
-    /// Returns the bytes of batches that are staged and not forgotten.
+    /// Returns the bytes of batches staged and not vaulted.
     pub(super) fn bytes(&self) -> u64 {
-        self.lock().entries.iter().map(|entry| u64::from(entry.meta.bytes)).sum()
+        self.bytes
     }
 
-    /// Appends a batch; durable after [`Stage::sync`]. Called by one task only.
-    pub(super) async fn append(&self, meta: SealedMeta, bytes: Bytes) -> Result<(), IoError> {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let (number, offset) = match open.filter(|(_, length)| *length < STAGE_FILE_BYTES) {
-            Some(open) => open,
-            None => self.create().await?,
-        };
-        let file = self.lock().files.get(&number).cloned();
-        let Some(file) = file else {
-            return Err(IoError::new(
-                IoKind::NotFound,
-                format!("append to {}", self.name(number)),
-                "removed",
-            ));
-        };
-        let parts = batch_file::entry(&bytes);
-        file.write_at(offset, &parts).await?;
-        let place = offset + ENTRY_HEADER_BYTES as u64;
-        self.lock().entries.push_back(Entry { meta, file: number, offset: place });
-        let end = place + bytes.len() as u64;
-        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Some((number, end));
+    /// Appends a batch; durable after the next sync job. After an error the end is unknown: `cut`.
+    pub(super) async fn append(&mut self, batch: SealedBatch) -> Result<(), IoError> {
+        let whole = (ENTRY_HEADER_BYTES + batch.bytes.len()) as u64;
+        let full = self.files.back().is_none_or(|file| file.length + whole > STAGE_FILE_BYTES);
+        if !self.is_open || full {
+            self.roll().await?;
+        }
+        let Some(current) = self.files.back_mut() else { return Ok(()) };
+        current.file.write_at(current.length, &batch_file::entry(&batch.bytes)).await?;
+        let offset = current.length + ENTRY_HEADER_BYTES as u64;
+        current.length += whole;
+        current.last = batch.meta.last;
+        let (file, number) = (current.file.clone(), current.number);
+        if !self.dirty.last().is_some_and(|dirty| Arc::ptr_eq(dirty, &file)) {
+            self.dirty.push(file.clone());
+        }
+        self.bytes += u64::from(batch.meta.bytes);
+        self.entries.push_back(StagedBatch { meta: batch.meta, offset, file, number });
         Ok(())
     }
 
-    async fn create(&self) -> Result<(u64, u64), IoError> {
-        let number = {
-            let mut next = self.next_file.lock().unwrap_or_else(PoisonError::into_inner);
-            *next += 1;
-            *next - 1
-        };
-        let file = self.files.open(&self.name(number), OpenMode::CreateNew).await?;
-        let header = batch_file::file_header(STAGE_MAGIC, self.machine, number);
-        file.write_at(0, &[header]).await?;
-        let older: Vec<Arc<dyn File>> = self.lock().files.values().cloned().collect();
-        for old in older.into_iter().rev().take(1) {
-            // The file before is never appended to again: what it holds must not wait for a sync.
-            old.sync().await?;
-        }
-        self.lock().files.insert(number, file);
-        self.files.sync_dir().await?;
-        Ok((number, FILE_HEADER_BYTES as u64))
+    async fn roll(&mut self) -> Result<(), IoError> {
+        let number = self.next_number;
+        let file = self.directory.open(&self.name(number), OpenMode::CreateNew).await?;
+        self.next_number += 1;
+        let length = FILE_HEADER_BYTES as u64;
+        // Listed before its header is written: a failure leaves a file that `cut` removes.
+        self.files.push_back(StageFile { number, file: file.clone(), length, last: WriteSeq(0) });
+        self.directory_dirty = true;
+        self.is_open = true;
+        file.write_at(0, &[batch_file::file_header(STAGE_MAGIC, self.machine, number)]).await?;
+        self.dirty.push(file);
+        Ok(())
     }
 
-    /// Makes everything appended durable.
-    pub(super) async fn sync(&self) -> Result<(), IoError> {
-        let newest = self.lock().files.values().next_back().cloned();
-        match newest {
-            Some(file) => file.sync().await,
-            None => Ok(()),
-        }
+    /// Returns the sync that covers every append so far.
+    pub(super) fn sync_job(&mut self) -> SyncJob {
+        let directory = std::mem::take(&mut self.directory_dirty).then(|| self.directory.clone());
+        SyncJob { files: std::mem::take(&mut self.dirty), directory }
     }
 
-    /// Forgets batches that are in the vault and removes files that hold nothing else.
-    pub(super) async fn trim(&self, through: WriteSeq) -> Result<(), IoError> {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner).map(|(number, _)| number);
-        let unneeded: Vec<u64> = {
-            let mut places = self.lock();
-            while places.entries.front().is_some_and(|entry| entry.meta.last <= through) {
-                places.entries.pop_front();
+    /// Forgets batches up to the sequence and removes files that hold nothing newer.
+    pub(super) async fn trim(&mut self, through: WriteSeq) {
+        while self.entries.front().is_some_and(|entry| entry.meta.last <= through) {
+            if let Some(entry) = self.entries.pop_front() {
+                self.bytes -= u64::from(entry.meta.bytes);
             }
-            let first = places.entries.front().map(|entry| entry.file);
-            let keep = |number: &u64| Some(*number) == open || first.is_some_and(|first| *number >= first);
-            let unneeded: Vec<u64> = places.files.keys().copied().filter(|number| !keep(number)).collect();
-            unneeded.iter().for_each(|number| drop(places.files.remove(number)));
-            unneeded
-        };
-        for number in unneeded {
-            self.files.remove(&self.name(number)).await?;
+        }
+        self.trim_files(through).await;
+    }
+
+    async fn trim_files(&mut self, through: WriteSeq) {
+        while let Some(oldest) = self.files.front() {
+            let is_current = self.is_open && self.files.len() == 1;
+            if oldest.last > through || is_current {
+                return;
+            }
+            let name = self.name(oldest.number);
+            let removed = match self.directory.remove(&name).await {
+                Ok(()) => self.directory.sync_dir().await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = removed {
+                tracing::warn!(name, %error, "cannot remove a vaulted stage file; trying again later");
+                return;
+            }
+            self.files.pop_front();
+        }
+    }
+
+    /// Forgets the entry of this ordinal and everything behind it, durably. Later appends go to a new
+    /// file. After an error call it again with the same ordinal before anything else.
+    pub(super) async fn cut(&mut self, ordinal: usize) -> Result<(), IoError> {
+        self.is_open = false;
+        self.dirty.clear();
+        self.directory_dirty = false;
+        for entry in self.entries.drain(ordinal.min(self.entries.len())..) {
+            self.bytes -= u64::from(entry.meta.bytes);
+        }
+        let keep =
+            self.entries.back().map(|entry| (entry.number, entry.offset + u64::from(entry.meta.bytes)));
+        while let Some(newest) = self.files.back() {
+            if keep.is_some_and(|(number, _)| newest.number <= number) {
+                break;
+            }
+            self.directory.remove(&self.name(newest.number)).await?;
+            self.directory.sync_dir().await?;
+            self.files.pop_back();
+        }
+        if let (Some((_, end)), Some(newest)) = (keep, self.files.back_mut()) {
+            newest.file.set_len(end).await?;
+            newest.file.sync().await?;
+            newest.length = end;
+            newest.last = self.entries.back().map_or(newest.last, |entry| entry.meta.last);
+        }
+        // Numbers stay dense, so that a missing file is noticed by the next scan.
+        self.next_number = self.files.back().map_or(self.next_number, |newest| newest.number + 1);
+        Ok(())
+    }
+
+    async fn remove_newest_first(&self, numbers: &[u64]) -> Result<(), IoError> {
+        for number in numbers.iter().rev() {
+            self.directory.remove(&self.name(*number)).await?;
+            self.directory.sync_dir().await?;
         }
         Ok(())
     }
 
-    /// Reads batches above `after` and not above `through`, in order and of one generation, until
-    /// `bytes_max` is reached.
-    pub(super) async fn read(
-        &self,
-        after: WriteSeq,
-        through: WriteSeq,
-        bytes_max: u64,
-    ) -> Result<Vec<(SealedMeta, Bytes)>, IoError> {
-        let wanted: Vec<(Entry, Option<Arc<dyn File>>)> = {
-            let places = self.lock();
-            let mut total = 0;
-            let mut generation = None;
-            let above = places.entries.iter().filter(|entry| entry.meta.last > after);
-            let run = above.take_while(|entry| {
-                let fits = entry.meta.last <= through && total < bytes_max;
-                total += u64::from(entry.meta.bytes);
-                fits && *generation.get_or_insert(entry.meta.generation) == entry.meta.generation
-            });
-            run.map(|entry| (*entry, places.files.get(&entry.file).cloned())).collect()
-        };
-        let mut batches = Vec::with_capacity(wanted.len());
-        for (entry, file) in wanted {
-            let what = || format!("read {} at {}", self.name(entry.file), entry.offset);
-            let file = file.ok_or_else(|| IoError::new(IoKind::NotFound, what(), "removed"))?;
-            let bytes = file.read_at(entry.offset, entry.meta.bytes as usize).await?;
-            let found = redoubt_wire::peek(&bytes);
-            if found.is_err() || found.is_ok_and(|found| found.chain != entry.meta.chain) {
-                return Err(IoError::new(IoKind::Device, what(), "the staged batch is damaged"));
-            }
-            batches.push((entry.meta, bytes));
-        }
-        Ok(batches)
+    fn name(&self, number: u64) -> String {
+        format!("stage-{}-{number}.log", self.machine)
     }
 }

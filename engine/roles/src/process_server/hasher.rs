@@ -1,0 +1,140 @@
+//! Answers of one machine's digest questions, from the vault's newest state.
+//!
+//! Invariants
+//! - HS-1 An answer shows everything up to the sequence asked for; until the reader sees it, it waits.
+//! - HS-2 Damage in the vault is answered by a digest that no content has: the agent sends the block
+//!   again, which heals it. It is never answered by "zeros".
+
+use super::packer::{PAUSE_FIRST, PAUSE_MAX};
+use redoubt_core::message::{HASH_BLOCK_SECTORS, HashReply, HashRequest};
+use redoubt_core::receiver::SessionId;
+use redoubt_core::{MachineId, VolumeIndex};
+use redoubt_vault::{MachineReader, PointView, ReadError, Vault, VaultError};
+use std::collections::VecDeque;
+use tokio::sync::mpsc;
+
+/// The digest of no content, as far as anybody can find one.
+const MATCHES_NOTHING: [u8; 32] = [0; 32];
+
+/// The actor's end of the task: a queue of questions, one of them at work.
+pub(super) struct Hasher {
+    waiting: VecDeque<(SessionId, HashRequest)>,
+    questions: mpsc::Sender<(SessionId, HashRequest)>,
+    answers: mpsc::Receiver<(SessionId, HashReply)>,
+    task: tokio::task::JoinHandle<()>,
+    is_busy: bool,
+}
+
+impl Drop for Hasher {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Hasher {
+    /// Starts the task.
+    pub(super) fn start(vault: Vault, machine: MachineId) -> Hasher {
+        let (questions, question_queue) = mpsc::channel(1);
+        let (answer_queue, answers) = mpsc::channel(1);
+        let task = tokio::spawn(run(vault, machine, question_queue, answer_queue));
+        Hasher { waiting: VecDeque::new(), questions, answers, task, is_busy: false }
+    }
+
+    /// Queues a question; those of other sessions are forgotten. The receiver bounds their number.
+    pub(super) fn ask(&mut self, session: SessionId, request: HashRequest) {
+        self.waiting.retain(|(asker, _)| *asker == session);
+        self.waiting.push_back((session, request));
+        self.feed();
+    }
+
+    fn feed(&mut self) {
+        if !self.is_busy
+            && let Some(question) = self.waiting.pop_front()
+        {
+            self.is_busy = self.questions.try_send(question).is_ok();
+        }
+    }
+
+    /// Returns the next answer and who asked. Waits for ever when nothing was asked.
+    pub(super) async fn answer(&mut self) -> (SessionId, HashReply) {
+        match self.answers.recv().await {
+            Some(answer) => {
+                self.is_busy = false;
+                self.feed();
+                answer
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
+
+async fn run(
+    vault: Vault,
+    machine: MachineId,
+    mut questions: mpsc::Receiver<(SessionId, HashRequest)>,
+    answers: mpsc::Sender<(SessionId, HashReply)>,
+) {
+    let mut reader: Option<MachineReader> = None;
+    while let Some((session, request)) = questions.recv().await {
+        let mut pause = PAUSE_FIRST;
+        let reply = loop {
+            match answer(&vault, machine, &mut reader, &request).await {
+                Ok(Some(reply)) => break reply,
+                Ok(None) => tracing::debug!(%machine, "the vault does not show the sequence asked for yet"),
+                Err(error) => tracing::warn!(%machine, %error, "cannot read the vault for a resync"),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        };
+        if answers.send((session, reply)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// One attempt; `None` if the reader does not see far enough yet (HS-1).
+async fn answer(
+    vault: &Vault,
+    machine: MachineId,
+    slot: &mut Option<MachineReader>,
+    request: &HashRequest,
+) -> Result<Option<HashReply>, VaultError> {
+    let reader = match slot.take() {
+        Some(reader) => reader,
+        None => MachineReader::open(vault, machine).await?,
+    };
+    let reader = slot.insert(reader);
+    if reader.head().position.seq < request.after {
+        reader.refresh().await?;
+    }
+    let as_of = reader.head().position.seq;
+    if as_of < request.after {
+        return Ok(None);
+    }
+    let view = reader.head_view();
+    let first = request.extent.lba.0 / HASH_BLOCK_SECTORS;
+    let mut blocks = Vec::with_capacity(request.blocks() as usize);
+    for block in first..first + request.blocks() {
+        blocks.push(hash(&view, request.volume, block).await?);
+    }
+    Ok(Some(HashReply { id: request.id, as_of, blocks }))
+}
+
+/// Hashes one block. What the vault does not know, a volume or blocks behind its end, reads as zeros.
+async fn hash(view: &PointView, volume: VolumeIndex, block: u64) -> Result<Option<[u8; 32]>, VaultError> {
+    match view.hash_blocks(volume, block, 1).await {
+        Ok(hashes) => Ok(hashes.first().copied().flatten()),
+        Err(ReadError::Store(failure)) => Err(VaultError::Store(failure)),
+        Err(ReadError::Damaged { object, from, to, what }) => {
+            tracing::error!(
+                object,
+                from,
+                to,
+                what,
+                "a unit of the vault is damaged; asking for its blocks again"
+            );
+            Ok(Some(MATCHES_NOTHING))
+        }
+        Err(ReadError::NoVolume(_) | ReadError::OutOfRange { .. } | ReadError::TooLarge(_)) => Ok(None),
+    }
+}

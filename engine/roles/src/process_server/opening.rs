@@ -1,0 +1,61 @@
+//! Brings one machine up: its stage scanned, its log claimed, the two put together.
+
+use super::exactness::{self, Known};
+use super::generation;
+use super::packer::Packer;
+use super::shared::Shared;
+use super::stage::Stage;
+use redoubt_core::receiver::ReceiverState;
+use redoubt_core::{Generation, MachineId};
+use redoubt_ports::{IoError, IoKind};
+use redoubt_vault::{MachineWriter, Vault, VaultError};
+use redoubt_wire::StreamKey;
+use thiserror::Error;
+
+/// Why a machine cannot be served now.
+#[derive(Debug, Error)]
+pub(super) enum OpenError {
+    #[error(transparent)]
+    Io(#[from] IoError),
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+}
+
+/// A machine that can be served.
+pub(super) struct Opened {
+    pub(super) stage: Stage,
+    pub(super) state: ReceiverState,
+    pub(super) known: Known,
+    pub(super) vault: Vault,
+    pub(super) packer: Packer,
+}
+
+/// Opens stage and vault. After an error it may be called again.
+pub(super) async fn open(shared: &Shared, machine: MachineId, key: &StreamKey) -> Result<Opened, OpenError> {
+    let files = shared.world.files.clone();
+    let mut stage = Stage::open(files.clone(), machine).await?;
+    let recorded = match generation::load(&*files, machine).await {
+        Err(error) if error.kind == IoKind::Device => {
+            tracing::error!(%machine, %error, "taking the generation from stage and vault");
+            Generation::default()
+        }
+        recorded => recorded?,
+    };
+    let vault = Vault::open(shared.store.clone(), shared.keys.clone()).await?;
+    let writer = MachineWriter::claim(&vault, machine, shared.world.entropy.clone()).await?;
+    let head = writer.head().clone();
+    let vaulted = head.position;
+    stage.settle(vaulted).await?;
+    let head = Known { seq: vaulted.seq, is_exact: head.exact };
+    let known = exactness::at_end(stage.entries(), key, head).await;
+    let staged: Vec<_> = stage.entries().iter().map(|entry| entry.meta).collect();
+    let seen = staged.iter().map(|meta| meta.generation).max().unwrap_or_default();
+    let generation = recorded.max(seen).max(vaulted.generation);
+    tracing::info!(
+        %machine, %generation, vaulted = vaulted.seq.0, staged = staged.len(), epoch = writer.epoch(),
+        "machine opened"
+    );
+    let state = ReceiverState { generation, vaulted, staged, exact: known.is_exact };
+    let packer = Packer::start(writer, key.clone());
+    Ok(Opened { stage, state, known, vault, packer })
+}
