@@ -72,7 +72,7 @@ pub(crate) async fn open(args: &VaultArgs) -> Outcome<Recovery> {
     };
     let reader = MachineReader::open(&vault, machine).await?;
     for finding in reader.findings() {
-        eprintln!("warning: {finding}; no recovery point is affected");
+        crate::output::say(format!("warning: {finding}; no recovery point is affected"));
     }
     let names = record.iter().flat_map(|record| &record.disks).map(|disk| disk.name.clone()).collect();
     Ok(Recovery { machine, reader, names })
