@@ -84,7 +84,10 @@ impl Watch {
 
     fn agent(&mut self, name: &str, status: &AgentStatus, estate: &Estate) {
         let marks = &status.watermarks;
-        if !(marks.issued() >= marks.sent() && marks.sent() >= marks.staged() && marks.staged() >= marks.vaulted()) {
+        if !(marks.issued() >= marks.sent()
+            && marks.sent() >= marks.staged()
+            && marks.staged() >= marks.vaulted())
+        {
             self.find("loss-never-hidden", format!("{name} reports watermarks out of order: {marks:?}"));
         }
         let vaulted = self.vaulted.entry(name.to_owned()).or_default();

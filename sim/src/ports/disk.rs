@@ -126,6 +126,24 @@ impl SimDisk {
         self.shared.micros(80, 600) + Duration::from_micros(bytes / SPEED)
     }
 
+    /// Takes effect; tells whether the operation failed.
+    fn apply(&self, what: &str, extent: Extent, payload: Option<&Bytes>, durable: bool, power: u64) -> bool {
+        let mut state = lock(&self.state);
+        let failed = self.shared.chance(state.write_errors);
+        let torn = failed || state.power != power;
+        for index in 0..extent.sectors.0 {
+            if torn && self.shared.below(2) == 0 {
+                continue;
+            }
+            let at = index as usize * SECTOR;
+            let sector = payload.map_or(&[0; SECTOR][..], |payload| &payload[at..at + SECTOR]);
+            state.put(extent.lba.0 + index, sector, durable && !torn);
+        }
+        state.errors_met += u64::from(failed);
+        self.shared.trace.event(self.shared.now(), what, &extent.lba.0.to_le_bytes());
+        failed
+    }
+
     /// Changes sectors on the hardware. After a power loss or an error each sector keeps its old or
     /// gets its new content by chance.
     async fn change(
@@ -139,23 +157,13 @@ impl SimDisk {
         let disk = self.clone();
         let power = lock(&self.state).power;
         let latency = self.latency(if payload.is_some() { extent.bytes() } else { 4096 });
+        // Two operations may complete in another order than they took effect.
+        let completion = self.shared.micros(0, 4_000);
         let work = async move {
             tokio::time::sleep(latency).await;
-            let mut state = lock(&disk.state);
-            let failed = disk.shared.chance(state.write_errors);
-            let torn = failed || state.power != power;
-            let zeros = [0; SECTOR];
-            for index in 0..extent.sectors.0 {
-                if torn && disk.shared.below(2) == 0 {
-                    continue;
-                }
-                let at = index as usize * SECTOR;
-                let sector = payload.as_ref().map_or(&zeros[..], |payload| &payload[at..at + SECTOR]);
-                state.put(extent.lba.0 + index, sector, durable && !torn);
-            }
-            disk.shared.trace.event(disk.shared.now(), what, &extent.lba.0.to_le_bytes());
+            let failed = disk.apply(what, extent, payload.as_ref(), durable, power);
+            tokio::time::sleep(completion).await;
             if failed {
-                state.errors_met += 1;
                 return Err(IoError::new(
                     IoKind::Device,
                     format!("{what} {} {extent}", disk.name),

@@ -25,6 +25,12 @@ pub struct Volume {
     pub sectors: u64,
 }
 
+/// Some operations wait for the next multiple of this, in microseconds, so that jobs meet on the disk.
+const MEETING: u64 = 40_000;
+
+/// Sectors on which they meet.
+const MEETING_SECTORS: u64 = 12;
+
 /// Runs one job until `stop`, or until the disk is gone.
 pub async fn job(
     recorder: Recorder,
@@ -37,8 +43,13 @@ pub async fn job(
     let pause = 1_000_000 * u64::from(plan.jobs) / u64::from(plan.rate).max(1);
     while !stop.load(Ordering::Relaxed) {
         tokio::time::sleep(Duration::from_micros(pause / 2 + rng.next_u64() % pause.max(1))).await;
+        let together = rng.next_u64().is_multiple_of(3);
+        if together {
+            let past = (recorder.clock)().as_micros() as u64 % MEETING;
+            tokio::time::sleep(Duration::from_micros(MEETING - past)).await;
+        }
         let volume = &volumes[(rng.next_u64() % volumes.len() as u64) as usize];
-        if act(&recorder, volume, &plan.model, &mut rng).await == Err(GuestError::Gone) {
+        if act(&recorder, volume, &plan.model, together, &mut rng).await == Err(GuestError::Gone) {
             return;
         }
     }
@@ -67,10 +78,16 @@ async fn act(
     recorder: &Recorder,
     volume: &Volume,
     model: &str,
+    together: bool,
     rng: &mut ChaCha8Rng,
 ) -> Result<(), GuestError> {
     let disk = volume.disk.as_ref();
-    let extent = extent_in(rng, volume, model);
+    let extent = if together {
+        let first = rng.next_u64() % MEETING_SECTORS;
+        Extent::new(first, 1 + rng.next_u64() % (MEETING_SECTORS - first))
+    } else {
+        extent_in(rng, volume, model)
+    };
     match rng.next_u64() % 200 {
         0..10 => recorder.flush(disk, volume.index).await,
         10..20 => recorder.zero(disk, volume.index, extent, false).await,
