@@ -177,7 +177,9 @@ impl Estate {
                         *lock(&this.start_error) = None;
                         trace.trace.line(trace.now(), || format!("agent of {} runs", this.spec.name));
                         guests::start(&this, &agent, &stop);
-                        guests::cut_steadily(Arc::clone(&this), agent, every, stop).await;
+                        let weak = Arc::downgrade(&agent);
+                        drop(agent);
+                        guests::cut_steadily(Arc::clone(&this), weak, every, stop).await;
                         // The process lives on without its guests.
                         return std::future::pending().await;
                     }

@@ -11,7 +11,7 @@ use redoubt_core::{Extent, MarkerId, MarkerKind};
 use redoubt_roles::agent::Agent;
 use redoubt_roles::nbd_server::{Export, ExportError};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -120,12 +120,13 @@ pub(super) async fn cut(machine: &Machine, agent: &Agent) -> Option<MarkerId> {
 /// Cuts markers steadily for as long as the process lives.
 pub(super) async fn cut_steadily(
     machine: Arc<Machine>,
-    agent: Arc<Agent>,
+    agent: Weak<Agent>,
     every: Duration,
     stop: Arc<AtomicBool>,
 ) {
     while !stop.load(Ordering::Relaxed) {
         tokio::time::sleep(every).await;
+        let Some(agent) = agent.upgrade() else { return };
         cut(&machine, &agent).await;
     }
 }

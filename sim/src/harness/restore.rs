@@ -21,8 +21,6 @@ pub(super) struct Restored {
     pub(super) points: u64,
 }
 
-/// Points that were judged before need not be judged again unless the vault may have changed them.
-pub(super) type Judged = BTreeSet<(String, MarkerId)>;
 
 /// How to restore.
 pub(super) struct How<'a> {
