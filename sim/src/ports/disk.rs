@@ -101,6 +101,11 @@ impl SimDisk {
         lock(&self.state).errors_met
     }
 
+    /// The process that held the disk is gone, and its handles with it.
+    pub(super) fn release(&self) {
+        lock(&self.state).holder = Weak::new();
+    }
+
     pub(super) fn power_loss(&self) {
         let mut state = lock(&self.state);
         state.power += 1;

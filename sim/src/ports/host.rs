@@ -126,6 +126,7 @@ impl Host {
     pub fn start(&self) {
         self.kill_process();
         self.files.next_process();
+        lock(&self.disks.0).values().for_each(SimDisk::release);
         self.net.set_power(&self.name, true);
         *lock(&self.process) = Some(Handle::current().create_node().name(&self.name).build());
     }
