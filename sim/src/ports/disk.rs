@@ -103,7 +103,8 @@ impl SimDisk {
 
     /// The process that held the disk is gone, and its handles with it.
     pub(super) fn release(&self) {
-        lock(&self.state).holder = Weak::new();
+        let mut state = lock(&self.state);
+        (state.writer, state.readers) = (Weak::new(), Weak::new());
     }
 
     pub(super) fn power_loss(&self) {
