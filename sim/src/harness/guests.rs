@@ -11,8 +11,8 @@ use redoubt_core::{Extent, MarkerId, MarkerKind};
 use redoubt_roles::agent::Agent;
 use redoubt_roles::nbd_server::{Export, ExportError};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// One marker that was asked for.

@@ -21,7 +21,6 @@ pub(super) struct Restored {
     pub(super) points: u64,
 }
 
-
 /// How to restore.
 pub(super) struct How<'a> {
     /// Highest sequence that each machine reported as vaulted.
