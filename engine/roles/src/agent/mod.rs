@@ -28,7 +28,7 @@ use redoubt_wire::StreamKey;
 use shell::{Core, Shell};
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -45,7 +45,8 @@ pub struct Agent {
     shell: Arc<Shell>,
     /// One volume is added at a time, so that two never get the same index.
     protecting: tokio::sync::Mutex<()>,
-    _lock: Box<dyn Any + Send + Sync>,
+    /// The state directory, until the stop.
+    lock: Mutex<Option<Box<dyn Any + Send + Sync>>>,
 }
 
 impl Agent {
@@ -88,7 +89,7 @@ impl Agent {
         settle(&shell).await?;
         workers::spawn(&shell, found.spill_files);
         shell.tasks.spawn(link_task::run(Arc::clone(&shell), key));
-        Ok(Agent { shell, protecting: tokio::sync::Mutex::new(()), _lock: lock })
+        Ok(Agent { shell, protecting: tokio::sync::Mutex::new(()), lock: Mutex::new(Some(lock)) })
     }
 
     /// Protects another disk; its first copy begins at once and makes the machine inexact until it is
@@ -232,6 +233,7 @@ impl Agent {
         };
         let ended = tokio::time::timeout(STOP_DEADLINE, stopping).await;
         self.shell.tasks.abort();
+        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
         if ended.is_err() {
             self.shell.trouble("the stop took too long; the next start compares hot extents");
         }
