@@ -9,15 +9,30 @@ use anyhow::{Result, bail};
 use std::process::ExitCode;
 use std::time::Instant;
 
+/// Compiles the planted bugs into the pure machines, for the tests that must catch them.
+const PLANTED: [&str; 2] = ["--features", "redoubt-core/planted-bugs,redoubt-vault/planted-bugs"];
+
 type Step = (&'static str, fn(TestSet) -> Result<()>);
 
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 12] = [
     ("format", |_| run_command(cargo(&["fmt", "--all", "--check"]))),
     ("tidy", |_| tidy::check()),
     ("clippy", |_| clippy(&["--workspace", "--all-targets"])),
     ("clippy of the lab", |_| clippy(&["-p", "redoubt-sim", "--all-targets", LAB_CONFIG[0], LAB_CONFIG[1]])),
     ("unit and property tests", |_| {
         run_command(cargo(&["test", "--workspace", "--exclude", "redoubt-e2e", "--quiet"]))
+    }),
+    ("planted bugs of the machines", |_| {
+        run_command(cargo(&[
+            "test",
+            "-p",
+            "redoubt-core",
+            "-p",
+            "redoubt-vault",
+            "--quiet",
+            PLANTED[0],
+            PLANTED[1],
+        ]))
     }),
     ("tests of the lab", |_| {
         run_command(cargo(&[
