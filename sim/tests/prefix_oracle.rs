@@ -58,13 +58,12 @@ fn apply(image: &mut [Seen], operation: &Operation, id: u64) {
     }
 }
 
+/// What an extension works from: operations, their ids, their ticks, the cut.
+type All<'a> = (&'a [Operation], &'a [u64], &'a [(u64, u64)], Cut);
+
 /// Every legal image: over all downward closed sets and all orders that respect acknowledgements.
 fn legal(operations: &[Operation], ids: &[u64], ticks: &[(u64, u64)], cut: Cut) -> Vec<Vec<Seen>> {
-    fn extend(
-        state: (&mut Vec<usize>, Vec<Seen>),
-        all: (&[Operation], &[u64], &[(u64, u64)], Cut),
-        images: &mut Vec<Vec<Seen>>,
-    ) {
+    fn extend(state: (&mut Vec<usize>, Vec<Seen>), all: All<'_>, images: &mut Vec<Vec<Seen>>) {
         let (done, image) = state;
         let (operations, ids, ticks, cut) = all;
         let complete = (0..operations.len()).all(|i| done.contains(&i) || ticks[i].1 > cut.asked);

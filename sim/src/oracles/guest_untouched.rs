@@ -72,9 +72,9 @@ mod tests {
         let slow = Notice { at: 9_000, volume: 0, what: "write", took: Duration::from_secs(4), error: None };
         let failed = Notice { took: Duration::ZERO, error: Some("EIO".into()), ..slow.clone() };
         let excuse = |errors| [Excuse { from: 5_000, to: 6_000, errors }];
-        assert_eq!(judge("m", &[slow.clone()], &[]).len(), 1);
-        assert_eq!(judge("m", &[slow.clone()], &excuse(false)), vec![]);
-        assert_eq!(judge("m", &[failed.clone()], &excuse(false)).len(), 1);
+        assert_eq!(judge("m", std::slice::from_ref(&slow), &[]).len(), 1);
+        assert_eq!(judge("m", std::slice::from_ref(&slow), &excuse(false)), vec![]);
+        assert_eq!(judge("m", std::slice::from_ref(&failed), &excuse(false)).len(), 1);
         assert_eq!(judge("m", &[failed], &excuse(true)), vec![]);
         let late = Notice { at: 20_000, ..slow };
         assert_eq!(judge("m", &[late], &excuse(true)).len(), 1);

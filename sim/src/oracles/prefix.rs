@@ -266,7 +266,7 @@ mod tests {
 
         fn judge(&mut self) -> Result<(), String> {
             let cut = Cut { asked: self.log.tick(), done: self.log.tick() };
-            judge(&self.log, cut, &[self.image.clone()])
+            judge(&self.log, cut, std::slice::from_ref(&self.image))
         }
     }
 
