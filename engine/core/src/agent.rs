@@ -31,7 +31,7 @@ use crate::resync::{Progress, ResyncPlanner};
 use crate::sealed::{SealedBatch, SealedMeta};
 use crate::sequencer::Sequencer;
 use crate::splitter::{IoFailure, IoId, Op, Splitter};
-use crate::spool::{SpillPlace, Spool, SpoolLimits};
+use crate::spool::{SpillPlace, SpillWork, Spool, SpoolLimits};
 use crate::time::Instant;
 use crate::units::{Extent, Sectors};
 use crate::watermarks::Watermarks;
@@ -160,35 +160,8 @@ pub enum AgentEffect {
     },
     /// Write [`AgentMachine::record`] durably, then step [`AgentEvent::StateWritten`].
     WriteState,
-    /// Spill files; see [`crate::spool::SpoolEffect`].
-    SpillCreate {
-        /// File number.
-        file: u64,
-    },
-    /// Append to a spill file.
-    SpillAppend {
-        /// Where.
-        place: SpillPlace,
-        /// The sealed batch.
-        bytes: Bytes,
-    },
-    /// Sync the spill files.
-    SpillSync {
-        /// To be returned.
-        ticket: u64,
-    },
-    /// Read a spilled batch back.
-    SpillRead {
-        /// Where.
-        place: SpillPlace,
-        /// First sequence.
-        first: WriteSeq,
-    },
-    /// Remove a spill file.
-    SpillRemove {
-        /// File number.
-        file: u64,
-    },
+    /// Work on the spill files.
+    Spill(SpillWork),
     /// Send the batch in the current session.
     Send(SealedBatch),
     /// Ask the process server in the current session.

@@ -57,14 +57,14 @@ pub struct SpillPlace {
 pub enum SpoolEvent {
     /// A batch was sealed. Answered by `Accepted` or `Refused`.
     Push(SealedBatch),
-    /// Everything appended before this `SpillSync` effect is durable.
+    /// Everything appended before this [`SpillWork::Sync`] is durable.
     SpillSynced {
         /// The number in the effect.
         ticket: u64,
     },
     /// An append or a sync failed (no space, device error).
     ///
-    /// Comes instead of `SpillSynced`, once for each `SpillSync`.
+    /// Comes instead of `SpillSynced`, once for each [`SpillWork::Sync`].
     SpillFailed,
     /// A read-back came in and its checksum is right.
     ReadDone {
@@ -95,42 +95,49 @@ pub enum SpoolEvent {
     SpillAll,
 }
 
-/// What the shell does, in order.
+/// Work on the spill files. The shell does it in order, one after the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SpoolEffect {
-    /// The pushed batch is held.
-    Accepted,
-    /// The pushed batch is not held: mark its ranges dirty and stop pushing until `Drained`.
-    Refused,
+pub enum SpillWork {
     /// Create the file and write its header.
-    SpillCreate {
+    Create {
         /// File number.
         file: u64,
     },
     /// Write an entry.
-    SpillAppend {
+    Append {
         /// Where.
         place: SpillPlace,
         /// The sealed batch.
         bytes: Bytes,
     },
     /// Sync all files appended to; answer with `SpillSynced` or `SpillFailed`.
-    SpillSync {
+    Sync {
         /// To be returned.
         ticket: u64,
     },
     /// Read an entry and check it; answer with `ReadDone` or `ReadFailed`.
-    SpillRead {
+    Read {
         /// Where.
         place: SpillPlace,
         /// First sequence of the batch.
         first: WriteSeq,
     },
     /// Remove a file whose batches are all staged.
-    SpillRemove {
+    Remove {
         /// File number.
         file: u64,
     },
+}
+
+/// What the caller does, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SpoolEffect {
+    /// The pushed batch is held.
+    Accepted,
+    /// The pushed batch is not held: mark its ranges dirty and stop pushing until `Drained`.
+    Refused,
+    /// Work on the spill files.
+    Spill(SpillWork),
     /// Send the batch.
     Send(SealedBatch),
     /// The spool stops accepting: bitmap mode begins.
@@ -373,7 +380,7 @@ impl Spool {
 
     /// Takes one event.
     pub fn step(&mut self, event: SpoolEvent, effects: &mut Vec<SpoolEffect>) {
-        effects.extend(self.stale_files.drain(..).map(|file| SpoolEffect::SpillRemove { file }));
+        effects.extend(self.stale_files.drain(..).map(|file| SpoolEffect::Spill(SpillWork::Remove { file })));
         match event {
             SpoolEvent::Push(batch) => self.on_push(batch, effects),
             SpoolEvent::SpillSynced { ticket } => self.on_synced(ticket, effects),
@@ -444,14 +451,14 @@ impl Spool {
                 self.overflow_now(effects);
                 break;
             };
-            effects.push(SpoolEffect::SpillAppend { place, bytes: bytes.clone() });
+            effects.push(SpoolEffect::Spill(SpillWork::Append { place, bytes: bytes.clone() }));
             self.held[index].body = Body::Writing(bytes, place, ticket);
             written = true;
         }
         if written {
             self.next_ticket += 1;
             self.sync_in_flight = Some(ticket);
-            effects.push(SpoolEffect::SpillSync { ticket });
+            effects.push(SpoolEffect::Spill(SpillWork::Sync { ticket }));
         }
     }
 
@@ -470,7 +477,7 @@ impl Spool {
                 let file = self.next_file;
                 self.next_file += 1;
                 self.open_file = Some(file);
-                effects.push(SpoolEffect::SpillCreate { file });
+                effects.push(SpoolEffect::Spill(SpillWork::Create { file }));
                 self.files.push_back((file, FILE_HEADER_BYTES as u64));
                 (file, FILE_HEADER_BYTES as u64)
             }
@@ -579,7 +586,7 @@ impl Spool {
         let needed = self.held.iter().find_map(place);
         while self.files.front().is_some_and(|(file, _)| needed.is_none_or(|needed| *file < needed)) {
             if let Some((file, _)) = self.files.pop_front() {
-                effects.push(SpoolEffect::SpillRemove { file });
+                effects.push(SpoolEffect::Spill(SpillWork::Remove { file }));
             }
         }
     }
@@ -610,7 +617,7 @@ impl Spool {
                 if reads >= READS_MAX && !in_order {
                     break;
                 }
-                effects.push(SpoolEffect::SpillRead { place, first: held.meta.first });
+                effects.push(SpoolEffect::Spill(SpillWork::Read { place, first: held.meta.first }));
                 held.body = Body::Reading(place);
                 reads += 1;
             }

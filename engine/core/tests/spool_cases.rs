@@ -1,7 +1,7 @@
 //! Single rules of the spool that a random run reaches too seldom.
 
 use bytes::Bytes;
-use redoubt_core::spool::{READS_MAX, SpillPlace, Spool, SpoolEffect, SpoolEvent, SpoolLimits};
+use redoubt_core::spool::{READS_MAX, SpillPlace, SpillWork, Spool, SpoolEffect, SpoolEvent, SpoolLimits};
 use redoubt_core::{Chain, Generation, MachineId, SealedBatch, SealedFlags, SealedMeta, WriteSeq};
 
 const BYTES: u32 = 200;
@@ -44,7 +44,7 @@ fn session(permits_total: u64) -> SpoolEvent {
 
 fn reads(effects: &[SpoolEffect]) -> Vec<u64> {
     let read = |effect: &SpoolEffect| match effect {
-        SpoolEffect::SpillRead { first, .. } => Some(first.0),
+        SpoolEffect::Spill(SpillWork::Read { first, .. }) => Some(first.0),
         _ => None,
     };
     effects.iter().filter_map(read).collect()
@@ -59,8 +59,10 @@ fn entries_of_one_spill_share_a_file() {
     let mut spool = Spool::new(SpoolLimits { memory_bytes: 500, spill_bytes: 1 << 20 }, 1);
     let mut effects = Vec::new();
     (1..=3).for_each(|seq| effects.extend(step(&mut spool, SpoolEvent::Push(batch(seq)))));
-    let created = effects.iter().filter(|effect| matches!(effect, SpoolEffect::SpillCreate { .. }));
-    let appended = effects.iter().filter(|effect| matches!(effect, SpoolEffect::SpillAppend { .. }));
+    let created =
+        effects.iter().filter(|effect| matches!(effect, SpoolEffect::Spill(SpillWork::Create { .. })));
+    let appended =
+        effects.iter().filter(|effect| matches!(effect, SpoolEffect::Spill(SpillWork::Append { .. })));
     assert_eq!((created.count(), appended.count()), (1, 3));
 }
 
@@ -136,9 +138,15 @@ fn a_restart_uses_only_batches_that_continue_each_other() {
     let found = vec![(first, place(4)), (third, place(5))];
     let mut spool = Spool::recover(limits, vec![(4, 248), (5, 248)], found);
     assert_eq!((spool.held(), spool.unused_batches()), (vec![first], 1));
-    assert_eq!(step(&mut spool, SpoolEvent::SessionDown), [SpoolEffect::SpillRemove { file: 5 }]);
+    assert_eq!(
+        step(&mut spool, SpoolEvent::SessionDown),
+        [SpoolEffect::Spill(SpillWork::Remove { file: 5 })]
+    );
     let bytes: Bytes = batch(2).bytes;
     let next = SealedBatch { meta: batch(2).meta, bytes };
     let effects = step(&mut spool, SpoolEvent::Push(next));
-    assert!(effects.contains(&SpoolEffect::SpillCreate { file: 6 }), "numbers are never reused: {effects:?}");
+    assert!(
+        effects.contains(&SpoolEffect::Spill(SpillWork::Create { file: 6 })),
+        "numbers are never reused: {effects:?}"
+    );
 }

@@ -85,15 +85,7 @@ impl AgentMachine {
             match step {
                 SpoolEffect::Accepted => {}
                 SpoolEffect::Refused | SpoolEffect::Overflow => self.lose_order(now, effects),
-                SpoolEffect::SpillCreate { file } => effects.push(AgentEffect::SpillCreate { file }),
-                SpoolEffect::SpillAppend { place, bytes } => {
-                    effects.push(AgentEffect::SpillAppend { place, bytes });
-                }
-                SpoolEffect::SpillSync { ticket } => effects.push(AgentEffect::SpillSync { ticket }),
-                SpoolEffect::SpillRead { place, first } => {
-                    effects.push(AgentEffect::SpillRead { place, first });
-                }
-                SpoolEffect::SpillRemove { file } => effects.push(AgentEffect::SpillRemove { file }),
+                SpoolEffect::Spill(work) => effects.push(AgentEffect::Spill(work)),
                 SpoolEffect::Send(batch) => {
                     self.watermarks.on_sent(batch.meta.last);
                     if let Some(session) = &mut self.session {

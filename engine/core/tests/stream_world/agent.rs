@@ -5,7 +5,7 @@ use super::{Bounds, Image, Sealed, Truth};
 use redoubt_core::batch_file::SPILL_MAGIC;
 use redoubt_core::link::{ConnectionId, Link, LinkEffect, LinkEvent};
 use redoubt_core::message::{Hello, Message, PROTOCOL_VERSIONS, Welcome};
-use redoubt_core::spool::{Resume, Spool, SpoolEffect, SpoolEvent, SpoolLimits};
+use redoubt_core::spool::{Resume, SpillWork, Spool, SpoolEffect, SpoolEvent, SpoolLimits};
 use redoubt_core::{BatchPosition, Chain, Generation, Instant, SealedBatch, WriteSeq};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -29,7 +29,7 @@ pub(crate) struct Agent {
     reserved: u64,
     generation: u64,
     disk: Disk,
-    work: VecDeque<SpoolEffect>,
+    work: VecDeque<SpillWork>,
     work_failed: bool,
     appended: Vec<Chain>,
     synced: BTreeSet<Chain>,
@@ -181,7 +181,7 @@ impl Agent {
                     self.abandon(now, truth);
                 }
                 SpoolEffect::GuestMustWait => panic!("O-4: the guest waits for the spool"),
-                work => self.work.push_back(work),
+                SpoolEffect::Spill(work) => self.work.push_back(work),
             }
         }
     }
@@ -195,8 +195,8 @@ impl Agent {
     pub(crate) fn spill_work(&mut self, now: Instant, truth: &mut Truth) {
         let Some(work) = self.work.pop_front() else { return };
         match work {
-            SpoolEffect::SpillCreate { file } => self.disk.create(file),
-            SpoolEffect::SpillAppend { place, bytes } => {
+            SpillWork::Create { file } => self.disk.create(file),
+            SpillWork::Append { place, bytes } => {
                 self.work_failed |= std::mem::take(&mut self.spill_fails);
                 if !self.work_failed {
                     let batch = SealedBatch { meta: super::disk::meta_of(&bytes), bytes };
@@ -204,7 +204,7 @@ impl Agent {
                     self.appended.push(batch.meta.chain);
                 }
             }
-            SpoolEffect::SpillSync { ticket } => {
+            SpillWork::Sync { ticket } => {
                 self.work_failed |= std::mem::take(&mut self.spill_fails);
                 if std::mem::take(&mut self.work_failed) {
                     return self.spool(now, SpoolEvent::SpillFailed, truth);
@@ -213,7 +213,7 @@ impl Agent {
                 self.synced.extend(self.appended.drain(..));
                 self.spool(now, SpoolEvent::SpillSynced { ticket }, truth);
             }
-            SpoolEffect::SpillRead { place, first } => {
+            SpillWork::Read { place, first } => {
                 let bytes = self.disk.read(place.file, place.offset);
                 let bytes = bytes.filter(|_| !std::mem::take(&mut self.read_fails));
                 let event = match bytes {
@@ -222,8 +222,7 @@ impl Agent {
                 };
                 self.spool(now, event, truth);
             }
-            SpoolEffect::SpillRemove { file } => self.disk.remove(file),
-            other => panic!("no work: {other:?}"),
+            SpillWork::Remove { file } => self.disk.remove(file),
         }
     }
 

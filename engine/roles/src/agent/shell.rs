@@ -13,7 +13,7 @@ use redoubt_core::extent_map::Persist;
 use redoubt_core::message::HashRequest;
 use redoubt_core::sealed::SealedBatch;
 use redoubt_core::splitter::{IoFailure, IoId, Op};
-use redoubt_core::spool::SpillPlace;
+use redoubt_core::spool::SpillWork;
 use redoubt_core::{Instant, Marker, MarkerId, MarkerKind, VolumeId, VolumeIndex, WriteSeq};
 use redoubt_ports::{Disk, File, IoError, World};
 use std::collections::{BTreeMap, VecDeque};
@@ -25,15 +25,6 @@ pub(super) enum Outgoing {
     Batch(SealedBatch),
     Ask(HashRequest),
     Close(&'static str),
-}
-
-/// What the spill task does.
-pub(super) enum SpillWork {
-    Create(u64),
-    Append(SpillPlace, Bytes),
-    Sync(u64),
-    Read(SpillPlace, WriteSeq),
-    Remove(u64),
 }
 
 /// One volume's world.
@@ -119,13 +110,10 @@ impl Shell {
                     core.is_state_wanted = true;
                     self.state_wake.notify_one();
                 }
-                AgentEffect::SpillCreate { file } => self.spill(core, SpillWork::Create(file)),
-                AgentEffect::SpillAppend { place, bytes } => {
-                    self.spill(core, SpillWork::Append(place, bytes));
+                AgentEffect::Spill(work) => {
+                    core.spill.push_back(work);
+                    self.spill_wake.notify_one();
                 }
-                AgentEffect::SpillSync { ticket } => self.spill(core, SpillWork::Sync(ticket)),
-                AgentEffect::SpillRead { place, first } => self.spill(core, SpillWork::Read(place, first)),
-                AgentEffect::SpillRemove { file } => self.spill(core, SpillWork::Remove(file)),
                 AgentEffect::Send(batch) => self.out(core, Outgoing::Batch(batch)),
                 AgentEffect::AskHashes(request) => self.out(core, Outgoing::Ask(request)),
                 AgentEffect::CloseSession(why) => self.out(core, Outgoing::Close(why)),
@@ -159,11 +147,6 @@ impl Shell {
                 }
             }
         }
-    }
-
-    fn spill(&self, core: &mut Core, work: SpillWork) {
-        core.spill.push_back(work);
-        self.spill_wake.notify_one();
     }
 
     fn out(&self, core: &mut Core, message: Outgoing) {

@@ -1,11 +1,11 @@
 //! The worker tasks of an agent: record, activity logs, spill files, resync reads, time.
 
-use super::shell::{Shell, SpillWork};
+use super::shell::Shell;
 use bytes::Bytes;
 use redoubt_core::agent::AgentEvent;
 use redoubt_core::batch_file::{self, ENTRY_HEADER_BYTES, SPILL_MAGIC};
 use redoubt_core::splitter::IoFailure;
-use redoubt_core::spool::SpillPlace;
+use redoubt_core::spool::{SpillPlace, SpillWork};
 use redoubt_core::{Instant, VolumeIndex};
 use redoubt_ports::{Disk, File, IoError, IoKind, OpenMode};
 use std::collections::{BTreeMap, BTreeSet};
@@ -145,14 +145,14 @@ async fn spill_loop(shell: Arc<Shell>, files: BTreeMap<u64, Arc<dyn File>>) {
             continue;
         };
         let event = match work {
-            SpillWork::Read(place, first) => {
+            SpillWork::Read { place, first } => {
                 let read = spill.read(place).await;
                 if let Err(error) = &read {
                     shell.trouble(error);
                 }
                 Some(AgentEvent::SpillRead { first, bytes: read.ok() })
             }
-            SpillWork::Sync(ticket) => match spill.sync(&shell).await {
+            SpillWork::Sync { ticket } => match spill.sync(&shell).await {
                 Ok(()) => Some(AgentEvent::SpillSynced { ticket }),
                 Err(error) => Some(failed(&shell, &error)),
             },
@@ -182,7 +182,7 @@ impl SpillFiles {
     async fn change(&mut self, shell: &Shell, work: SpillWork) -> Result<(), IoError> {
         let files = &shell.world.files;
         match work {
-            SpillWork::Create(number) => {
+            SpillWork::Create { file: number } => {
                 let name = spill_name(number);
                 files.remove(&name).await?;
                 let file = files.open(&name, OpenMode::CreateNew).await?;
@@ -192,16 +192,16 @@ impl SpillFiles {
                 self.unsynced.insert(number);
                 self.has_new_name = true;
             }
-            SpillWork::Append(place, bytes) => {
+            SpillWork::Append { place, bytes } => {
                 self.get(place.file)?.write_at(place.offset, &batch_file::entry(&bytes)).await?;
                 self.unsynced.insert(place.file);
             }
-            SpillWork::Remove(number) => {
+            SpillWork::Remove { file: number } => {
                 self.files.remove(&number);
                 self.unsynced.remove(&number);
                 files.remove(&spill_name(number)).await?;
             }
-            SpillWork::Sync(_) | SpillWork::Read(..) => {}
+            SpillWork::Sync { .. } | SpillWork::Read { .. } => {}
         }
         Ok(())
     }
