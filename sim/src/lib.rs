@@ -16,5 +16,6 @@ pub mod oracles;
 pub mod plan;
 #[cfg(madsim)]
 pub mod ports;
+pub mod prey;
 pub mod scenario;
 pub mod workload;

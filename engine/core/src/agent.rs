@@ -179,8 +179,6 @@ pub enum AgentEffect {
     },
     /// An event for the log.
     Note(Note),
-    /// Planted bug only: the guest's operation is held back.
-    GuestMustWait,
 }
 
 /// What a person may want to know.

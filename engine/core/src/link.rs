@@ -26,6 +26,7 @@
 
 use crate::ids::BatchPosition;
 use crate::message::{HashReply, HashRequest, Hello, Message, PROTOCOL_VERSIONS, RefusedReason, Welcome};
+use crate::planted::{self, Bug};
 use crate::sealed::SealedBatch;
 use crate::time::Instant;
 use std::time::Duration;
@@ -275,6 +276,7 @@ impl Link {
 
     fn on_tick(&mut self, now: Instant, effects: &mut Vec<LinkEffect>) {
         match self.state {
+            LinkState::BackingOff(_) if planted::active(Bug::NeverReconnect) => {}
             LinkState::BackingOff(until) if now >= until => self.connect(now, effects),
             LinkState::Connecting | LinkState::Handshaking if now >= self.attempt_until => {
                 self.fail(now, effects)

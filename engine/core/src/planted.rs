@@ -4,6 +4,8 @@
 //! a constant `false` and the branch disappears; only the lab's build sets the feature. One bug is
 //! active per process at most.
 
+use crate::splitter::Op;
+
 /// The catalogue. Each entry names the mistake, not the symptom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
@@ -44,11 +46,30 @@ pub enum Bug {
     OverlapUnordered,
     /// The guest waits for room in the spool.
     GuestWaitsForSpool,
+    /// The spill grows beyond its bound.
+    UnboundedSpill,
+    /// A batch is reported as vaulted when its commit begins.
+    VaultedBeforeCommit,
+    /// A link that failed once is not tried again: nobody armed the timer.
+    NeverReconnect,
+}
+
+/// From this size on, a write counts as large for [`Bug::OvertakeLargeWrites`].
+pub const LARGE_WRITE_BYTES: u64 = 256 << 10;
+
+/// Tells whether a planted bug gives this write its place only after the guest was told that it is done:
+/// a durable one, because it is safe on the disk already, or a large one, on its second path.
+pub fn is_order_late(op: &Op) -> bool {
+    match op {
+        Op::Write { fua: true, .. } if active(Bug::AckBeforeOrder) => true,
+        Op::Write { extent, .. } if extent.bytes() >= LARGE_WRITE_BYTES => active(Bug::OvertakeLargeWrites),
+        _ => false,
+    }
 }
 
 impl Bug {
     /// Every planted bug.
-    pub const ALL: [Bug; 18] = [
+    pub const ALL: [Bug; 21] = [
         Bug::AckBeforeOrder,
         Bug::SkipActivityLogSync,
         Bug::ForgetAfterSend,
@@ -67,6 +88,9 @@ impl Bug {
         Bug::PointInsideResync,
         Bug::OverlapUnordered,
         Bug::GuestWaitsForSpool,
+        Bug::UnboundedSpill,
+        Bug::VaultedBeforeCommit,
+        Bug::NeverReconnect,
     ];
 
     /// Returns the name used on the command line: the variant in kebab case.

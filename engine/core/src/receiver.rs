@@ -507,11 +507,12 @@ impl Receiver {
         let free = self.free_bytes();
         let Some(session) = self.session.as_mut().filter(|session| session.welcomed) else { return };
         session.permits_total = session.permits_total.max(session.received_bytes.saturating_add(free));
-        let ack = Message::Ack {
-            staged: self.durable,
-            vaulted: self.vaulted,
-            permits_total: session.permits_total,
+        let vaulted = if planted::active(Bug::VaultedBeforeCommit) {
+            self.committing.unwrap_or(self.vaulted)
+        } else {
+            self.vaulted
         };
+        let ack = Message::Ack { staged: self.durable, vaulted, permits_total: session.permits_total };
         effects.push(ReceiverEffect::Transmit(session.id, ack));
     }
 

@@ -39,9 +39,6 @@ pub const QUEUED_MAX: usize = 4096;
 /// extent map, so that a disk that fails every write cannot grow the list without end.
 pub const RECAPTURES_MAX: usize = 1024;
 
-/// From this size on, a write counts as large for [`Bug::OvertakeLargeWrites`].
-const LARGE_WRITE_BYTES: u64 = 256 << 10;
-
 /// Names one operation; chosen by the caller, unique among the unfinished ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IoId(pub u64);
@@ -258,8 +255,6 @@ pub struct Splitter {
     waiting_flushes: usize,
     /// Extents to read back, by first sector and length, with the number of failed attempts.
     recaptures: BTreeMap<Extent, u32>,
-    /// Stamps held back; only planted bugs put anything here.
-    late: Vec<(IoId, Op)>,
 }
 
 impl Splitter {
@@ -272,13 +267,11 @@ impl Splitter {
             active_flushes: 0,
             waiting_flushes: 0,
             recaptures: BTreeMap::new(),
-            late: Vec::new(),
         }
     }
 
     /// Takes one event; appends what to do.
     pub fn step(&mut self, event: Event, context: &mut dyn CaptureContext, effects: &mut Vec<Effect>) {
-        let held_back = std::mem::take(&mut self.late);
         match event {
             Event::Submit { io, op } => self.on_submit(io, op, context, effects),
             Event::Hot => {
@@ -288,10 +281,6 @@ impl Splitter {
                 self.pump(context, effects);
             }
             Event::Done { io, result } => self.on_done(io, result, context, effects),
-        }
-        for (io, op) in held_back {
-            let stamp = context.stamp(io, &op);
-            effects.push(Effect::Stamped { io, op, stamp });
         }
     }
 
@@ -410,13 +399,6 @@ impl Splitter {
             Op::Flush => return,
             Op::Resize { sectors } => self.sectors = sectors,
             Op::WriteZeroes { .. } if planted::active(Bug::LoseWriteZeroes) => return,
-            Op::Write { extent, .. }
-                if planted::active(Bug::AckBeforeOrder)
-                    || (planted::active(Bug::OvertakeLargeWrites) && extent.bytes() >= LARGE_WRITE_BYTES) =>
-            {
-                self.late.push((io, op));
-                return;
-            }
             _ => {}
         }
         if let Op::Recapture { extent: known } | Op::Write { extent: known, .. } = op {

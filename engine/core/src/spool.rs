@@ -150,8 +150,6 @@ pub enum SpoolEffect {
         /// First sequence held: batches before the unreadable one may not be staged yet either.
         first: WriteSeq,
     },
-    /// Planted bug only: the shell holds the guest's write back.
-    GuestMustWait,
 }
 
 /// What an agent does after the process server said what is staged. See [`Spool::resume`].
@@ -411,9 +409,6 @@ impl Spool {
     fn on_push(&mut self, batch: SealedBatch, effects: &mut Vec<SpoolEffect>) {
         if self.overflow {
             effects.push(SpoolEffect::Refused);
-            if planted::active(Bug::GuestWaitsForSpool) {
-                effects.push(SpoolEffect::GuestMustWait);
-            }
             return;
         }
         if let Some(newest) = self.held.back() {
@@ -465,7 +460,9 @@ impl Spool {
     fn place(&mut self, bytes: usize, effects: &mut Vec<SpoolEffect>) -> Option<SpillPlace> {
         let entry = (ENTRY_HEADER_BYTES + bytes) as u64;
         let fits = |length: u64| length + entry <= SPILL_FILE_BYTES.max(SEALED_BYTES_MAX as u64 * 2);
-        let room = self.limits.spill_bytes.saturating_sub(self.spill_bytes());
+        let unbounded = planted::active(Bug::UnboundedSpill);
+        let bound = if unbounded { u64::MAX } else { self.limits.spill_bytes };
+        let room = bound.saturating_sub(self.spill_bytes());
         // A file found after a restart is never appended to: its tail may be torn.
         let open = self.files.back().copied();
         let open = open.filter(|(file, length)| self.open_file == Some(*file) && fits(*length));

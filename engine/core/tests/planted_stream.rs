@@ -35,7 +35,6 @@ fn the_model_notices_each_planted_bug_of_the_stream() {
         (Bug::AcceptOldGeneration, "O-5"),
         (Bug::DropLastSpillRecord, "O-6"),
         (Bug::AckBeforeStageSync, "O-2"),
-        (Bug::GuestWaitsForSpool, "O-4"),
     ];
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));

@@ -1,52 +1,19 @@
-//! `bugs`: mutation testing of the lab. Each planted bug is activated until an oracle catches it.
+//! `bugs`: the lab judges its oracles. Each planted bug must be caught by the oracle that stands for it,
+//! and the runs that caught it must hold without it.
 
-use super::{files, paint, pool};
+use super::hunt::{Caught, Hunt};
+use super::{TOOL, files, paint, pool};
 use crate::harness::Verdict;
+use crate::prey::prey;
 use crate::scenario::Scenario;
-use comfy_table::Color;
+use crate::scenario::verbs::ORACLES;
 use redoubt_core::planted::Bug;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-
-/// Scenarios that reach a bug's line soonest; after them all others are tried.
-fn likely(bug: Bug) -> &'static [&'static str] {
-    match bug {
-        Bug::AckBeforeOrder | Bug::LoseWriteZeroes | Bug::OvertakeLargeWrites | Bug::OverlapUnordered => {
-            &["steady-stream"]
-        }
-        Bug::SkipActivityLogSync => &["agent-host-power-loss", "torn-stage-and-spill-after-power-loss"],
-        Bug::ForgetAfterSend | Bug::AckBeforeStageSync => &["process-server-dies-with-staged-data"],
-        Bug::ReuseSequence => &["agent-process-crash", "agent-host-power-loss"],
-        Bug::AcceptOldGeneration | Bug::SkipClaimCheck => &["zombie-process-server-is-fenced"],
-        Bug::ClearBitmapOnReconnect | Bug::PointInsideResync => {
-            &["long-cut-overflows-to-bitmap-then-catches-up"]
-        }
-        Bug::DropLastSpillRecord => &["torn-stage-and-spill-after-power-loss", "agent-process-crash"],
-        Bug::PublishBeforeLastSegment | Bug::TrustAlreadyExists => &["store-throttles-and-loses-replies"],
-        Bug::ServeUnchecked => &["rot-is-reported-not-served"],
-        Bug::PlaintextFrame => &["steady-stream"],
-        Bug::GuestWaitsForSpool => {
-            &["wan-cut-spills-and-points-survive", "long-cut-overflows-to-bitmap-then-catches-up"]
-        }
-    }
-}
-
-/// Rounds of a bug: first the likely scenarios, some seeds each, then everything.
-fn tasks(bug: Bug, scenarios: &[Scenario], seeds: u64) -> Vec<pool::Task> {
-    let index = |name: &&str| scenarios.iter().position(|scenario| scenario.name == *name);
-    let likely: Vec<usize> = likely(bug).iter().filter_map(index).collect();
-    let first = seeds.min(20);
-    let mut tasks: Vec<pool::Task> =
-        (1..=first).flat_map(|seed| likely.iter().map(move |index| (*index, seed))).collect();
-    for seed in 1..=seeds {
-        for index in 0..scenarios.len() {
-            if seed > first || !likely.contains(&index) {
-                tasks.push((index, seed));
-            }
-        }
-    }
-    tasks.truncate(seeds as usize);
-    tasks
-}
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::time::Instant;
 
 /// `bugs`.
 pub(super) fn bugs(directory: &Path, names: &[String], seeds: u64, jobs: usize) -> Result<u8, u8> {
@@ -58,40 +25,129 @@ pub(super) fn bugs(directory: &Path, names: &[String], seeds: u64, jobs: usize) 
     if chosen.is_empty() {
         chosen.extend(Bug::ALL);
     }
-    let mut table = paint::table(&["planted bug", "caught by", "in", "seeds", "what was seen"]);
-    let mut missed = 0;
-    for bug in &chosen {
-        pool::activate(Some(*bug));
-        let mut played = 0;
-        let mut caught = None;
-        let result = pool::many(&scenarios, &tasks(*bug, &scenarios, seeds), jobs, |_, outcome, _| {
-            played += 1;
-            if let Some((oracle, what)) = outcome.cause() {
-                caught = Some((oracle, format!("{}@{}", outcome.scenario, outcome.seed), what));
-            }
-            caught.is_none()
-        });
-        pool::activate(None);
-        result?;
-        let name = bug.name();
-        match caught {
-            Some((oracle, run, what)) => {
-                let what: String = what.chars().take(110).collect();
-                table.add_row(vec![
-                    name.into(),
-                    paint::cell(oracle, Color::Green),
-                    run.into(),
-                    played.into(),
-                    comfy_table::Cell::new(what),
-                ]);
-            }
-            None => {
-                missed += 1;
-                table.add_row(vec![name.into(), paint::cell("MISSED", Color::Red), "".into(), played.into()]);
+    let began = Instant::now();
+    println!("{:<28} {:<18} {:>5} {:>8}", "planted bug", "caught by", "runs", "time");
+    let hunts = hunt_all(directory, &chosen, seeds, jobs)?;
+    let caught: Vec<(&Hunt, &Caught)> =
+        hunts.iter().filter_map(|hunt| Some((hunt, hunt.caught.as_ref()?))).collect();
+    let control = control(&scenarios, &caught, jobs)?;
+    let idle = oracles(&caught);
+    let missed = hunts.len() - caught.len();
+    let all = chosen.len() == Bug::ALL.len();
+    let verdict = if missed > 0 || all && idle > 0 { control.max(Verdict::Broken) } else { control };
+    let summary = format!(
+        "{} planted bugs caught, {missed} missed, {:.0} s",
+        caught.len(),
+        began.elapsed().as_secs_f64()
+    );
+    println!("{}", paint::paint(&summary, verdict));
+    Ok(verdict.code())
+}
+
+/// Searches for all bugs, `jobs` at once, each in a process of its own; prints each row when it is decided.
+fn hunt_all(directory: &Path, bugs: &[Bug], seeds: u64, jobs: usize) -> Result<Vec<Hunt>, u8> {
+    let next = AtomicUsize::new(0);
+    let (sender, receiver) = mpsc::channel();
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            let (sender, next) = (sender.clone(), &next);
+            scope.spawn(move || {
+                while let Some(bug) = bugs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let began = Instant::now();
+                    let hunt = search(directory, *bug, seeds);
+                    if sender.send((*bug, hunt, began.elapsed().as_secs_f64())).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        let mut hunts = Vec::new();
+        for (bug, hunt, seconds) in receiver {
+            let hunt = hunt?;
+            row(bug, &hunt, seconds);
+            hunts.push(hunt);
+        }
+        Ok(hunts)
+    })
+}
+
+/// Runs `hunt` in a process of its own.
+fn search(directory: &Path, bug: Bug, seeds: u64) -> Result<Hunt, u8> {
+    let name = bug.name();
+    let failed = |error: &dyn std::fmt::Display| {
+        eprintln!("the search for {name} failed: {error}");
+        TOOL
+    };
+    let program = std::env::current_exe().map_err(|error| failed(&error))?;
+    let output = Command::new(program)
+        .arg("--scenarios")
+        .arg(directory)
+        .args(["hunt", &name, "--seeds", &seeds.to_string()])
+        .stderr(Stdio::null())
+        .output()
+        .map_err(|error| failed(&error))?;
+    serde_json::from_slice(&output.stdout).map_err(|error| failed(&error))
+}
+
+fn row(bug: Bug, hunt: &Hunt, seconds: f64) {
+    let oracle = prey(bug).oracle;
+    let others: Vec<String> = hunt.others.iter().map(|(voice, count)| format!("{voice} ({count})")).collect();
+    let (word, verdict) = match &hunt.caught {
+        Some(_) => (oracle, Verdict::Held),
+        None => ("MISSED", Verdict::Broken),
+    };
+    let word = paint::paint(&format!("{word:<18}"), verdict);
+    println!("{:<28} {word} {:>5} {seconds:>6.1} s", hunt.bug, hunt.runs);
+    match &hunt.caught {
+        Some(caught) => {
+            let run = format!("cargo sim replay {}@{} --bug {}", caught.scenario, caught.seed, hunt.bug);
+            println!("    {}", paint::faint(&run));
+        }
+        None if others.is_empty() => println!("    {oracle} should have spoken, and nothing did"),
+        None => println!("    {oracle} should have spoken; others did: {}", others.join(", ")),
+    }
+}
+
+/// Plays the runs that caught something without any bug: they must hold, or "caught" means nothing.
+fn control(scenarios: &[Scenario], caught: &[(&Hunt, &Caught)], jobs: usize) -> Result<Verdict, u8> {
+    let began = Instant::now();
+    let index = |name: &str| scenarios.iter().position(|scenario| scenario.name == name);
+    let tasks: BTreeSet<pool::Task> =
+        caught.iter().filter_map(|(_, caught)| Some((index(&caught.scenario)?, caught.seed))).collect();
+    let tasks: Vec<pool::Task> = tasks.into_iter().collect();
+    let mut worst = Verdict::Held;
+    let mut complaints = Vec::new();
+    pool::many(scenarios, &tasks, jobs, |_, outcome, _| {
+        worst = worst.max(outcome.verdict());
+        if let Some((oracle, _)) = outcome.cause() {
+            let run = format!("{}@{}", outcome.scenario, outcome.seed);
+            complaints.push(format!("{oracle} speaks without any bug: cargo sim replay {run}"));
+        }
+        true
+    })?;
+    let word = paint::paint(&format!("{:<18}", worst.word()), worst);
+    let seconds = began.elapsed().as_secs_f64();
+    println!("{:<28} {word} {:>5} {seconds:>6.1} s", "control: no bug", tasks.len());
+    complaints.iter().for_each(|complaint| println!("    {complaint}"));
+    Ok(worst)
+}
+
+/// Prints what each oracle caught; returns how many caught nothing.
+fn oracles(caught: &[(&Hunt, &Caught)]) -> usize {
+    let mut by_oracle: BTreeMap<&str, Vec<&str>> =
+        ORACLES.iter().map(|oracle| (*oracle, Vec::new())).collect();
+    for (hunt, caught) in caught {
+        for oracle in &caught.oracles {
+            if let Some(bugs) = by_oracle.get_mut(oracle.as_str()) {
+                bugs.push(&hunt.bug);
             }
         }
     }
+    let mut table = paint::table(&["oracle", "bugs in which it spoke"]);
+    for (oracle, bugs) in &by_oracle {
+        table.add_row(vec![(*oracle).to_owned(), bugs.join(", ")]);
+    }
     println!("{table}");
-    println!("{} planted bugs, {} caught, {missed} missed", chosen.len(), chosen.len() - missed);
-    Ok(if missed == 0 { 0 } else { Verdict::Broken.code() })
+    by_oracle.values().filter(|bugs| bugs.is_empty()).count()
 }

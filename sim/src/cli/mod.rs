@@ -6,6 +6,7 @@
 
 mod bugs;
 mod files;
+mod hunt;
 mod meta;
 mod paint;
 mod pool;
@@ -86,7 +87,16 @@ enum Command {
     Bugs {
         /// Names of bugs; all if none is given.
         names: Vec<String>,
-        /// Most seeds of each scenario before a bug counts as missed.
+        /// Most runs before a bug counts as missed.
+        #[arg(long, default_value_t = 100)]
+        seeds: u64,
+    },
+    /// Searches for one planted bug and prints what came of it as JSON; `bugs` starts it.
+    #[command(hide = true)]
+    Hunt {
+        /// Name of the bug.
+        name: String,
+        /// Most runs.
         #[arg(long, default_value_t = 100)]
         seeds: u64,
     },
@@ -127,6 +137,9 @@ pub fn main() -> ExitCode {
         Command::Sweep { duration, names, from } => run::sweep(&directory, &names, &duration, from, jobs),
         Command::Meta { names, seeds } => meta::meta(&directory, &names, seeds, jobs),
         Command::Bugs { names, seeds } => bugs::bugs(&directory, &names, seeds, jobs),
+        Command::Hunt { name, seeds } => {
+            pool::find_bug(&name).ok_or(2).and_then(|bug| hunt::hunt(&directory, bug, seeds))
+        }
         Command::Check { files } => files::check(&directory, &files),
         Command::List => files::list(&directory),
         Command::Plan { run, json } => files::plan(&directory, &run, json),

@@ -50,3 +50,8 @@ pub(super) fn paint(text: &str, verdict: Verdict) -> String {
     };
     format!("\u{1b}[{code}m{text}\u{1b}[0m")
 }
+
+/// Draws text back, if colours are taken.
+pub(super) fn faint(text: &str) -> String {
+    if coloured() { format!("\u{1b}[2m{text}\u{1b}[0m") } else { text.to_owned() }
+}

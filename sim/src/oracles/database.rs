@@ -1,4 +1,4 @@
-//! Part of oracle `prefix`, seen by the guest: the database of a restored machine recovers by itself.
+//! Oracle `database`: the database of a restored machine recovers by itself.
 
 use super::Finding;
 use crate::workload::database;
@@ -7,7 +7,7 @@ use crate::workload::database;
 pub fn judge(machine: &str, number: u16, volume: u16, point: &str, image: &[u8]) -> Option<Finding> {
     let error = database::recover(number, volume, image).err()?;
     Some(Finding::new(
-        "prefix",
+        "database",
         format!("{machine}: the database on point {point} does not recover: {error}"),
     ))
 }

@@ -90,6 +90,7 @@ pub const COMMON: &[&str] = &["at", "do", "fault", "heal", "check", "end", "on",
 /// Oracles, by the names used in `[expect] always`.
 pub const ORACLES: &[&str] = &[
     "prefix",
+    "database",
     "points-restorable",
     "guest-untouched",
     "loss-never-hidden",

@@ -95,7 +95,6 @@ impl AgentMachine {
                 }
                 SpoolEffect::Drained => {}
                 SpoolEffect::Lost { first } => self.on_lost(now, first, effects),
-                SpoolEffect::GuestMustWait => effects.push(AgentEffect::GuestMustWait),
             }
         }
     }

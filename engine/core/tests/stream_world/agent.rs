@@ -180,7 +180,6 @@ impl Agent {
                     self.mark_from(first.0);
                     self.abandon(now, truth);
                 }
-                SpoolEffect::GuestMustWait => panic!("O-4: the guest waits for the spool"),
                 SpoolEffect::Spill(work) => self.work.push_back(work),
             }
         }

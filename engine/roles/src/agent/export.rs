@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use redoubt_core::agent::AgentEvent;
+use redoubt_core::planted::{self, Bug};
 use redoubt_core::splitter::{IoFailure, Op};
 use redoubt_core::{Extent, SECTOR_BYTES, VolumeIndex};
 use redoubt_ports::{Disk, IoError, IoKind};
@@ -15,7 +16,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::sync::oneshot;
+
+/// How late the planted bugs of this file are.
+const PLANTED_DELAY: Duration = Duration::from_millis(25);
 
 pub(super) struct VolumeExport {
     pub(super) shell: Arc<Shell>,
@@ -137,8 +142,20 @@ async fn operate(
         Ok(_) => Ok(()),
         Err(error) => Err(io_error(error)),
     };
+    let ended = AgentEvent::Done { volume, io, result, payload: done.ok().flatten() };
+    if planted::is_order_late(&op) {
+        let late = Arc::clone(&shell);
+        shell.tasks.spawn(async move {
+            tokio::time::sleep(PLANTED_DELAY).await;
+            late.step(ended);
+        });
+        return answer;
+    }
     // The stamp and the acknowledgement are one step.
-    shell.step(AgentEvent::Done { volume, io, result, payload: done.ok().flatten() });
+    shell.step(ended);
+    while planted::active(Bug::GuestWaitsForSpool) && shell.lock().machine.is_bitmap() {
+        tokio::time::sleep(PLANTED_DELAY).await;
+    }
     answer
 }
 

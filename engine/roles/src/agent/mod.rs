@@ -70,6 +70,8 @@ impl Agent {
             is_stopping: false,
             last_error: None,
             last_marker: WriteSeq(0),
+            stage_losses: 0,
+            forks: 0,
         };
         let shell = Arc::new(Shell {
             settings,
@@ -200,6 +202,8 @@ impl Agent {
             spill_bytes,
             hot_extents,
             volumes: core.volumes.iter().map(volume).collect(),
+            stage_losses: core.stage_losses,
+            forks: core.forks,
             last_error: core.last_error.clone(),
         }
     }

@@ -11,6 +11,7 @@ use redoubt_core::agent::{AgentEffect, AgentEvent, AgentMachine, Note};
 use redoubt_core::agent_state::encode_slot;
 use redoubt_core::extent_map::Persist;
 use redoubt_core::message::HashRequest;
+use redoubt_core::planted::{self, Bug};
 use redoubt_core::sealed::SealedBatch;
 use redoubt_core::splitter::{IoFailure, IoId, Op};
 use redoubt_core::spool::SpillWork;
@@ -51,6 +52,8 @@ pub(super) struct Core {
     pub(super) is_stopping: bool,
     pub(super) last_error: Option<String>,
     pub(super) last_marker: WriteSeq,
+    pub(super) stage_losses: u64,
+    pub(super) forks: u64,
 }
 
 /// Everything the tasks of an agent share.
@@ -125,8 +128,6 @@ impl Shell {
                     cut = Some(marker.id);
                 }
                 AgentEffect::Note(note) => self.note(core, note),
-                // The planted bug that this belongs to is caught by the latency oracle.
-                AgentEffect::GuestMustWait => {}
             }
         }
         if core.machine.wants_link() {
@@ -183,8 +184,14 @@ impl Shell {
             Note::ResyncEnded => core.last_error = None,
             Note::ResyncBegan(_) => {}
             Note::BitmapMode => core.last_error = Some("order was lost; a resync will follow".to_owned()),
-            Note::Fork => core.last_error = Some("the vault holds another history; comparing all".to_owned()),
-            Note::StageLost => core.last_error = Some("the process server lost its stage".to_owned()),
+            Note::Fork => {
+                core.forks += 1;
+                core.last_error = Some("the vault holds another history; comparing all".to_owned());
+            }
+            Note::StageLost => {
+                core.stage_losses += 1;
+                core.last_error = Some("the process server lost its stage".to_owned());
+            }
             Note::LogFailing(count) => {
                 core.last_error =
                     Some(format!("the activity log failed {count} times; a restart may compare everything"));
@@ -248,7 +255,9 @@ async fn write_pages(file: &dyn File, persist: &Persist) -> Result<(), IoError> 
     for (offset, page) in &persist.writes {
         file.write_at(*offset, std::slice::from_ref(page)).await?;
     }
-    if redoubt_core::planted::active(redoubt_core::planted::Bug::SkipActivityLogSync) {
+    // The planted bug leaves out the flush of a mark; the first write of the whole file keeps its own.
+    let is_mark = persist.writes.iter().all(|(offset, _)| *offset > 0);
+    if is_mark && planted::active(Bug::SkipActivityLogSync) {
         return Ok(());
     }
     file.sync().await

@@ -64,6 +64,10 @@ pub struct AgentStatus {
     pub hot_extents: u64,
     /// Volumes, in order of their index.
     pub volumes: Vec<VolumeStatus>,
+    /// How often a process server did not have what it had acknowledged as staged, since the start.
+    pub stage_losses: u64,
+    /// How often another history was found, since the start.
+    pub forks: u64,
     /// Newest trouble that has not been resolved, in words.
     pub last_error: Option<String>,
 }

@@ -1,0 +1,61 @@
+//! What the lab must do about each planted bug: which oracle has to notice it, and where to look first.
+//!
+//! An oracle that no bug of this list needs could be deleted without anybody noticing; a test keeps
+//! that from happening. The order of scenarios is only a hint that saves time: after it all others
+//! are tried.
+
+use redoubt_core::planted::Bug;
+
+/// One planted bug as the lab sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prey {
+    /// The bug.
+    pub bug: Bug,
+    /// The oracle that must notice it; an assertion of the engine or another oracle does not count.
+    pub oracle: &'static str,
+    /// Scenarios that reach the dangerous line soonest.
+    pub scenarios: &'static [&'static str],
+}
+
+const STEADY: &[&str] = &["steady-stream"];
+const OVERFLOW: &[&str] = &["long-cut-overflows-to-bitmap-then-catches-up"];
+
+/// Returns what the lab must do about a bug.
+pub fn prey(bug: Bug) -> Prey {
+    let (oracle, scenarios) = match bug {
+        Bug::AckBeforeOrder => ("database", STEADY),
+        Bug::LoseWriteZeroes | Bug::OvertakeLargeWrites | Bug::OverlapUnordered => ("prefix", STEADY),
+        Bug::SkipActivityLogSync => ("converges", &["agent-host-power-loss"][..]),
+        Bug::ForgetAfterSend => ("prefix", &["process-server-dies-with-staged-data"][..]),
+        Bug::AckBeforeStageSync => ("prefix", &["process-server-dies-with-staged-data"][..]),
+        Bug::ReuseSequence => ("single-writer", &["agent-process-crash"][..]),
+        Bug::AcceptOldGeneration => ("single-writer", &["zombie-process-server-is-fenced"][..]),
+        Bug::SkipClaimCheck => ("single-writer", &["zombie-process-server-is-fenced"][..]),
+        Bug::ClearBitmapOnReconnect => ("converges", OVERFLOW),
+        Bug::PointInsideResync => ("prefix", OVERFLOW),
+        Bug::DropLastSpillRecord => ("prefix", &["torn-stage-and-spill-after-power-loss"][..]),
+        Bug::PublishBeforeLastSegment => ("points-restorable", &["store-throttles-and-loses-replies"][..]),
+        Bug::TrustAlreadyExists => ("points-restorable", &["store-throttles-and-loses-replies"][..]),
+        Bug::ServeUnchecked => ("no-silent-damage", &["rot-is-reported-not-served"][..]),
+        Bug::PlaintextFrame => ("secrets", STEADY),
+        Bug::GuestWaitsForSpool => ("guest-untouched", OVERFLOW),
+        Bug::UnboundedSpill => ("bounded", OVERFLOW),
+        Bug::VaultedBeforeCommit => ("loss-never-hidden", &["site-lost-every-point-mounts"][..]),
+        Bug::NeverReconnect => ("converges", &["wan-cut-spills-and-points-survive"][..]),
+    };
+    Prey { bug, oracle, scenarios }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::verbs::ORACLES;
+
+    #[test]
+    fn each_oracle_is_needed_by_a_planted_bug_and_each_bug_needs_a_known_oracle() {
+        let needed: std::collections::BTreeSet<_> =
+            Bug::ALL.into_iter().map(|bug| prey(bug).oracle).collect();
+        let known: std::collections::BTreeSet<_> = ORACLES.iter().copied().collect();
+        assert_eq!(needed, known);
+    }
+}
