@@ -36,7 +36,7 @@ pub(crate) enum Command {
     ProcessServer(ProcessServer),
     /// Adds a disk to a running `up` or `agent`
     Protect(Protect),
-    /// Shows health, lag and newest recovery point of a running `up` or `agent`
+    /// Shows health, lag and newest recovery point of a running service
     Status(Status),
     /// Lists the recovery points in a vault
     Points(Points),
@@ -54,6 +54,9 @@ pub(crate) struct Common {
     /// Form of the output on stdout
     #[arg(long, value_enum, default_value_t = Format::Table, value_name = "FORM")]
     pub(crate) format: Format,
+    /// Draws with plain characters only
+    #[arg(long)]
+    pub(crate) ascii: bool,
 }
 
 /// A disk with the name of its export.
@@ -163,7 +166,8 @@ pub(crate) struct ProcessServer {
     /// Where agents connect: tcp:HOST:PORT or unix:PATH
     #[arg(long, value_name = "ENDPOINT", value_parser = endpoint)]
     pub(crate) listen: Option<Endpoint>,
-    /// Machine that may connect, as its agent prints it; may be repeated
+    /// Machine that may connect, as its agent prints it; may be repeated [default: every machine
+    /// whose agent has the vault's key]
     #[arg(long = "machine", value_name = "ID", value_parser = machine)]
     pub(crate) machines: Vec<u128>,
     /// Space for staged changes [default: 8GiB]
@@ -250,6 +254,13 @@ pub(crate) struct Mount {
     /// Takes writes and forgets them at the end; the vault never changes
     #[arg(long, conflicts_with = "read_only")]
     pub(crate) overlay: bool,
+    /// File for these writes; one that a killed mount of this point left is gone on with
+    /// [default: VOLUME-POINT.overlay]
+    #[arg(long, value_name = "FILE", requires = "overlay")]
+    pub(crate) overlay_file: Option<PathBuf>,
+    /// Data that the file may hold; beyond it writes fail with "no space"
+    #[arg(long, value_name = "SIZE", value_parser = size, requires = "overlay", default_value = "8GiB")]
+    pub(crate) overlay_max: u64,
     /// Refuses writes (the default)
     #[arg(long)]
     pub(crate) read_only: bool,

@@ -12,7 +12,7 @@
 
 use crate::commands::nbd::Address;
 use crate::failure::{Exit, Failure, Outcome};
-use crate::status::StatusReport;
+use crate::status::Report;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -52,7 +52,7 @@ pub(crate) enum Answer<T> {
 
 /// A running service, as the control socket sees it.
 pub(crate) trait Controlled: Send + Sync {
-    fn status(&self) -> BoxFuture<'_, Outcome<StatusReport>>;
+    fn status(&self) -> BoxFuture<'_, Outcome<Report>>;
     fn protect(&self, name: String, path: String) -> BoxFuture<'_, Outcome<Vec<Address>>>;
 }
 
@@ -124,7 +124,7 @@ fn encode<T: Serialize>(outcome: Outcome<T>) -> Vec<u8> {
 pub(crate) async fn ask<T: for<'a> Deserialize<'a>>(state: &Path, request: &Request) -> Outcome<T> {
     let lost = |why: &str| {
         let what = format!("the service of state directory {} {why}", state.display());
-        Failure::new(Exit::Unreachable, what).hint("look at the output of `redoubt up`")
+        Failure::new(Exit::Unreachable, what).hint("look at the output of the service")
     };
     let conversation = async {
         let mut stream = match HostNet.connect(&endpoint(state)).await {
@@ -132,7 +132,7 @@ pub(crate) async fn ask<T: for<'a> Deserialize<'a>>(state: &Path, request: &Requ
             Err(NetError::Refused(_)) => {
                 let what = format!("no service runs with state directory {}", state.display());
                 return Err(Failure::new(Exit::Unreachable, what)
-                    .hint("start it with `redoubt up`, or name its directory with --state"));
+                    .hint("start the service, or name its directory with --state"));
             }
             Err(error) => return Err(Failure::from(error)),
         };
@@ -157,9 +157,13 @@ mod tests {
 
     struct Fake;
 
+    fn report() -> Report {
+        Report::Agent(Box::new(crate::status::tests::report()))
+    }
+
     impl Controlled for Fake {
-        fn status(&self) -> BoxFuture<'_, Outcome<StatusReport>> {
-            Box::pin(async { Ok(crate::status::tests::report()) })
+        fn status(&self) -> BoxFuture<'_, Outcome<Report>> {
+            Box::pin(async { Ok(report()) })
         }
 
         fn protect(&self, name: String, _: String) -> BoxFuture<'_, Outcome<Vec<Address>>> {
@@ -170,13 +174,13 @@ mod tests {
     #[tokio::test]
     async fn requests_are_answered_and_failures_keep_their_exit_code() {
         let directory = tempfile::tempdir().unwrap();
-        let status: Outcome<StatusReport> = ask(directory.path(), &Request::Status).await;
+        let status: Outcome<Report> = ask(directory.path(), &Request::Status).await;
         assert_eq!(status.unwrap_err().exit, Exit::Unreachable);
         let listener = HostNet.listen(&endpoint(directory.path())).await.unwrap();
         let (stop, stopped) = watch::channel(false);
         let server = tokio::spawn(serve(listener, Arc::new(Fake), stopped));
-        let status: StatusReport = ask(directory.path(), &Request::Status).await.unwrap();
-        assert_eq!(status, crate::status::tests::report());
+        let status: Report = ask(directory.path(), &Request::Status).await.unwrap();
+        assert_eq!(status, report());
         let request = Request::Protect { name: "a".into(), path: "b".into() };
         let failure = ask::<Vec<Address>>(directory.path(), &request).await.unwrap_err();
         assert_eq!((failure.exit, failure.what.as_str()), (Exit::Refused, "no a"));

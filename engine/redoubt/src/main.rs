@@ -9,6 +9,7 @@ mod control;
 mod failure;
 mod key;
 mod output;
+mod overlay_file;
 mod recovery;
 mod services;
 mod settings;
@@ -26,6 +27,11 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
+        Err(error) if error.use_stderr() && wants_json() => {
+            let text = error.render().to_string();
+            output::failure(Format::Json, &Failure::usage(text.trim_start_matches("error: ").trim_end()));
+            return ExitCode::from(Exit::Usage as u8);
+        }
         Err(error) => {
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { Exit::Usage as u8 } else { 0 });
@@ -53,6 +59,13 @@ fn start_log() {
         .with_writer(std::io::stderr)
         .with_ansi(is_terminal && std::env::var_os("NO_COLOR").is_none())
         .init();
+}
+
+/// Tells what a command line that cannot be understood asks for.
+fn wants_json() -> bool {
+    let words: Vec<_> = std::env::args_os().collect();
+    words.iter().any(|word| word == "--format=json")
+        || words.windows(2).any(|pair| pair[0] == "--format" && pair[1] == "json")
 }
 
 fn format_of(command: &Command) -> Format {

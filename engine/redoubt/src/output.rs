@@ -1,8 +1,12 @@
 //! What commands print: data to stdout as a table or JSON, talk and errors to stderr.
+//!
+//! Colour is a help, never the message: everything is said in words too. It is used only on a terminal
+//! that has it, and never with `NO_COLOR`.
 
 use crate::failure::Failure;
+use comfy_table::{Attribute, CellAlignment, Color};
 use serde::Serialize;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 /// Form of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -31,6 +35,26 @@ pub(crate) fn say(text: impl AsRef<str>) {
     let _ = writeln!(std::io::stderr().lock(), "{}", text.as_ref());
 }
 
+/// Tells whether the stream is a terminal that moves its cursor and shows colour.
+fn is_rich(is_terminal: bool) -> bool {
+    is_terminal && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
+}
+
+/// Tells whether stdout is a screen that can be redrawn.
+pub(crate) fn is_screen() -> bool {
+    is_rich(std::io::stdout().is_terminal())
+}
+
+fn has_colour(is_terminal: bool) -> bool {
+    is_rich(is_terminal) && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Clears the screen, for a view that is shown again and again.
+pub(crate) fn clear_screen() {
+    // Home, then erase what is below: no flicker.
+    let _ = write!(std::io::stdout().lock(), "\x1b[H\x1b[J");
+}
+
 #[derive(Serialize)]
 struct FailureJson<'a> {
     error: &'a str,
@@ -42,13 +66,17 @@ struct FailureJson<'a> {
 pub(crate) fn failure(format: Format, failure: &Failure) {
     match format {
         Format::Table => {
-            say(if failure.what.starts_with("error") {
-                failure.what.clone()
-            } else {
-                format!("error: {}", failure.what)
-            });
+            let (error, help) = match has_colour(std::io::stderr().is_terminal()) {
+                true => ("\x1b[1;31merror:\x1b[0m", "\x1b[1;36mhelp:\x1b[0m"),
+                false => ("error:", "help:"),
+            };
+            match failure.what.strip_prefix("error:") {
+                // Several, each with its place.
+                Some(_) => say(&failure.what),
+                None => say(format!("{error} {}", failure.what)),
+            }
             if let Some(hint) = &failure.hint {
-                say(format!("  help: {hint}"));
+                say(format!("  {help} {hint}"));
             }
         }
         Format::Json => {
@@ -59,11 +87,57 @@ pub(crate) fn failure(format: Format, failure: &Failure) {
     }
 }
 
-/// Makes a plain table: columns aligned, no frame, so that `awk` reads it as well.
-pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
+/// What a cell means, shown in colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tone {
+    Plain,
+    Good,
+    Warning,
+    Bad,
+}
+
+/// One cell of a table.
+pub(crate) struct Cell(String, Tone);
+
+impl Cell {
+    pub(crate) fn toned(text: impl Into<String>, tone: Tone) -> Cell {
+        Cell(text.into(), tone)
+    }
+}
+
+impl<T: Into<String>> From<T> for Cell {
+    fn from(text: T) -> Cell {
+        Cell(text.into(), Tone::Plain)
+    }
+}
+
+/// Makes a plain table: columns aligned, no frame, so that `awk` reads it as well. The header `>SIZE`
+/// sets its column to the right.
+pub(crate) fn table(header: &[&str], rows: Vec<Vec<Cell>>) -> String {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::TableStyle::default());
-    table.set_header(header.iter().map(|name| name.to_string()).collect::<Vec<_>>());
-    table.add_rows(rows);
+    if has_colour(std::io::stdout().is_terminal()) {
+        table.enforce_styling();
+    } else {
+        table.force_no_tty();
+    }
+    let heads = header
+        .iter()
+        .map(|name| comfy_table::Cell::new(name.trim_start_matches('>')).add_attribute(Attribute::Bold));
+    table.set_header(heads.collect::<Vec<_>>());
+    for row in rows {
+        let cells = row.into_iter().map(|Cell(text, tone)| match tone {
+            Tone::Plain => comfy_table::Cell::new(text),
+            Tone::Good => comfy_table::Cell::new(text).fg(Color::Green),
+            Tone::Warning => comfy_table::Cell::new(text).fg(Color::Yellow).add_attribute(Attribute::Bold),
+            Tone::Bad => comfy_table::Cell::new(text).fg(Color::Red).add_attribute(Attribute::Bold),
+        });
+        table.add_row(cells.collect::<Vec<_>>());
+    }
+    for (column, name) in table.column_iter_mut().zip(header) {
+        if name.starts_with('>') {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }

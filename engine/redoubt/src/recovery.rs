@@ -9,6 +9,7 @@ use crate::{key, state};
 use redoubt_core::{MachineId, VolumeIndex};
 use redoubt_host::LocalStore;
 use redoubt_roles::agent::VolumeSpec;
+use redoubt_roles::mount::{Overlay, OverlayOf, PointDisk};
 use redoubt_vault::{MachineReader, PointInfo, Vault};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -143,16 +144,37 @@ impl Recovery {
     }
 }
 
-/// A point and a volume, found and ready to read.
-pub(crate) async fn disk(
-    args: &PointArgs,
-    has_overlay: bool,
-) -> Outcome<(redoubt_roles::mount::PointDisk, PointInfo, String)> {
+/// A volume at a point, found by what the user typed.
+pub(crate) struct Found {
+    recovery: Recovery,
+    pub(crate) point: PointInfo,
+    index: VolumeIndex,
+    pub(crate) volume: String,
+}
+
+/// Finds a point and a volume in the vault that the options mean.
+pub(crate) async fn find(args: &PointArgs) -> Outcome<Found> {
     let recovery = open(&args.vault).await?;
     let point = recovery.point(&args.point)?;
-    let (index, name) = recovery.volume(&point, args.volume.as_deref())?;
-    let view = recovery.reader.view(point.id)?;
-    let disk = redoubt_roles::mount::PointDisk::new(view, index, has_overlay)
-        .ok_or_else(|| Failure::new(Exit::Failed, format!("the point lost its volume {name:?}")))?;
-    Ok((disk, point, name))
+    let (index, volume) = recovery.volume(&point, args.volume.as_deref())?;
+    Ok(Found { recovery, point, index, volume })
+}
+
+impl Found {
+    fn lost(&self) -> Failure {
+        Failure::new(Exit::Failed, format!("the point lost its volume {:?}", self.volume))
+    }
+
+    /// Returns what an overlay of this volume at this point belongs to.
+    pub(crate) fn overlay_of(&self) -> Outcome<OverlayOf> {
+        let info = self.point.volumes.get(&self.index).ok_or_else(|| self.lost())?;
+        let (machine, marker) = (self.recovery.machine, self.point.marker.id);
+        Ok(OverlayOf { machine, marker, volume: info.id, sectors: info.sectors })
+    }
+
+    /// Returns the volume as a disk.
+    pub(crate) fn disk(&self, overlay: Option<Overlay>) -> Outcome<PointDisk> {
+        let view = self.recovery.reader.view(self.point.id)?;
+        PointDisk::new(view, self.index, overlay).ok_or_else(|| self.lost())
+    }
 }

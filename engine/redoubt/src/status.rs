@@ -2,8 +2,12 @@
 //!
 //! Health, lag and the newest point are three different things, so all three are shown.
 
-use crate::output;
+pub(crate) mod server;
+
+use crate::output::{self, Cell, Tone};
+use crate::recovery::point_name;
 use crate::units::{show_size, show_wall};
+use redoubt_vault::PointInfo;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -20,6 +24,27 @@ pub(crate) enum Health {
     Warning,
     /// No new recovery point will come without change; look at it now.
     Critical,
+}
+
+impl Health {
+    pub(crate) fn cell(self) -> Cell {
+        match self {
+            Health::Ok => Cell::toned("ok", Tone::Good),
+            Health::Warning => Cell::toned("WARNING", Tone::Warning),
+            Health::Critical => Cell::toned("CRITICAL", Tone::Bad),
+        }
+    }
+}
+
+/// What a service answers: the reports of agents and process servers have no field that differs only in
+/// meaning, so programs tell them apart by `service` as well.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Report {
+    /// `up` and `agent`.
+    Agent(Box<StatusReport>),
+    /// `process-server`.
+    Server(server::ServerReport),
 }
 
 /// What the stream can promise now.
@@ -55,7 +80,8 @@ pub(crate) struct StatusReport {
     pub(crate) hot_extents: u64,
     /// `None` if there is none, or if this service does not see the vault.
     pub(crate) newest_point: Option<PointReport>,
-    pub(crate) points: u64,
+    /// Recovery points in the vault; `None` if this service does not see it.
+    pub(crate) points: Option<u64>,
     pub(crate) volumes: Vec<VolumeReport>,
     pub(crate) last_error: Option<String>,
 }
@@ -75,6 +101,12 @@ pub(crate) struct PointReport {
     pub(crate) point: String,
     pub(crate) wall_ms: u64,
     pub(crate) seq: u64,
+}
+
+impl PointReport {
+    pub(crate) fn of(point: &PointInfo) -> PointReport {
+        PointReport { point: point_name(point), wall_ms: point.marker.wall.0, seq: point.seq.0 }
+    }
 }
 
 /// A protected disk.
@@ -97,46 +129,66 @@ pub(crate) fn health(mode: Mode, connected: bool, lag: Duration, has_error: bool
 }
 
 /// Shows it to people.
-pub(crate) fn show(report: &StatusReport) -> String {
+pub(crate) fn show(report: &Report) -> String {
+    match report {
+        Report::Agent(report) => show_agent(report),
+        Report::Server(report) => server::show(report),
+    }
+}
+
+pub(crate) fn link_cell(is_up: bool) -> Cell {
+    if is_up { "up".into() } else { Cell::toned("DOWN", Tone::Warning) }
+}
+
+fn show_agent(report: &StatusReport) -> String {
     let mode = match (report.mode, report.resync) {
         (Mode::Resync, Some((done, total))) if total > 0 => format!("resync {} %", done * 100 / total),
         (mode, _) => format!("{mode:?}").to_lowercase(),
     };
-    let health = match report.health {
-        Health::Ok => "ok",
-        Health::Warning => "WARNING",
-        Health::Critical => "CRITICAL",
-    };
-    let point = match &report.newest_point {
-        Some(point) => format!("{} ({})", show_wall(point.wall_ms), point.point),
-        None => "none".to_owned(),
-    };
-    let link = if report.connected { "up" } else { "DOWN" };
+    let (point, taken) = show_point(report.newest_point.as_ref(), report.points.is_some());
+    let points = report.points.map_or("-".to_owned(), |points| points.to_string());
     let lag = format!("{:.1} s", report.lag_ms as f64 / 1000.0);
-    let marks = report.watermarks;
     let head = output::table(
-        &["MODE", "HEALTH", "LINK", "LAG", "NEWEST POINT (UTC)", "POINTS"],
-        vec![vec![mode, health.into(), link.into(), lag, point, report.points.to_string()]],
+        &["HEALTH", "MODE", "LINK", ">LAG", ">POINTS", "NEWEST", "TAKEN (UTC)"],
+        vec![vec![
+            report.health.cell(),
+            mode.into(),
+            link_cell(report.connected),
+            lag.into(),
+            points.into(),
+            point.into(),
+            taken.into(),
+        ]],
     );
-    let volumes = report.volumes.iter().map(|v| vec![v.name.clone(), show_size(v.bytes), v.uri.clone()]);
-    let volumes = output::table(&["VOLUME", "SIZE", "NBD"], volumes.collect());
+    let volume =
+        |v: &VolumeReport| vec![v.name.clone().into(), show_size(v.bytes).into(), v.uri.clone().into()];
+    let volumes = output::table(&["VOLUME", ">SIZE", "NBD"], report.volumes.iter().map(volume).collect());
+    let marks = report.watermarks;
+    let numbers = [marks.issued, marks.sent, marks.staged, marks.vaulted].map(|mark| mark.to_string());
+    let held =
+        [show_size(report.memory_bytes), show_size(report.spill_bytes), report.hot_extents.to_string()];
+    let stream = output::table(
+        &[">ISSUED", ">SENT", ">STAGED", ">VAULTED", ">IN MEMORY", ">SPILLED", ">HOT EXTENTS"],
+        vec![numbers.into_iter().chain(held).map(Cell::from).collect()],
+    );
     let mut text = format!(
-        "{head}\n\n{volumes}\n\nmachine {}, generation {}; issued {}, sent {}, staged {}, vaulted {}; \
-         {} in memory, {} spilled, {} hot extents\n",
-        report.machine,
-        report.generation,
-        marks.issued,
-        marks.sent,
-        marks.staged,
-        marks.vaulted,
-        show_size(report.memory_bytes),
-        show_size(report.spill_bytes),
-        report.hot_extents
+        "{head}\n\n{volumes}\n\n{stream}\n\n machine {}, generation {}\n",
+        report.machine, report.generation
     );
     if let Some(error) = &report.last_error {
-        text += &format!("trouble: {error}\n");
+        text += &format!(" trouble: {error}\n");
     }
     text
+}
+
+/// Returns the name and the time of a newest point.
+pub(crate) fn show_point(point: Option<&PointReport>, is_vault_seen: bool) -> (String, String) {
+    match point {
+        Some(point) => (point.point.clone(), show_wall(point.wall_ms)),
+        None if is_vault_seen => ("none".to_owned(), "-".to_owned()),
+        // The vault is the process server's.
+        None => ("-".to_owned(), "ask the process server".to_owned()),
+    }
 }
 
 #[cfg(test)]
@@ -158,7 +210,7 @@ pub(crate) mod tests {
             spill_bytes: 0,
             hot_extents: 7,
             newest_point: Some(PointReport { point: "17.0".into(), wall_ms: 1_772_373_731_000, seq: 9 }),
-            points: 3,
+            points: Some(3),
             volumes: vec![VolumeReport {
                 name: "erp".into(),
                 bytes: 2 << 30,
@@ -170,7 +222,22 @@ pub(crate) mod tests {
 
     #[test]
     fn a_status_is_shown_in_one_glance() {
-        insta::assert_snapshot!(show(&report()));
+        insta::assert_snapshot!(show_agent(&report()));
+    }
+
+    #[test]
+    fn a_report_reads_back_as_what_it_is() {
+        for report in [Report::Agent(Box::new(report())), Report::Server(server::tests::report())] {
+            let text = serde_json::to_string(&report).unwrap();
+            assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);
+        }
+    }
+
+    #[test]
+    fn an_agent_without_sight_of_the_vault_says_so() {
+        let mut report = report();
+        (report.points, report.newest_point) = (None, None);
+        assert!(show_agent(&report).contains("ask the process server"));
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! `redoubt export`: a recovery point as a sparse raw image.
 //!
 //! - EX-1 The image appears under its name only when it is complete and durable.
+//! - EX-2 Until then it is `FILE.part`, locked by its export. One that a killed export left is replaced.
 
 use crate::cli::Export;
 use crate::failure::{Exit, Failure, Outcome};
-use crate::output;
+use crate::output::{self, Format};
 use crate::recovery::{self, point_name};
+use crate::signals::Signals;
 use crate::units::show_size;
 use indicatif::{ProgressBar, ProgressStyle};
 use redoubt_core::Extent;
@@ -31,19 +33,23 @@ struct Exported {
 }
 
 pub(crate) async fn run(args: Export) -> Outcome<()> {
-    let (disk, point, volume) = recovery::disk(&args.point, false).await?;
+    let mut signals = Signals::catch()?;
+    let found = recovery::find(&args.point).await?;
+    let disk = found.disk(None)?;
     let part = Part::create(&args.file)?;
+    let progress = bar(&args, &found.volume, disk.info().sectors.bytes());
     let copied = tokio::select! {
         biased;
-        _ = tokio::signal::ctrl_c() => Err(Failure::new(Exit::Failed, "interrupted; nothing was made")),
-        copied = copy(&disk, &part) => copied,
+        () = signals.stop() => Err(Failure::new(Exit::Failed, "interrupted; nothing was made")),
+        copied = copy(&disk, &part, &progress) => copied,
     };
+    progress.finish_and_clear();
     let data_bytes = copied?;
     part.finish(&args.file)?;
     let done = Exported {
         file: args.file.display().to_string(),
-        point: point_name(&point),
-        volume,
+        point: point_name(&found.point),
+        volume: found.volume,
         bytes: disk.info().sectors.bytes(),
         data_bytes,
     };
@@ -54,10 +60,9 @@ pub(crate) async fn run(args: Export) -> Outcome<()> {
     Ok(())
 }
 
-async fn copy(disk: &PointDisk, part: &Part) -> Outcome<u64> {
+async fn copy(disk: &PointDisk, part: &Part, progress: &ProgressBar) -> Outcome<u64> {
     let sectors = disk.info().sectors;
     part.file.set_len(sectors.bytes()).map_err(|error| part.failed(&error))?;
-    let progress = bar(sectors.bytes());
     let mut data_bytes = 0;
     for extent in disk.data_extents(Extent::new(0, sectors.0)).await? {
         let mut at = extent.lba.0;
@@ -75,17 +80,20 @@ async fn copy(disk: &PointDisk, part: &Part) -> Outcome<u64> {
             progress.set_position(step.lba.bytes() + step.bytes());
         }
     }
-    progress.finish_and_clear();
     Ok(data_bytes)
 }
 
-fn bar(bytes: u64) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
+/// Draws on stderr, if that is a terminal.
+fn bar(args: &Export, volume: &str, bytes: u64) -> ProgressBar {
+    if !std::io::stderr().is_terminal() || args.common.format == Format::Json {
         return ProgressBar::hidden();
     }
-    let style =
-        ProgressStyle::with_template("{bar:40} {bytes} of {total_bytes}, {binary_bytes_per_sec}, {eta} left");
-    ProgressBar::new(bytes).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+    let style = ProgressStyle::with_template(
+        "{msg} {wide_bar:.cyan/dim} {percent:>3} %  {bytes} of {total_bytes}  {binary_bytes_per_sec}  {eta} left",
+    );
+    let characters = if args.common.ascii { "=>-" } else { "━╸─" };
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars(characters);
+    ProgressBar::new(bytes).with_style(style).with_message(volume.to_owned())
 }
 
 /// The unfinished image; removed unless it is finished.
@@ -103,10 +111,18 @@ impl Part {
         let mut name = target.as_os_str().to_owned();
         name.push(".part");
         let path = PathBuf::from(name);
-        let file = std::fs::OpenOptions::new().write(true).create_new(true).open(&path).map_err(|error| {
+        let cannot = |error: std::io::Error| {
             Failure::new(Exit::Unreachable, format!("cannot make {}: {error}", path.display()))
-                .hint("its directory must exist and be writable, and no other export may write there")
-        })?;
+                .hint("its directory must exist and be writable")
+        };
+        let file = std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+        let file = file.map_err(cannot)?;
+        if file.try_lock().is_err() {
+            let what = format!("{} is being written by another export", path.display());
+            return Err(Failure::new(Exit::Refused, what).hint("wait for it, or choose another name"));
+        }
+        // What a killed export left is no use: it may be of another point.
+        file.set_len(0).map_err(cannot)?;
         Ok(Part { path, file })
     }
 

@@ -61,10 +61,12 @@ fn table(list: &PointsJson) -> String {
     };
     let row = |point: &PointJson| {
         let kind = format!("{:?}", point.kind).to_lowercase();
-        vec![point.point.clone(), show_wall(point.wall_ms), kind, point.seq.to_string(), volumes(point)]
+        let cells =
+            [point.point.clone(), show_wall(point.wall_ms), kind, point.seq.to_string(), volumes(point)];
+        cells.into_iter().map(output::Cell::from).collect()
     };
     output::table(
-        &["POINT", "TIME (UTC)", "KIND", "SEQUENCE", "VOLUMES"],
+        &["POINT", "TAKEN (UTC)", "KIND", ">SEQUENCE", "VOLUMES"],
         list.points.iter().map(row).collect(),
     )
 }

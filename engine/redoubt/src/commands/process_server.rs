@@ -2,16 +2,28 @@
 
 use super::up::absolute;
 use crate::cli::ProcessServer;
-use crate::failure::Outcome;
-use crate::output;
+use crate::commands::nbd::Address;
+use crate::control::{self, Controlled};
+use crate::failure::{Failure, Outcome};
+use crate::output::{self, say};
 use crate::services::server::ServerThread;
-use crate::services::vault;
+use crate::services::vault::{self, PointsProbe};
 use crate::settings::plan;
 use crate::signals::Signals;
 use crate::state::{self, Record, State};
-use redoubt_roles::process_server::PsSettings;
+use crate::status::server::{MachineReport, ServerReport, health, worst};
+use crate::status::{PointReport, Report};
+use futures::future::BoxFuture;
+use redoubt_core::MachineId;
+use redoubt_host::HostNet;
+use redoubt_ports::Net;
+use redoubt_roles::process_server::{PsMachineStatus, PsSettings};
+use redoubt_vault::Vault;
 use redoubt_wire::StreamKey;
 use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::Mutex;
 
 #[derive(Serialize)]
 struct Listening {
@@ -19,7 +31,7 @@ struct Listening {
 }
 
 pub(crate) async fn run(args: ProcessServer) -> Outcome<()> {
-    let mut signals = Signals::catch()?;
+    let stop = Signals::catch()?.watch();
     let format = args.common.format;
     let plan = plan::server(args)?;
     state::check_directory(&plan.state, "state")?;
@@ -35,11 +47,76 @@ pub(crate) async fn run(args: ProcessServer) -> Outcome<()> {
     let keyed = plan.machines.into_iter().map(|machine| (machine, StreamKey::new(keys.stream_key(machine))));
     settings.machines = keyed.collect();
     settings.stage_bytes_max = plan.stage_bytes_max;
+    let control = HostNet.listen(&control::endpoint(&state.path)).await?;
     let server = ServerThread::start(settings, state.role("process-server")?, opened.store, keys).await?;
     state.save(&record).await?;
     let listening = Listening { listen: server.endpoint.to_string() };
     output::data(format, &listening, |listening| format!("listening at {}", listening.listen));
-    signals.stop().await;
-    server.stop().await;
+    let (vault, directory) = (opened.vault, plan.vault.display().to_string());
+    let running = Arc::new(Running { server, vault, directory, probes: Mutex::default() });
+    control::serve(control, running.clone(), stop).await;
+    say("stopping");
+    if let Some(running) = Arc::into_inner(running) {
+        running.server.stop().await;
+    }
     Ok(())
+}
+
+/// A running process server, as the control socket sees it.
+struct Running {
+    server: ServerThread,
+    vault: Vault,
+    directory: String,
+    probes: Mutex<BTreeMap<MachineId, PointsProbe>>,
+}
+
+impl Running {
+    async fn machine(&self, machine: MachineId, status: PsMachineStatus) -> MachineReport {
+        let mut probes = self.probes.lock().await;
+        let probe = probes.entry(machine).or_insert_with(|| PointsProbe::new(self.vault.clone(), machine));
+        let (points, trouble) = match probe.points().await {
+            Ok(points) => (points, None),
+            Err(failure) => (Vec::new(), Some(failure.what)),
+        };
+        let last_error = status.last_error.or(trouble);
+        MachineReport {
+            machine: machine.to_string(),
+            generation: status.generation.0,
+            health: health(status.is_fenced, status.is_connected, last_error.is_some()),
+            connected: status.is_connected,
+            staged: status.staged.seq.0,
+            vaulted: status.vaulted.seq.0,
+            stage_bytes: status.stage_bytes,
+            newest_point: points.last().map(PointReport::of),
+            points: points.len() as u64,
+            last_error,
+        }
+    }
+
+    async fn report(&self) -> Outcome<ServerReport> {
+        let mut machines = Vec::new();
+        for (machine, status) in self.server.status().await?.machines {
+            machines.push(self.machine(machine, status).await);
+        }
+        Ok(ServerReport {
+            service: "process-server".to_owned(),
+            listen: self.server.endpoint.to_string(),
+            vault: self.directory.clone(),
+            health: worst(&machines),
+            machines,
+        })
+    }
+}
+
+impl Controlled for Running {
+    fn status(&self) -> BoxFuture<'_, Outcome<Report>> {
+        Box::pin(async { Ok(Report::Server(self.report().await?)) })
+    }
+
+    fn protect(&self, _: String, _: String) -> BoxFuture<'_, Outcome<Vec<Address>>> {
+        Box::pin(async {
+            Err(Failure::usage("a process server protects no disks")
+                .hint("name the state directory of `redoubt agent` or `redoubt up` with --state"))
+        })
+    }
 }

@@ -3,9 +3,9 @@
 use crate::cli::Status;
 use crate::control::{Request, ask};
 use crate::failure::Outcome;
-use crate::output;
+use crate::output::{self, Format};
 use crate::signals::Signals;
-use crate::status::{StatusReport, show};
+use crate::status::{Report, show};
 use std::time::Duration;
 
 /// Time between two looks with `--watch`.
@@ -13,8 +13,12 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(args: Status) -> Outcome<()> {
     let mut signals = Signals::catch()?;
+    let is_screen = args.watch && args.common.format == Format::Table && output::is_screen();
     loop {
-        let report: StatusReport = ask(&args.state.state, &Request::Status).await?;
+        let report: Report = ask(&args.state.state, &Request::Status).await?;
+        if is_screen {
+            output::clear_screen();
+        }
         output::data(args.common.format, &report, show);
         if !args.watch {
             return Ok(());

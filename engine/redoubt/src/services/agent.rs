@@ -5,10 +5,9 @@ use crate::commands::nbd::{Address, uri};
 use crate::control::{self, Controlled};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::output::{self, Format, say};
-use crate::recovery::point_name;
 use crate::settings::plan::AgentPlan;
 use crate::state::{self, Record, State};
-use crate::status::{Mode, PointReport, StatusReport, VolumeReport, WatermarksReport, health};
+use crate::status::{Mode, PointReport, Report, StatusReport, VolumeReport, WatermarksReport, health};
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use redoubt_host::{HostDisk, HostNet};
@@ -167,19 +166,15 @@ impl Running {
         let status = self.agent.status();
         let (points, trouble) = match &self.probe {
             Some(probe) => match probe.points().await {
-                Ok(points) => (points, None),
-                Err(failure) => (Vec::new(), Some(failure.what)),
+                Ok(points) => (Some(points), None),
+                Err(failure) => (Some(Vec::new()), Some(failure.what)),
             },
-            None => (Vec::new(), None),
+            None => (None, None),
         };
-        let newest = points.last().map(|point| PointReport {
-            point: point_name(point),
-            wall_ms: point.marker.wall.0,
-            seq: point.seq.0,
-        });
+        let newest = points.as_ref().and_then(|points| points.last()).map(PointReport::of);
         let mut report = report_of(self.service, &status, &self.endpoints);
         report.newest_point = newest;
-        report.points = points.len() as u64;
+        report.points = points.map(|points| points.len() as u64);
         report.last_error = report.last_error.or(trouble);
         report.health = health(report.mode, report.connected, status.lag, report.last_error.is_some());
         Ok(report)
@@ -201,8 +196,8 @@ impl Running {
 }
 
 impl Controlled for Running {
-    fn status(&self) -> BoxFuture<'_, Outcome<StatusReport>> {
-        Box::pin(self.report())
+    fn status(&self) -> BoxFuture<'_, Outcome<Report>> {
+        Box::pin(async { Ok(Report::Agent(Box::new(self.report().await?))) })
     }
 
     fn protect(&self, name: String, path: String) -> BoxFuture<'_, Outcome<Vec<Address>>> {
@@ -242,7 +237,7 @@ fn report_of(service: &str, status: &AgentStatus, endpoints: &[Endpoint]) -> Sta
         spill_bytes: status.spill_bytes,
         hot_extents: status.hot_extents,
         newest_point: None,
-        points: 0,
+        points: None,
         volumes: status.volumes.iter().map(volume).collect(),
         last_error: status.last_error.clone(),
     }

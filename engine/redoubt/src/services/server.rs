@@ -2,15 +2,19 @@
 
 use crate::failure::{Exit, Failure, Outcome};
 use redoubt_ports::{Endpoint, RawStore};
-use redoubt_roles::process_server::{ProcessServer, PsSettings};
+use redoubt_roles::process_server::{ProcessServer, PsSettings, PsStatus};
 use redoubt_vault::VaultKeys;
 use std::path::PathBuf;
 use std::sync::Arc;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
+
+/// Questions at once; each is one client of the control socket.
+const QUESTIONS_MAX: usize = 16;
 
 /// A running process server.
 pub(crate) struct ServerThread {
     pub(crate) endpoint: Endpoint,
+    questions: mpsc::Sender<oneshot::Sender<PsStatus>>,
     stop: Option<oneshot::Sender<()>>,
     ended: oneshot::Receiver<()>,
 }
@@ -24,7 +28,8 @@ impl ServerThread {
         keys: VaultKeys,
     ) -> Outcome<ServerThread> {
         let (report, started) = oneshot::channel();
-        let (stop, stopped) = oneshot::channel::<()>();
+        let (stop, mut stopped) = oneshot::channel::<()>();
+        let (questions, mut asked) = mpsc::channel::<oneshot::Sender<PsStatus>>(QUESTIONS_MAX);
         let (end, ended) = oneshot::channel();
         let work = async move {
             let start = async {
@@ -34,8 +39,16 @@ impl ServerThread {
             match start.await {
                 Ok(server) => {
                     let _ = report.send(Ok(server.endpoint()));
-                    // A dropped sender means that the owner is gone: stop as well.
-                    let _ = stopped.await;
+                    loop {
+                        tokio::select! {
+                            biased;
+                            // A dropped sender means that the owner is gone: stop as well.
+                            _ = &mut stopped => break,
+                            Some(answer) = asked.recv() => {
+                                let _ = answer.send(server.status());
+                            }
+                        }
+                    }
                     server.stop().await;
                 }
                 Err(failure) => {
@@ -55,7 +68,15 @@ impl ServerThread {
             .spawn(move || runtime.block_on(work))
             .map_err(|error| failed(error.to_string()))?;
         let endpoint = started.await.map_err(|_| failed("it ended at once".to_owned()))??;
-        Ok(ServerThread { endpoint, stop: Some(stop), ended })
+        Ok(ServerThread { endpoint, questions, stop: Some(stop), ended })
+    }
+
+    /// Returns every machine as its actor last described it.
+    pub(crate) async fn status(&self) -> Outcome<PsStatus> {
+        let gone = || Failure::new(Exit::Unreachable, "the process server is stopping");
+        let (answer, status) = oneshot::channel();
+        self.questions.send(answer).await.map_err(|_| gone())?;
+        status.await.map_err(|_| gone())
     }
 
     /// Stops it and waits until it has ended.

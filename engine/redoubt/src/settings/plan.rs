@@ -36,6 +36,7 @@ pub(crate) struct ServerPlan {
     pub(crate) vault: PathBuf,
     pub(crate) key: PathBuf,
     pub(crate) listen: Endpoint,
+    /// Machines that may connect; empty means every machine that holds the vault's key.
     pub(crate) machines: Vec<MachineId>,
     pub(crate) stage_bytes_max: u64,
 }
@@ -115,10 +116,6 @@ pub(crate) fn server(args: ProcessServer) -> Outcome<ServerPlan> {
         }
     };
     let machines = if args.machines.is_empty() { file.machines } else { args.machines };
-    if machines.is_empty() {
-        return Err(Failure::usage("no machine may connect")
-            .hint("add --machine ID for each machine; `redoubt agent` prints its own at the start"));
-    }
     Ok(ServerPlan {
         state,
         vault,
