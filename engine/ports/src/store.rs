@@ -70,7 +70,9 @@ pub enum StoreError {
 /// One vault's objects.
 #[async_trait]
 pub trait RawStore: Send + Sync {
-    /// Creates the object, complete and durable on return, unless the name exists.
+    /// Creates the object, complete and durable on return, unless the name exists. `AlreadyExists`
+    /// promises that the object found is complete and durable too: its maker may have died before its
+    /// own sync, so an object that can be read need not be.
     async fn put_if_absent(&self, key: &StoreKey, body: Bytes) -> Result<(), StoreError>;
 
     /// Reads the object or a byte range of it; `None` if it does not exist.

@@ -12,6 +12,7 @@ use crate::vault::Vault;
 use bytes::Bytes;
 use futures::StreamExt;
 use redoubt_core::MachineId;
+use redoubt_ports::StoreKey;
 use redoubt_wire::aead::Key;
 
 /// Log slots read at once.
@@ -24,6 +25,8 @@ pub(crate) struct LogTail {
     pub(crate) digest: [u8; 32],
     pub(crate) epoch: u64,
     pub(crate) head: HeadState,
+    /// The slot before the next one was not read, so its digest is not known.
+    enters: bool,
 }
 
 impl LogTail {
@@ -43,10 +46,11 @@ impl LogTail {
             return Err(damaged("the record belongs elsewhere"));
         }
         let void = header.epoch < self.epoch;
-        if !void && header.prev != self.digest {
+        if !void && !self.enters && header.prev != self.digest {
             return Err(damaged("the record does not follow the slot before it"));
         }
         self.slot = slot;
+        self.enters = false;
         self.digest = *blake3::hash(bytes).as_bytes();
         if void {
             return Ok(None);
@@ -54,6 +58,31 @@ impl LogTail {
         self.epoch = header.epoch;
         self.head = record.body.head.clone();
         Ok(Some(record))
+    }
+
+    /// Enters the log at its end, at a cost that does not grow with what was ever written: lists it,
+    /// reads the newest record and the one before it, which must agree. That is all a writer needs
+    /// (LG-3); who reads content walks the whole chain. Returns the newest record's bytes as well.
+    pub(crate) async fn at_end(
+        vault: &Vault,
+        machine: MachineId,
+        dek: &Key,
+    ) -> Result<(LogTail, Option<Bytes>), VaultError> {
+        let prefix = names::log(machine);
+        let listed = vault.store.list(&prefix, None).await?;
+        for (key, slot) in listed.iter().zip(1..) {
+            check_number(machine, key, slot)?;
+        }
+        let first = (listed.len() as u64).saturating_sub(1).max(1);
+        let mut tail = LogTail { slot: first - 1, enters: first > 1, ..LogTail::default() };
+        let mut newest = None;
+        for key in &listed[listed.len().saturating_sub(2)..] {
+            let bytes = vault.store.get(key, None).await?;
+            let bytes = bytes.ok_or_else(|| VaultError::damaged(key, "listed, but not there"))?;
+            tail.accept(vault, machine, dek, &bytes)?;
+            newest = Some(bytes);
+        }
+        Ok((tail, newest))
     }
 
     /// Reads every slot after the tail and hands the accepted records to `each`.
@@ -76,10 +105,7 @@ impl LogTail {
         let mut names = listed.iter();
         while let Some(read) = reads.next().await {
             let Some(key) = names.next() else { break };
-            if names::number(key, &prefix, 16) != Some(self.slot + 1) {
-                let missing = names::slot(machine, self.slot + 1);
-                return Err(VaultError::damaged(missing, "the slot is missing, later ones exist"));
-            }
+            check_number(machine, key, self.slot + 1)?;
             let bytes = read?.ok_or_else(|| VaultError::damaged(key, "listed, but not there"))?;
             if let Some(record) = self.accept(vault, machine, dek, &bytes)? {
                 each(record);
@@ -87,4 +113,12 @@ impl LogTail {
         }
         Ok(())
     }
+}
+
+/// CN-1: slots are dense.
+fn check_number(machine: MachineId, key: &StoreKey, slot: u64) -> Result<(), VaultError> {
+    if names::number(key, &names::log(machine), 16) == Some(slot) {
+        return Ok(());
+    }
+    Err(VaultError::damaged(names::slot(machine, slot), "the slot is missing, later ones exist"))
 }

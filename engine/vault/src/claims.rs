@@ -2,8 +2,9 @@
 //!
 //! Invariants
 //! - CL-1 Existence decides, never content: a damaged claim still fences older writers.
-//! - CL-2 A missing or damaged claim is found by whoever loads the log. It costs no content, so it is
-//!   reported and does not stop a recovery.
+//! - CL-2 What a claim or the opening of a log costs does not grow with the claims ever made: only those
+//!   from the log's own epoch on are looked at.
+//! - CL-3 A claim found lost is made again before the next one, so that whoever it fenced stays fenced.
 
 use crate::codec::{Malformed, Put, Take, checked_crc, put_crc};
 use crate::error::VaultError;
@@ -11,33 +12,43 @@ use crate::names;
 use crate::store::Created;
 use crate::vault::Vault;
 use bytes::Bytes;
-use futures::StreamExt;
 use redoubt_core::MachineId;
+use std::collections::BTreeSet;
 
 /// Claim numbers tried before giving up in a race.
 const CLAIM_TRIES: u32 = 32;
-/// Claims read at once.
-const CLAIMS_AT_ONCE: usize = 16;
-/// Findings kept of one machine: enough to see that something is wrong, and bounded.
-const FINDINGS_MAX: usize = 64;
 const MAGIC: &[u8; 8] = b"DRCLAIM1";
 
-/// Creates the next claim; numbers stay dense because one is left only when it is proven taken.
-pub(crate) async fn take_claim(vault: &Vault, machine: MachineId, writer: u128) -> Result<u64, VaultError> {
+/// Creates the next claim; numbers stay dense because one is left only when it is proven taken. A
+/// writer sealed the log in epoch `sealed` (0: nobody), so all claims up to it were made.
+pub(crate) async fn take_claim(
+    vault: &Vault,
+    machine: MachineId,
+    writer: u128,
+    sealed: u64,
+) -> Result<u64, VaultError> {
+    let mut present = BTreeSet::new();
+    if sealed > 0 && vault.store.get(&names::claim(machine, sealed), None).await?.is_some() {
+        present.insert(sealed);
+    }
     let prefix = names::claims(machine);
-    let listed = vault.store.list(&prefix, None).await?;
-    let mut epoch = match listed.last() {
-        None => 1,
-        Some(key) => {
-            let last = names::number(key, &prefix, 8);
-            last.ok_or_else(|| VaultError::damaged(key, "no claim has this name"))? + 1
-        }
-    };
-    for _ in 0..CLAIM_TRIES {
+    let after = (sealed > 0).then(|| names::claim(machine, sealed));
+    for key in vault.store.list(&prefix, after.as_ref()).await? {
+        let number = names::number(&key, &prefix, 8);
+        present.insert(number.ok_or_else(|| VaultError::damaged(key, "no claim has this name"))?);
+    }
+    let claim = async |epoch| {
         let body = Bytes::from(encode(vault.uuid, machine, epoch, writer));
-        match vault.store.create(&names::claim(machine, epoch), &body).await? {
-            Created::Mine => return Ok(epoch),
-            Created::Other(_) => epoch += 1,
+        vault.store.create(&names::claim(machine, epoch), &body).await
+    };
+    let newest = present.last().copied().unwrap_or(0).max(sealed);
+    for lost in (sealed.max(1)..newest + 1).filter(|epoch| !present.contains(epoch)) {
+        // CL-3: whoever wins the name, it exists.
+        claim(lost).await?;
+    }
+    for epoch in (newest + 1..).take(CLAIM_TRIES as usize) {
+        if claim(epoch).await? == Created::Mine {
+            return Ok(epoch);
         }
     }
     Err(VaultError::ClaimRace)
@@ -72,46 +83,20 @@ pub(crate) fn decode(bytes: &[u8], vault: u128, machine: MachineId, epoch: u64) 
     take.finish()
 }
 
-/// Reads every claim up to the newest, at least up to `epoch`, and says what is wrong with them.
-pub(crate) async fn check(
+/// Looks at the claim of the log's own epoch: what is wrong with it costs no content, so it is told and
+/// stops no recovery.
+pub(crate) async fn check_newest(
     vault: &Vault,
     machine: MachineId,
     epoch: u64,
-) -> Result<Vec<VaultError>, VaultError> {
-    let prefix = names::claims(machine);
-    let mut findings = Vec::new();
-    let mut present = Vec::new();
-    let mut next = 1;
-    for key in vault.store.list(&prefix, None).await? {
-        match names::number(&key, &prefix, 8) {
-            Some(number) => {
-                let gap = (next..number).map(|missing| lost(machine, missing));
-                findings.extend(gap.take(FINDINGS_MAX));
-                next = number + 1;
-                present.push((number, key));
-            }
-            None => findings.push(VaultError::damaged(key, "no claim has this name")),
-        }
-        findings.truncate(FINDINGS_MAX);
+) -> Result<Option<VaultError>, VaultError> {
+    if epoch == 0 {
+        return Ok(None);
     }
-    findings.extend((next..=epoch).map(|missing| lost(machine, missing)).take(FINDINGS_MAX));
-    let mut reads = Vec::with_capacity(present.len());
-    for (_, key) in &present {
-        reads.push(vault.store.get(key, None));
-    }
-    let mut reads = futures::stream::iter(reads).buffered(CLAIMS_AT_ONCE);
-    for (number, key) in &present {
-        let Some(read) = reads.next().await else { break };
-        let checked = match read? {
-            Some(bytes) => decode(&bytes, vault.uuid, machine, *number),
-            None => Err(Malformed("listed, but not there")),
-        };
-        findings.extend(checked.err().map(|what| VaultError::damaged(key, what)));
-    }
-    findings.truncate(FINDINGS_MAX);
-    Ok(findings)
-}
-
-fn lost(machine: MachineId, epoch: u64) -> VaultError {
-    VaultError::damaged(names::claim(machine, epoch), "the claim is missing, its epoch was used")
+    let name = names::claim(machine, epoch);
+    let checked = match vault.store.get(&name, None).await? {
+        Some(bytes) => decode(&bytes, vault.uuid, machine, epoch),
+        None => Err(Malformed("the claim is missing, its epoch was used")),
+    };
+    Ok(checked.err().map(|what| VaultError::damaged(name, what)))
 }

@@ -14,8 +14,13 @@ pub(crate) fn vault() -> StoreKey {
     StoreKey::new(VAULT)
 }
 
+/// Prefix of one probe's objects. Flat, since a local directory would stay behind when they are deleted.
+pub(crate) fn probes(run: u128) -> String {
+    format!("probe/{run:032x}.")
+}
+
 pub(crate) fn probe(run: u128, round: u32) -> StoreKey {
-    StoreKey::new(format!("probe/{run:032x}/{round:04x}"))
+    StoreKey::new(format!("{}{round:04x}", probes(run)))
 }
 
 pub(crate) fn data_key(machine: MachineId, dek: u32) -> StoreKey {

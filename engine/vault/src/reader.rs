@@ -167,7 +167,7 @@ impl MachineReader {
         let mut inner = Inner { vault, machine, dek, state, cache, findings, refreshing };
         inner.refresh().await?;
         let epoch = inner.state().tail.epoch;
-        inner.findings = claims::check(&inner.vault, machine, epoch).await?;
+        inner.findings.extend(claims::check_newest(&inner.vault, machine, epoch).await?);
         Ok(MachineReader(Arc::new(inner)))
     }
 
@@ -177,8 +177,8 @@ impl MachineReader {
         self.0.refresh().await
     }
 
-    /// Returns what `open` found damaged that costs no content: writer claims. Show it to the user;
-    /// a lost claim weakens the fence between writers.
+    /// Returns what `open` found damaged that costs no content: the newest writer claim. Show it to the
+    /// user; without it the fence between writers is weaker until the next claim.
     pub fn findings(&self) -> &[VaultError] {
         &self.0.findings
     }

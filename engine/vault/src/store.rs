@@ -1,10 +1,12 @@
 //! Certain answers from an uncertain store: the resolve layer over [`RawStore`].
 //!
 //! Invariants
-//! - RS-1 No claim of the store about *who* created an object is believed: after "already exists"
-//!   or an ambiguous reply the object is read and its bytes are compared.
+//! - RS-1 No claim of the store about *who* created an object is believed: after "already exists" the
+//!   object is read and its bytes are compared.
 //! - RS-2 A retry puts the same bytes; nothing is encoded twice (also a nonce rule).
 //! - RS-3 Every call ends: attempts have a deadline each, operations have one in total.
+//! - RS-4 After an ambiguous reply the object is put again, not just read: what can be read need not be
+//!   durable, but a put that finds it vouches for it.
 
 use crate::error::StoreFailure;
 use bytes::Bytes;
@@ -23,8 +25,8 @@ const OPERATION_DEADLINE: Duration = Duration::from_secs(60);
 const PAUSE_FIRST: Duration = Duration::from_millis(20);
 /// Longest pause, also the longest wish of a throttling store that is obeyed in full.
 const PAUSE_LIMIT: Duration = Duration::from_secs(5);
-/// Names per listing call (S3 gives at most 1000).
-const LIST_PAGE: usize = 1000;
+/// Names per listing call; a store that gives fewer at once goes on by itself. Bounds the memory of a call.
+const LIST_PAGE: usize = 10_000;
 
 /// Whose object it is, for certain.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,8 +94,8 @@ impl Store {
         Store { raw }
     }
 
-    /// Creates the object or finds out who did. After an error it is unknown whether the object
-    /// exists: the caller repeats the call with the same bytes or gives the name up.
+    /// Creates the object or finds out who did; either way it is durable. After an error it is unknown
+    /// whether the object exists: the caller repeats the call with the same bytes or gives the name up.
     pub(crate) async fn create(&self, key: &StoreKey, body: &Bytes) -> Result<Created, StoreFailure> {
         self.resolve(key, body, planted::active(Bug::TrustAlreadyExists)).await
     }
@@ -116,7 +118,7 @@ impl Store {
                 Err(StoreError::AlreadyExists) if trust => return Ok(Created::Mine),
                 Err(error) => error,
             };
-            if matches!(error, StoreError::AlreadyExists | StoreError::Ambiguous(_)) {
+            if error == StoreError::AlreadyExists {
                 match attempts.run(self.raw.get(key, None)).await {
                     Ok(Some(found)) if found == *body => return Ok(Created::Mine),
                     Ok(Some(found)) => return Ok(Created::Other(found)),

@@ -3,6 +3,7 @@
 //! Invariants
 //! - VT-1 Nothing is written or read with a key before its check value agreed.
 //! - VT-2 A store is admitted only if racing creations have exactly one winner.
+//! - VT-3 A writer puts the vault object and its key again before it builds on them: found is not durable.
 
 use crate::codec::{Malformed, Put, Take, checked_crc, put_crc};
 use crate::error::VaultError;
@@ -15,6 +16,7 @@ use redoubt_ports::{Entropy, RawStore};
 use redoubt_wire::aead::Key;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Format major: another one cannot be read.
 pub const MAJOR: u16 = 1;
@@ -27,6 +29,8 @@ const PROBE_OF_INIT: Probe = Probe { rounds: 8, racers: 16 };
 /// The probe of a writer: a handful of small requests finds a store that has lost its promises since, such
 /// as another server behind the same address.
 const PROBE_OF_CLAIM: Probe = Probe { rounds: 1, racers: 4 };
+/// Longest time spent on removing a probe's objects: a store that is down must not hold up its own report.
+const CLEAN_DEADLINE: Duration = Duration::from_secs(10);
 /// The only data key of a machine until keys are rotated.
 pub(crate) const DEK: u32 = 1;
 const MAGIC: &[u8; 8] = b"DRVAULT1";
@@ -37,6 +41,7 @@ pub struct Vault {
     pub(crate) store: Store,
     pub(crate) keys: VaultKeys,
     pub(crate) uuid: u128,
+    object: Bytes,
 }
 
 impl std::fmt::Debug for Vault {
@@ -61,7 +66,7 @@ impl Vault {
         let uuid = entropy.id();
         let object = Bytes::from(encode(uuid, &keys));
         match store.create(&names::vault(), &object).await? {
-            Created::Mine => Ok(Vault { store, keys, uuid }),
+            Created::Mine => Ok(Vault { store, keys, uuid, object }),
             Created::Other(_) => Err(VaultError::AlreadyInitialised),
         }
     }
@@ -71,7 +76,7 @@ impl Vault {
         let store = Store::new(store);
         let object = store.get(&names::vault(), None).await?.ok_or(VaultError::NoVault)?;
         let uuid = decode(&object, &keys)?;
-        Ok(Vault { store, keys, uuid })
+        Ok(Vault { store, keys, uuid, object })
     }
 
     /// Returns the vault's identity.
@@ -103,6 +108,14 @@ impl Vault {
         probe(&self.store, entropy.id(), PROBE_OF_CLAIM).await
     }
 
+    /// Makes the vault object durable, should its maker have died before it did (VT-3).
+    pub(crate) async fn vouch(&self) -> Result<(), VaultError> {
+        match self.store.create(&names::vault(), &self.object).await? {
+            Created::Mine => Ok(()),
+            Created::Other(_) => Err(VaultError::damaged(names::VAULT, "it changed since it was opened")),
+        }
+    }
+
     /// Loads the machine's data key.
     pub(crate) async fn data_key(&self, machine: MachineId) -> Result<Option<Key>, VaultError> {
         let name = names::data_key(machine, DEK);
@@ -110,23 +123,28 @@ impl Vault {
         self.unwrap_key(machine, &object).map(Some)
     }
 
-    /// Loads the machine's data key or makes it; of racing writers one wins and all use its key.
+    /// Loads the machine's data key or makes it; of racing writers one wins and all use its key. It is
+    /// durable on return.
     pub(crate) async fn make_key(
         &self,
         machine: MachineId,
         entropy: &dyn Entropy,
     ) -> Result<Key, VaultError> {
-        if let Some(key) = self.data_key(machine).await? {
-            return Ok(key);
-        }
-        let mut bytes = [0; 32];
-        entropy.fill(&mut bytes);
-        let key = Key::new(bytes);
-        let object = Bytes::from(self.keys.wrap(self.uuid, machine, DEK, entropy.id(), &key));
-        match self.store.create(&names::data_key(machine, DEK), &object).await? {
-            Created::Mine => Ok(key),
-            Created::Other(object) => self.unwrap_key(machine, &object),
-        }
+        let name = names::data_key(machine, DEK);
+        let object = match self.store.get(&name, None).await? {
+            Some(object) => object,
+            None => {
+                let mut bytes = [0; 32];
+                entropy.fill(&mut bytes);
+                self.keys.wrap(self.uuid, machine, DEK, entropy.id(), &Key::new(bytes)).into()
+            }
+        };
+        // Put even if found: VT-3.
+        let object = match self.store.create(&name, &object).await? {
+            Created::Mine => object,
+            Created::Other(found) => found,
+        };
+        self.unwrap_key(machine, &object)
     }
 
     fn unwrap_key(&self, machine: MachineId, object: &[u8]) -> Result<Key, VaultError> {
@@ -181,9 +199,12 @@ struct Probe {
 /// and what stays is small and never read.
 async fn probe(store: &Store, run: u128, size: Probe) -> Result<(), VaultError> {
     let outcome = race(store, run, size).await;
-    for round in 0..size.rounds {
-        let _ = store.delete(&names::probe(run, round)).await;
-    }
+    let clean = async {
+        for round in 0..size.rounds {
+            let _ = store.delete(&names::probe(run, round)).await;
+        }
+    };
+    let _ = tokio::time::timeout(CLEAN_DEADLINE, clean).await;
     outcome
 }
 
@@ -210,7 +231,7 @@ async fn race(store: &Store, run: u128, size: Probe) -> Result<(), VaultError> {
         }
         expected.insert(name);
     }
-    let listed = store.list(&format!("probe/{run:032x}/"), None).await?;
+    let listed = store.list(&names::probes(run), None).await?;
     if !listed.iter().eq(expected.iter()) {
         return refuse("a listing after creation is incomplete");
     }

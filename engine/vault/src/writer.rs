@@ -6,11 +6,14 @@
 //! - WR-2 A commit succeeds only after (segments durable) -> (slot mine) -> (claim e+1 absent).
 //! - WR-3 One slot is in flight; its bytes are kept and put again until the answer is certain.
 //! - WR-4 Records at or below the head's position are dropped: delivery may repeat.
+//! - WR-5 A record that does not read back is never put.
+//! - WR-6 A commit delivered again after an error goes on with the segments it has: nothing is compressed
+//!   twice, and a store that fills up is not filled with attempts.
 
 use crate::chain::LogTail;
 use crate::claims::take_claim;
 use crate::error::{CommitError, StoreFailure, VaultError};
-use crate::log::{self, Body, HeadState, Header, Kind, SegmentRow};
+use crate::log::{self, Body, HeadState, Header, Kind, PointRow, SegmentRow};
 use crate::names;
 use crate::pack::{Packed, check_order};
 use crate::reader::PointId;
@@ -18,10 +21,10 @@ use crate::segment::{Encoded, SegmentId, TARGET_BYTES};
 use crate::store::Created;
 use crate::vault::{DEK, Vault};
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use redoubt_core::planted::{self, Bug};
 use redoubt_core::{BatchPosition, MachineId, Record};
-use redoubt_ports::Entropy;
+use redoubt_ports::{Entropy, StoreError, StoreKey};
 use redoubt_wire::aead::Key;
 use std::sync::Arc;
 
@@ -63,7 +66,19 @@ pub struct CommitDone {
 struct Pending {
     bytes: Bytes,
     points: Vec<PointId>,
+    /// The tail once the slot is ours.
+    after: LogTail,
 }
+
+/// A commit whose segments are encoded, and some of them stored.
+struct Prepared {
+    from: BatchPosition,
+    head: HeadState,
+    points: Vec<PointRow>,
+    segments: Vec<(Encoded, IsStored)>,
+}
+
+type IsStored = bool;
 
 /// The right to write one machine's log, until a newer claim exists.
 pub struct MachineWriter {
@@ -75,6 +90,7 @@ pub struct MachineWriter {
     uuid: u128,
     epoch: u64,
     tail: LogTail,
+    prepared: Option<Prepared>,
     pending: Option<Pending>,
     /// Points whose slot is durable but whose claim check has not succeeded yet.
     unreported: Vec<PointId>,
@@ -107,11 +123,17 @@ impl MachineWriter {
         settings: WriterSettings,
     ) -> Result<MachineWriter, VaultError> {
         vault.probe_again(&*entropy).await?;
+        vault.vouch().await?;
         let uuid = entropy.id();
         let dek = vault.make_key(machine, &*entropy).await?;
-        let epoch = take_claim(vault, machine, uuid).await?;
-        let (vault, tail) = (vault.clone(), LogTail::default());
-        let (pending, unreported, fenced) = (None, Vec::new(), None);
+        let (tail, newest) = LogTail::at_end(vault, machine, &dek).await?;
+        if let Some(bytes) = newest {
+            // Found is not durable: its writer may have died before its sync.
+            vault.store.create(&names::slot(machine, tail.slot), &bytes).await?;
+        }
+        let epoch = take_claim(vault, machine, uuid, tail.epoch).await?;
+        let vault = vault.clone();
+        let (prepared, pending, unreported, fenced) = (None, None, Vec::new(), None);
         let mut writer = MachineWriter {
             vault,
             machine,
@@ -121,11 +143,11 @@ impl MachineWriter {
             uuid,
             epoch,
             tail,
+            prepared,
             pending,
             unreported,
             fenced,
         };
-        writer.tail.load(&writer.vault, machine, &writer.dek, |_| ()).await?;
         writer.seal().await?;
         Ok(writer)
     }
@@ -178,51 +200,92 @@ impl MachineWriter {
     }
 
     async fn write(&mut self, records: &[Record], to: BatchPosition) -> Result<(), CommitError> {
+        let again = |old: &Prepared| old.from == self.tail.head.position && old.head.position == to;
+        if !self.prepared.as_ref().is_some_and(again) {
+            self.prepared = None;
+            self.prepared = Some(self.prepare(records, to)?);
+        }
+        let early = planted::active(Bug::PublishBeforeLastSegment);
+        self.put_segments(usize::from(early)).await?;
+        let late = if early {
+            self.prepared.as_ref().and_then(|commit| commit.segments.last().cloned())
+        } else {
+            None
+        };
+        self.publish();
+        self.settle().await?;
+        if let Some((segment, _)) = late {
+            put_segment(&self.vault, names::segment(self.machine, self.epoch, segment.uuid), segment.bytes)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Encodes a commit. Nothing is stored yet.
+    fn prepare(&self, records: &[Record], to: BatchPosition) -> Result<Prepared, CommitError> {
+        let from = self.tail.head.position;
         let mut packed = Packed::new(&self.tail.head, records)?;
         packed.head.position = to;
         let (vault, machine) = (self.vault.uuid, self.machine);
         let id = SegmentId { vault, machine, epoch: self.epoch, uuid: 0, dek: DEK };
-        let entropy = self.entropy.clone();
         let target = self.settings.segment_bytes.min(TARGET_BYTES);
-        let segments = packed.encode(id, &self.dek, target, || entropy.id())?;
-        let early = planted::active(Bug::PublishBeforeLastSegment);
-        let inline = match &segments[..] {
-            [only] if only.bytes.len() <= self.settings.inline_bytes && !early => Some(only.bytes.clone()),
-            _ => None,
-        };
-        let rows = segments.iter().map(|segment| row(segment, inline.is_some())).collect();
-        let (now, late) = segments.split_at(segments.len() - usize::from(early && !segments.is_empty()));
-        if inline.is_none() {
-            self.put_segments(now).await?;
-        }
-        let slot = self.tail.slot + 1;
-        let points = (0..packed.points.len()).map(|at| PointId { slot, ordinal: at as u16 }).collect();
-        let from = self.tail.head.position.seq;
-        let body = Body { from, head: packed.head, points: packed.points, segments: rows };
-        let header = self.header(Kind::Commit);
-        let bytes = log::encode(&header, &body, &self.dek, inline.as_deref()).into();
-        self.pending = Some(Pending { bytes, points });
-        self.settle().await?;
-        self.put_segments(late).await
+        let encoded = packed.encode(id, &self.dek, target, || self.entropy.id())?;
+        let segments = encoded.into_iter().map(|segment| (segment, false)).collect();
+        Ok(Prepared { from, head: packed.head, points: packed.points, segments })
     }
 
-    async fn put_segments(&self, segments: &[Encoded]) -> Result<(), CommitError> {
-        let mut puts = Vec::with_capacity(segments.len());
-        for segment in segments {
-            puts.push(self.put_segment(segment));
+    /// Tells whether the commit's only segment goes into its log slot.
+    fn is_inline(&self, segments: &[(Encoded, IsStored)]) -> bool {
+        let early = planted::active(Bug::PublishBeforeLastSegment);
+        matches!(segments, [(only, _)] if only.bytes.len() <= self.settings.inline_bytes) && !early
+    }
+
+    /// Stores the segments of the prepared commit that are not stored yet, all but the last `but`.
+    async fn put_segments(&mut self, but: usize) -> Result<(), CommitError> {
+        let Some(commit) = &self.prepared else { return Ok(()) };
+        if self.is_inline(&commit.segments) {
+            return Ok(());
+        }
+        let mut puts = Vec::with_capacity(commit.segments.len());
+        let now = commit.segments.len().saturating_sub(but);
+        for (at, (segment, _)) in
+            commit.segments[..now].iter().enumerate().filter(|(_, (_, is_stored))| !is_stored)
+        {
+            let name = names::segment(self.machine, self.epoch, segment.uuid);
+            let (vault, bytes) = (self.vault.clone(), segment.bytes.clone());
+            puts.push(async move { (at, put_segment(&vault, name, bytes).await) });
         }
         let mut puts = futures::stream::iter(puts).buffer_unordered(SEGMENTS_AT_ONCE);
-        while puts.try_next().await?.is_some() {}
+        while let Some((at, put)) = puts.next().await {
+            match (put, &mut self.prepared) {
+                (Ok(()), Some(commit)) => commit.segments[at].1 = true,
+                (Ok(()), None) => {}
+                (Err(failure), _) => {
+                    if failure.last == StoreError::AlreadyExists {
+                        // 128 random bits met twice: the next attempt takes others.
+                        self.prepared = None;
+                    }
+                    return Err(failure.into());
+                }
+            }
+        }
         Ok(())
     }
 
-    async fn put_segment(&self, segment: &Encoded) -> Result<(), CommitError> {
-        let name = names::segment(self.machine, self.epoch, segment.uuid);
-        match self.vault.store.create(&name, &segment.bytes).await? {
-            Created::Mine => Ok(()),
-            // 128 random bits met twice: nothing of this attempt is published.
-            Created::Other(_) => Err(CommitError::Fork(self.tail.head.position.seq)),
-        }
+    /// Encodes the prepared commit's record for the next slot and puts it in flight.
+    fn publish(&mut self) {
+        let Some(commit) = self.prepared.take() else { return };
+        let slot = self.tail.slot + 1;
+        let is_inline = self.is_inline(&commit.segments);
+        let rows = commit.segments.iter().map(|(segment, _)| row(segment, is_inline)).collect();
+        let points = (0..commit.points.len()).map(|at| PointId { slot, ordinal: at as u16 }).collect();
+        let body = Body { from: commit.from.seq, head: commit.head, points: commit.points, segments: rows };
+        let inline = commit.segments.first().filter(|_| is_inline).map(|(only, _)| &only.bytes[..]);
+        let bytes = Bytes::from(log::encode(&self.header(Kind::Commit), &body, &self.dek, inline));
+        let mut after = self.tail.clone();
+        let read = after.accept(&self.vault, self.machine, &self.dek, &bytes);
+        assert!(read.is_ok(), "WR-5: a writer reads what it is about to put: {read:?}");
+        self.pending = Some(Pending { bytes, points, after });
     }
 
     /// Finds out what became of the slot in flight, if there is one (WR-3).
@@ -232,8 +295,7 @@ impl MachineWriter {
         match self.vault.store.create(&name, &pending.bytes).await? {
             Created::Mine => {
                 let Some(pending) = self.pending.take() else { return Ok(()) };
-                let accepted = self.tail.accept(&self.vault, self.machine, &self.dek, &pending.bytes);
-                debug_assert!(accepted.is_ok(), "WR-3: a writer reads what it wrote: {accepted:?}");
+                self.tail = pending.after;
                 self.unreported.extend(pending.points);
                 Ok(())
             }
@@ -269,19 +331,17 @@ impl MachineWriter {
     /// Puts this epoch's seal behind the log, adopting slots that older writers still win.
     async fn seal(&mut self) -> Result<(), VaultError> {
         for _ in 0..ADOPT_MAX {
-            if self.tail.epoch > self.epoch {
+            if self.tail.epoch >= self.epoch {
                 return Err(VaultError::Fenced { by: self.tail.epoch });
             }
             let head = self.tail.head.clone();
             let body = Body { from: head.position.seq, head, points: Vec::new(), segments: Vec::new() };
             let bytes = Bytes::from(log::encode(&self.header(Kind::Seal), &body, &self.dek, None));
             let name = names::slot(self.machine, self.tail.slot + 1);
-            let taken = match self.vault.store.create(&name, &bytes).await? {
-                Created::Mine => bytes,
-                Created::Other(found) => found,
-            };
-            self.tail.accept(&self.vault, self.machine, &self.dek, &taken)?;
-            if self.tail.epoch == self.epoch {
+            let created = self.vault.store.create(&name, &bytes).await?;
+            let taken = if let Created::Other(found) = &created { found } else { &bytes };
+            self.tail.accept(&self.vault, self.machine, &self.dek, taken)?;
+            if created == Created::Mine {
                 return match self.newer_claim().await? {
                     None => Ok(()),
                     Some(by) => Err(VaultError::Fenced { by }),
@@ -301,6 +361,16 @@ impl MachineWriter {
             kind,
             prev: self.tail.digest,
             dek: DEK,
+        }
+    }
+}
+
+async fn put_segment(vault: &Vault, name: StoreKey, bytes: Bytes) -> Result<(), StoreFailure> {
+    match vault.store.create(&name, &bytes).await? {
+        Created::Mine => Ok(()),
+        Created::Other(_) => {
+            let (object, last) = (name.to_string(), StoreError::AlreadyExists);
+            Err(StoreFailure { operation: "create", object, attempts: 1, last })
         }
     }
 }

@@ -6,13 +6,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use redoubt_core::change::ResyncReason;
 use redoubt_core::{
-    BatchPosition, Chain, Change, Generation, MachineId, Record, Sectors, VolumeId, VolumeIndex, WriteSeq,
+    BatchPosition, Chain, Change, Generation, Lba, MachineId, Record, Sectors, VolumeId, VolumeIndex,
+    WriteSeq,
 };
 use redoubt_ports::{RawStore, StoreError, StoreKey};
 use redoubt_vault::{
     CommitError, MachineReader, MachineWriter, MemStore, Vault, VaultError, VaultKeys, WriterSettings,
 };
 use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use support::{Seeded, run};
 
@@ -23,6 +25,8 @@ const MACHINE: MachineId = MachineId(4);
 enum Mood {
     Good,
     Fail(StoreError),
+    /// Takes so many segments, then is full.
+    RoomFor(u32),
     Overwrite,
 }
 
@@ -30,9 +34,32 @@ enum Mood {
 struct Moody {
     inner: Arc<MemStore>,
     mood: Mutex<Mood>,
+    /// Requests of any kind.
+    requests: AtomicU32,
 }
 
 impl Moody {
+    /// Returns the requests since the last call.
+    fn count(&self) -> u32 {
+        self.requests.swap(0, Ordering::Relaxed)
+    }
+
+    fn segments(&self) -> usize {
+        self.inner.names().iter().filter(|name| name.as_str().contains("/seg/")).count()
+    }
+
+    /// Takes the room for one segment.
+    fn has_room(&self, key: &StoreKey) -> bool {
+        match &mut *self.mood.lock().unwrap() {
+            Mood::RoomFor(0) => false,
+            Mood::RoomFor(left) => {
+                *left -= u32::from(key.as_str().contains("/seg/"));
+                true
+            }
+            _ => true,
+        }
+    }
+
     fn turn(&self, mood: Mood) {
         *self.mood.lock().unwrap() = mood;
     }
@@ -41,9 +68,13 @@ impl Moody {
 #[async_trait]
 impl RawStore for Moody {
     async fn put_if_absent(&self, key: &StoreKey, body: Bytes) -> Result<(), StoreError> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        if !self.has_room(key) {
+            return Err(StoreError::NoSpace);
+        }
         let mood = self.mood.lock().unwrap().clone();
         match mood {
-            Mood::Good => self.inner.put_if_absent(key, body).await,
+            Mood::Good | Mood::RoomFor(_) => self.inner.put_if_absent(key, body).await,
             Mood::Fail(error) => Err(error),
             Mood::Overwrite => {
                 self.inner.tamper(key, Some(body));
@@ -53,6 +84,7 @@ impl RawStore for Moody {
     }
 
     async fn get(&self, key: &StoreKey, range: Option<Range<u64>>) -> Result<Option<Bytes>, StoreError> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
         self.inner.get(key, range).await
     }
 
@@ -62,17 +94,19 @@ impl RawStore for Moody {
         after: Option<&StoreKey>,
         limit: usize,
     ) -> Result<Vec<(StoreKey, u64)>, StoreError> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
         self.inner.list_after(prefix, after, limit).await
     }
 
     async fn delete(&self, key: &StoreKey) -> Result<(), StoreError> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
         self.inner.delete(key).await
     }
 }
 
 async fn moody() -> (Arc<Moody>, Arc<Seeded>, Vault) {
     let (inner, dice) = (Arc::new(MemStore::new()), Seeded::new(2));
-    let store = Arc::new(Moody { inner, mood: Mutex::new(Mood::Good) });
+    let store = Arc::new(Moody { inner, mood: Mutex::new(Mood::Good), requests: AtomicU32::new(0) });
     let vault = Vault::init(store.clone(), VaultKeys::new([1; 32]), &*dice).await.unwrap();
     (store, dice, vault)
 }
@@ -163,5 +197,68 @@ fn a_store_that_lost_its_promises_is_refused_before_the_machine_is_touched() {
         assert_eq!(store.inner.names(), before, "the probe leaves nothing behind");
         store.turn(Mood::Good);
         MachineWriter::claim(&vault, MACHINE, dice).await.unwrap();
+    });
+}
+
+#[test]
+fn a_commit_tried_again_goes_on_with_the_segments_it_stored() {
+    run(async {
+        let (store, dice, vault) = moody().await;
+        let settings = WriterSettings { inline_bytes: 0, segment_bytes: 1 << 12 };
+        let mut writer = MachineWriter::claim_with(&vault, MACHINE, dice.clone(), settings).await.unwrap();
+        let mut records = records();
+        let change = Change::Resize { volume: VolumeIndex(0), sectors: Sectors(1024) };
+        records.push(Record { seq: WriteSeq(4), change });
+        for at in 0..4u64 {
+            let mut payload = vec![0; 8 << 10];
+            redoubt_ports::Entropy::fill(&*dice, &mut payload);
+            let change =
+                Change::Write { volume: VolumeIndex(0), lba: Lba(at * 128), payload: payload.into() };
+            records.push(Record { seq: WriteSeq(5 + at), change });
+        }
+        for room in [0, 1, 2] {
+            store.turn(Mood::RoomFor(room));
+            let full = writer.commit(records.clone(), position(8, 1)).await.unwrap_err();
+            assert!(matches!(full, CommitError::StoreFull(_)), "{full}");
+        }
+        store.turn(Mood::Good);
+        writer.commit(records, position(8, 1)).await.unwrap();
+        assert_eq!(store.segments(), 4, "no attempt left a segment that no record names");
+    });
+}
+
+#[test]
+fn what_a_claim_or_an_opening_costs_does_not_grow_with_the_claims_ever_made() {
+    run(async {
+        let (store, dice, vault) = moody().await;
+        let mut costs = Vec::new();
+        for _ in 0..40 {
+            store.count();
+            MachineWriter::claim(&vault, MACHINE, dice.clone()).await.unwrap();
+            let claim = store.count();
+            MachineReader::open(&vault, MACHINE).await.unwrap();
+            // An opening reads each slot; this log has one seal for each claim.
+            costs.push((claim, store.count() - costs.len() as u32));
+        }
+        assert_eq!(costs[39], costs[2], "{costs:?}");
+    });
+}
+
+#[test]
+fn a_lost_claim_is_made_again_by_the_next_writer_and_fences_as_before() {
+    run(async {
+        let (store, dice, vault) = moody().await;
+        let claim = || MachineWriter::claim(&vault, MACHINE, dice.clone());
+        let (mut first, mut second) = (claim().await.unwrap(), claim().await.unwrap());
+        let name = StoreKey::new(format!("g/{MACHINE}/claim/w/00000002"));
+        store.inner.tamper(&name, None);
+        let mut third = claim().await.unwrap();
+        assert_eq!((first.epoch(), second.epoch(), third.epoch()), (1, 2, 3));
+        assert!(store.inner.peek(&name).is_some(), "CL-3");
+        let none = || BatchPosition::default();
+        for (old, by) in [(&mut first, 2), (&mut second, 3)] {
+            assert_eq!(old.commit(Vec::new(), none()).await.unwrap_err(), CommitError::Fenced { by });
+        }
+        third.commit(records(), position(3, 1)).await.unwrap();
     });
 }
