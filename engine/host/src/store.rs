@@ -1,4 +1,5 @@
-//! A vault in a local directory, over `object_store`'s file system back end.
+//! A vault in a local directory: creations through `object_store`'s file system back end, readings and
+//! listings here, because its own list walks and stats whole trees.
 //!
 //! That back end is not durable by default, and three holes stay open even with `with_fsync(true)`;
 //! this layer closes them:
@@ -6,54 +7,59 @@
 //!   found existing may have been made by a process that died before its own sync.
 //! - ST-2 `AlreadyExists` may be adopted as success by the caller (its own lost answer), so the
 //!   found object and its directory are synced before the answer.
-//! - ST-3 A crash in mid-upload leaves `name#1`, which the back end hides but never removes:
-//!   swept at open, if older than this process.
+//! - ST-3 A crash in mid-upload leaves `name#1`, which the back end never removes: swept before the first
+//!   creation in a directory, if older than any upload that may still be at work in another process.
+//!
+//! - ST-4 Opening, reading and listing change nothing: a vault on a read-only medium can be recovered from.
+//! - ST-5 A listing costs the directories it touches, not the vault.
 //!
 //! What is *not* here: retries and the reading back of uncertain results (`redoubt-vault`).
 
 use crate::blocking;
+use crate::disk_io::read_fully;
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::TryStreamExt;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
-use object_store::{Error, GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{Error, ObjectStore, PutMode, PutOptions, PutPayload};
 use redoubt_ports::{IoError, RawStore, StoreError, StoreKey};
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::errors::failed;
+
+/// An upload older than this has no process any more. An attempt lasts half a minute; the rest is for
+/// clocks. To remove one at work could let another process publish half of its own upload by that name.
+const STALE_AFTER: Duration = Duration::from_secs(3600);
 
 /// One vault directory.
 #[derive(Debug)]
 pub struct LocalStore {
     root: PathBuf,
     store: LocalFileSystem,
-    /// Directories whose name is durable.
+    /// Directories whose name is durable, swept.
     durable: Arc<Mutex<BTreeSet<PathBuf>>>,
 }
 
 impl LocalStore {
-    /// Opens an existing directory, removes what interrupted uploads left, and makes the
-    /// directories found durable. Blocks for as long as it takes to walk the tree.
+    /// Opens an existing directory; changes nothing in it.
     pub fn open(root: &Path) -> Result<LocalStore, IoError> {
         let what = || format!("open vault directory {}", root.display());
         let root = root.canonicalize().map_err(|e| failed(what(), e))?;
-        let mut durable = BTreeSet::new();
-        sweep(&root, SystemTime::now(), &mut durable).map_err(|e| failed(what(), e))?;
+        std::fs::read_dir(&root).map_err(|e| failed(what(), e))?;
         let store = LocalFileSystem::new_with_prefix(&root)
             .map_err(|e| failed(what(), std::io::Error::other(e)))?
             .with_fsync(true);
-        Ok(LocalStore { root, store, durable: Arc::new(Mutex::new(durable)) })
+        Ok(LocalStore { root, store, durable: Arc::default() })
     }
 
     /// ST-1 for the directory of `key`.
     async fn ensure_directory(&self, key: &StoreKey) -> Result<(), StoreError> {
-        let Some((parent, _)) = key.as_str().rsplit_once('/') else { return Ok(()) };
+        let parent = key.as_str().rsplit_once('/').map_or("", |(parent, _)| parent);
         let parent = self.root.join(parent);
         if self.durable.lock().unwrap_or_else(PoisonError::into_inner).contains(&parent) {
             return Ok(());
@@ -62,7 +68,9 @@ impl LocalStore {
         blocking::run(move || {
             // Held throughout: nobody may see the directory exist before it is durable.
             let mut durable = durable.lock().unwrap_or_else(PoisonError::into_inner);
-            make_durable(&root, &parent, &mut durable)
+            make_durable(&root, &parent, &mut durable)?;
+            sweep(&parent, SystemTime::now());
+            Ok(())
         })
         .await
         .map_err(|error| of_io(&error, StoreError::Unavailable(error.to_string())))
@@ -70,7 +78,11 @@ impl LocalStore {
 }
 
 fn make_durable(root: &Path, directory: &Path, durable: &mut BTreeSet<PathBuf>) -> std::io::Result<()> {
-    if directory == root || durable.contains(directory) {
+    if durable.contains(directory) {
+        return Ok(());
+    }
+    if directory == root {
+        durable.insert(directory.to_owned());
         return Ok(());
     }
     let parent = directory.parent().unwrap_or(root);
@@ -84,28 +96,18 @@ fn make_durable(root: &Path, directory: &Path, durable: &mut BTreeSet<PathBuf>) 
     Ok(())
 }
 
-/// ST-3 and the first part of ST-1, for a whole tree.
-fn sweep(directory: &Path, before: SystemTime, durable: &mut BTreeSet<PathBuf>) -> std::io::Result<()> {
-    let mut found_directory = false;
-    for entry in std::fs::read_dir(directory)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            found_directory = true;
-            sweep(&entry.path(), before, durable)?;
-            durable.insert(entry.path());
-        } else if is_stale_upload(&entry.file_name().to_string_lossy())
-            && entry.metadata().and_then(|m| m.modified()).is_ok_and(|time| time < before)
-        {
-            match std::fs::remove_file(entry.path()) {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+/// ST-3. What cannot be removed stays: it is hidden, and only space.
+fn sweep(directory: &Path, now: SystemTime) {
+    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    for entry in entries.flatten().filter(|entry| is_upload(&entry.file_name().to_string_lossy())) {
+        let written = entry.metadata().and_then(|metadata| metadata.modified());
+        if written.is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age > STALE_AFTER)) {
+            let _ = std::fs::remove_file(entry.path());
         }
     }
-    if found_directory { std::fs::File::open(directory)?.sync_all() } else { Ok(()) }
 }
 
-fn is_stale_upload(name: &str) -> bool {
+fn is_upload(name: &str) -> bool {
     name.rsplit_once('#').is_some_and(|(_, n)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
 }
 
@@ -153,29 +155,9 @@ impl RawStore for LocalStore {
     }
 
     async fn get(&self, key: &StoreKey, range: Option<Range<u64>>) -> Result<Option<Bytes>, StoreError> {
-        if range.as_ref().is_some_and(Range::is_empty) {
-            let exists = self.store.head(&ObjectPath::from(key.as_str())).await;
-            return match exists {
-                Ok(_) => Ok(Some(Bytes::new())),
-                Err(Error::NotFound { .. }) => Ok(None),
-                Err(error) => Err(of_store(&error, StoreError::Unavailable)),
-            };
-        }
-        let path = ObjectPath::from(key.as_str());
-        let options = GetOptions::new().with_range(range.clone());
-        let result = match self.store.get_opts(&path, options).await {
-            Ok(result) => result.bytes().await,
-            Err(error) => Err(error),
-        };
-        match result {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(Error::NotFound { .. }) => Ok(None),
-            Err(error) => match (self.store.head(&path).await, range) {
-                // A range that starts at or after the end has no bytes; that is no error.
-                (Ok(meta), Some(range)) if range.start >= meta.size => Ok(Some(Bytes::new())),
-                _ => Err(of_store(&error, StoreError::Unavailable)),
-            },
-        }
+        let path = self.root.join(key.as_str());
+        let found = blocking::run(move || read(&path, range)).await;
+        found.map_err(|error| of_io(&error, StoreError::Unavailable(error.to_string())))
     }
 
     async fn list_after(
@@ -184,36 +166,105 @@ impl RawStore for LocalStore {
         after: Option<&StoreKey>,
         limit: usize,
     ) -> Result<Vec<(StoreKey, u64)>, StoreError> {
-        let below = prefix.rsplit_once('/').map(|(directory, _)| ObjectPath::from(directory));
-        let mut found = Vec::new();
-        let mut listed = self.store.list(below.as_ref());
-        loop {
-            match listed.try_next().await {
-                Ok(None) => break,
-                Ok(Some(meta)) => {
-                    let name = meta.location.as_ref();
-                    let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-/".contains(c);
-                    // Files of other kinds, such as a key left beside the vault, are no objects.
-                    if name.starts_with(prefix)
-                        && name.chars().all(legal)
-                        && after.is_none_or(|after| name > after.as_str())
-                    {
-                        found.push((StoreKey::new(name), meta.size));
-                    }
-                }
-                Err(Error::NotFound { .. }) => {}
-                Err(error) => return Err(of_store(&error, StoreError::Unavailable)),
-            }
-        }
-        found.sort();
-        found.truncate(limit);
-        Ok(found)
+        let mut listing = Listing {
+            root: self.root.clone(),
+            prefix: prefix.to_owned(),
+            after: after.map(|key| key.as_str().to_owned()),
+            limit,
+            found: Vec::new(),
+        };
+        let listed = blocking::run(move || {
+            let below = listing.prefix.rfind('/').map_or(0, |at| at + 1);
+            let directory = listing.prefix[..below].to_owned();
+            listing.visit(&directory).map(|()| listing.found)
+        });
+        listed.await.map_err(|error| of_io(&error, StoreError::Unavailable(error.to_string())))
     }
 
     async fn delete(&self, key: &StoreKey) -> Result<(), StoreError> {
-        match self.store.delete(&ObjectPath::from(key.as_str())).await {
-            Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(of_store(&error, StoreError::Ambiguous)),
+        let path = self.root.join(key.as_str());
+        match blocking::run(move || std::fs::remove_file(path)).await {
+            Err(error) if !is_absence(&error) => Err(of_io(&error, StoreError::Ambiguous(error.to_string()))),
+            _ => Ok(()),
         }
     }
+}
+
+fn is_absence(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
+/// Reads a file or a range of it, cut at its end.
+fn read(path: &Path, range: Option<Range<u64>>) -> std::io::Result<Option<Bytes>> {
+    let file = match std::fs::File::open(path) {
+        Err(error) if is_absence(&error) => return Ok(None),
+        opened => opened?,
+    };
+    let metadata = file.metadata()?;
+    if metadata.is_dir() {
+        return Ok(None);
+    }
+    let range = range.unwrap_or(0..u64::MAX);
+    let (from, to) = (range.start.min(metadata.len()), range.end.min(metadata.len()));
+    read_fully(&file, from, to.saturating_sub(from) as usize).map(Some)
+}
+
+/// One walk over the directories that can hold what is asked for, in the order of names.
+struct Listing {
+    root: PathBuf,
+    prefix: String,
+    after: Option<String>,
+    limit: usize,
+    found: Vec<(StoreKey, u64)>,
+}
+
+impl Listing {
+    /// `directory` is empty or ends with a slash, as in the names of what it holds.
+    fn visit(&mut self, directory: &str) -> std::io::Result<()> {
+        let entries = match std::fs::read_dir(self.root.join(directory)) {
+            Err(error) if is_absence(&error) => return Ok(()),
+            entries => entries?,
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let kind = entry.file_type()?;
+            let is_directory = kind.is_dir() || (kind.is_symlink() && entry.path().is_dir());
+            let name = format!("{directory}{name}{}", if is_directory { "/" } else { "" });
+            if is_name(&name) && self.wants(&name, is_directory) {
+                names.push(name);
+            }
+        }
+        // A directory sorts by its slash, which is where its content belongs.
+        names.sort();
+        for name in names {
+            if self.found.len() >= self.limit {
+                break;
+            }
+            if name.ends_with('/') {
+                self.visit(&name)?;
+                continue;
+            }
+            match std::fs::metadata(self.root.join(&name)) {
+                Ok(metadata) => self.found.push((StoreKey::new(name), metadata.len())),
+                Err(error) if is_absence(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells whether the object is to be listed, or the directory may hold one that is.
+    fn wants(&self, name: &str, is_directory: bool) -> bool {
+        let prefix = &self.prefix[..];
+        let fits = name.starts_with(prefix) || (is_directory && prefix.starts_with(name));
+        let later = |after: &String| name > after.as_str() || (is_directory && after.starts_with(name));
+        fits && self.after.as_ref().is_none_or(later)
+    }
+}
+
+/// Files of other kinds, such as a key left beside the vault or an upload at work, are no objects.
+fn is_name(name: &str) -> bool {
+    name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-/".contains(c))
 }

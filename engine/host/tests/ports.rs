@@ -117,12 +117,9 @@ async fn a_taken_port_is_named() {
 }
 
 #[tokio::test]
-async fn a_store_creates_once_reads_ranges_and_sweeps_interrupted_uploads() {
+async fn a_store_creates_once_and_reads_ranges() {
     let directory = tempfile::tempdir().unwrap();
-    std::fs::create_dir(directory.path().join("seg")).unwrap();
-    std::fs::write(directory.path().join("seg/00#1"), "half").unwrap();
     let store = LocalStore::open(directory.path()).unwrap();
-    assert!(!directory.path().join("seg/00#1").exists());
     let key = |name: &str| StoreKey::new(name);
     store.put_if_absent(&key("seg/a/02"), Bytes::from_static(b"second")).await.unwrap();
     store.put_if_absent(&key("seg/a/01"), Bytes::from_static(b"first")).await.unwrap();
@@ -131,7 +128,9 @@ async fn a_store_creates_once_reads_ranges_and_sweeps_interrupted_uploads() {
     assert_eq!(store.get(&key("seg/a/01"), Some(1..3)).await.unwrap().unwrap(), "ir");
     assert_eq!(store.get(&key("seg/a/01"), Some(3..99)).await.unwrap().unwrap(), "st");
     assert_eq!(store.get(&key("seg/a/01"), Some(7..9)).await.unwrap().unwrap(), "");
-    assert_eq!(store.get(&key("seg/a/03"), None).await.unwrap(), None);
+    for absent in ["seg/a/03", "seg/a", "seg/a/01/x"] {
+        assert_eq!(store.get(&key(absent), None).await.unwrap(), None, "{absent}");
+    }
     let all = store.list_after("seg/a/0", None, 9).await.unwrap();
     assert_eq!(all, [(key("seg/a/01"), 5), (key("seg/a/02"), 6)]);
     assert_eq!(store.list_after("seg/", Some(&key("seg/a/01")), 9).await.unwrap().len(), 1);
@@ -139,4 +138,34 @@ async fn a_store_creates_once_reads_ranges_and_sweeps_interrupted_uploads() {
     store.delete(&key("seg/a/01")).await.unwrap();
     store.delete(&key("seg/a/01")).await.unwrap();
     assert_eq!(store.list_after("", None, 9).await.unwrap().len(), 1);
+}
+
+/// What `tree` holds, names only.
+fn names(tree: &std::path::Path) -> Vec<String> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(tree).unwrap().map(Result::unwrap) {
+        match entry.file_type().unwrap().is_dir() {
+            true => names.extend(self::names(&entry.path())),
+            false => names.push(entry.file_name().into_string().unwrap()),
+        }
+    }
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn uploads_of_the_dead_are_swept_by_writers_and_those_at_work_by_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("seg")).unwrap();
+    for (name, age) in [("00", 0), ("00#1", 7200), ("01#1", 60), ("02#x", 7200)] {
+        let file = std::fs::File::create(directory.path().join("seg").join(name)).unwrap();
+        file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(age)).unwrap();
+    }
+    let before = names(directory.path());
+    let store = LocalStore::open(directory.path()).unwrap();
+    assert_eq!(store.list_after("seg/", None, 9).await.unwrap().len(), 1);
+    store.get(&StoreKey::new("seg/00"), None).await.unwrap().unwrap();
+    assert_eq!(names(directory.path()), before, "ST-4: who only reads changes nothing");
+    store.put_if_absent(&StoreKey::new("seg/03"), Bytes::from_static(b"x")).await.unwrap();
+    assert_eq!(names(directory.path()), ["00", "01#1", "02#x", "03"]);
 }

@@ -25,6 +25,7 @@ where
     created_bytes_read_back_and_are_never_replaced(&*factory().await).await;
     ranges_are_exact_and_cut_at_the_end(&*factory().await).await;
     listings_are_sorted_bounded_and_fresh(&*factory().await).await;
+    pages_of_a_listing_make_the_whole(&*factory().await).await;
     a_deleted_object_is_gone_and_missing_is_fine(&*factory().await).await;
     a_race_of_creations_has_one_winner(&*factory().await).await;
 }
@@ -63,6 +64,28 @@ async fn listings_are_sorted_bounded_and_fresh(store: &dyn RawStore) {
     assert_eq!(names(store, "none/", None, 9).await, Vec::<String>::new());
     let listed = store.list_after("m/", None, 9).await.expect("a listing succeeds");
     assert_eq!(listed, [(key("m/1"), 3)], "sizes are in bytes");
+}
+
+async fn pages_of_a_listing_make_the_whole(store: &dyn RawStore) {
+    // Sorted as whole names: what follows the common part may sort before, at or after the slash.
+    let all = ["p-1", "p.1", "p/a", "p/b-c", "p/b.c", "p/b/1", "p/b/2", "p/b0", "p/c/d/e", "p0", "q/1"];
+    for name in all.iter().rev() {
+        store.put_if_absent(&key(name), Bytes::from_static(b"x")).await.expect("a new name is free");
+    }
+    for prefix in ["", "p", "p/", "p/b", "p/b/", "p/c/", "q/", "q/1"] {
+        let wanted: Vec<&str> = all.iter().filter(|name| name.starts_with(prefix)).copied().collect();
+        for limit in 1..4 {
+            let mut listed: Vec<String> = Vec::new();
+            loop {
+                let page = names(store, prefix, listed.last().map(String::as_str), limit).await;
+                if page.is_empty() {
+                    break;
+                }
+                listed.extend(page);
+            }
+            assert_eq!(listed, wanted, "all names below {prefix:?}, {limit} at a time");
+        }
+    }
 }
 
 async fn a_deleted_object_is_gone_and_missing_is_fine(store: &dyn RawStore) {
