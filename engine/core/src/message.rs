@@ -98,7 +98,7 @@ pub enum RefusedReason {
     Version,
     /// Cannot serve now; try again later.
     Busy,
-    /// The vault was claimed by a newer writer.
+    /// The vault was claimed by a newer writer; a new session claims it again.
     Fenced,
     /// The proof does not match: the agent has another stream key.
     WrongKey,
@@ -130,14 +130,14 @@ impl RefusedReason {
 
     /// Tells whether trying again without a change by a person or by the caller can help.
     ///
-    /// A gap and a fork are settled by the resume decision of the next session, so they count.
+    /// A gap and a fork are settled by the resume decision of the next session, so they count; so does a
+    /// fenced process server, which claims the vault again for the next session.
     pub fn is_retryable(self) -> bool {
         !matches!(
             self,
             RefusedReason::OldGeneration
                 | RefusedReason::UnknownMachine
                 | RefusedReason::Version
-                | RefusedReason::Fenced
                 | RefusedReason::WrongKey
         )
     }

@@ -27,6 +27,13 @@
 //! - RC-4 One session per machine: a new one with a right proof ends the old one.
 //! - RC-5 Batches are committed in order; `accepted >= durable >= vaulted`.
 //! - RC-6 Permits never promise more than the free stage: a full stage slows this agent and nobody else.
+//! - RC-7 A receiver that was fenced commits and welcomes nothing any more. Only a `Hello` that it would
+//!   otherwise accept makes it want the log back.
+//!
+//! Why RC-7 ends every quarrel: an agent talks to one process server at a time, so its `Hello` says which of
+//! them is to write. A server that claimed by itself, after a pause or at the sight of a newer claim, would
+//! take the log from the one the agent talks to, which would take it back, for ever. An old generation's
+//! `Hello` moves nothing.
 //!
 //! What is *not* here: opening batches, the vault, sockets, the proof (the shell verifies it).
 
@@ -115,7 +122,7 @@ pub enum ReceiverEvent {
     },
     /// The commit failed and may be tried again.
     CommitFailed,
-    /// The vault was claimed by a newer writer.
+    /// The vault was claimed by a newer writer. This receiver never serves again (RC-7).
     Fenced,
     /// The packer opened everything up to here; tells whether the stream is exact at the end.
     Exact(bool),
@@ -163,6 +170,9 @@ pub enum ReceiverEffect {
     Hash(HashRequest),
     /// The stage failed: stop, scan it again and make a new receiver of what is found.
     Restart,
+    /// The agent came to a fenced receiver (RC-7): stop, claim the log again, and hand this session's `Hello`
+    /// to the receiver made of what is found.
+    ClaimAgain(SessionId),
 }
 
 /// What to do with a batch. See the table of the module.
@@ -359,14 +369,17 @@ impl Receiver {
             Some(RefusedReason::UnknownMachine)
         } else if PROTOCOL_VERSIONS.common(hello.versions).is_none() {
             Some(RefusedReason::Version)
-        } else if hello.generation < self.generation && !planted::active(Bug::AcceptOldGeneration) {
-            Some(RefusedReason::OldGeneration)
         } else {
-            self.fenced.then_some(RefusedReason::Fenced)
+            let is_old = hello.generation < self.generation && !planted::active(Bug::AcceptOldGeneration);
+            is_old.then_some(RefusedReason::OldGeneration)
         };
         if let Some(reason) = refusal {
             let detail = format!("machine {} generation {}", hello.machine, hello.generation);
             refuse(id, reason, detail, effects);
+            return;
+        }
+        if self.fenced {
+            effects.push(ReceiverEffect::ClaimAgain(id));
             return;
         }
         self.refuse_current(RefusedReason::Replaced, effects);

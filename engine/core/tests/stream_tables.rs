@@ -116,21 +116,25 @@ fn step(receiver: &mut Receiver, event: ReceiverEvent) -> Vec<ReceiverEffect> {
     effects
 }
 
+fn hello(generation: u64, newest: BatchPosition) -> Hello {
+    Hello {
+        versions: PROTOCOL_VERSIONS,
+        machine: MachineId(1),
+        generation: Generation(generation),
+        volumes: vec![],
+        held: None,
+        newest,
+        proof: [0; 32],
+    }
+}
+
 /// A receiver in a session, with batches `1..=staged` of one sequence each; the chain of batch `n` is `[n; 32]`.
 fn receiver(staged: u64) -> Receiver {
     let link = |seq: u64| chain(seq);
     let batches = (1..=staged).map(|seq| meta(seq, seq, link(seq - 1), link(seq), seq == 1)).collect();
     let found = ReceiverState { generation: Generation(1), staged: batches, ..ReceiverState::default() };
     let mut receiver = Receiver::new(Instant(0), MachineId(1), ReceiverLimits::default(), found);
-    let hello = Hello {
-        versions: PROTOCOL_VERSIONS,
-        machine: MachineId(1),
-        generation: Generation(1),
-        volumes: vec![],
-        held: None,
-        newest: at(staged, link(staged)),
-        proof: [0; 32],
-    };
+    let hello = hello(1, at(staged, link(staged)));
     let welcome = step(&mut receiver, ReceiverEvent::Hello { session: SessionId(1), hello, proven: true });
     assert!(matches!(welcome[0], ReceiverEffect::Transmit(_, Message::Welcome(_))));
     receiver
@@ -190,4 +194,32 @@ fn a_resync_of_another_history_is_accepted_and_reported() {
     assert_eq!(replaced(&send(&mut receiver, continues)), None);
     let foreign = meta(9, 9, OTHER, chain(9), true);
     assert_eq!(replaced(&send(&mut receiver, foreign)), Some((WriteSeq(6), WriteSeq(9))));
+}
+
+#[test]
+fn a_fenced_receiver_wants_the_log_back_only_for_an_agent_it_would_welcome() {
+    let refusal = |effects: &[ReceiverEffect]| match effects {
+        [
+            ReceiverEffect::Transmit(session, Message::Refused { reason, .. }),
+            ReceiverEffect::Close(closed),
+        ] => {
+            assert_eq!(session, closed);
+            Some((*session, *reason))
+        }
+        _ => None,
+    };
+    let mut receiver = receiver(2);
+    let fenced = step(&mut receiver, ReceiverEvent::Fenced);
+    assert_eq!(refusal(&fenced), Some((SessionId(1), RefusedReason::Fenced)));
+    assert_eq!(receiver.deadline(), None, "RC-7: no time brings the log back");
+    let session = SessionId(2);
+    let said = |generation, proven| {
+        let hello = hello(generation, at(2, chain(2)));
+        ReceiverEvent::Hello { session, hello, proven }
+    };
+    let unproven = step(&mut receiver, said(1, false));
+    assert_eq!(refusal(&unproven), Some((session, RefusedReason::WrongKey)));
+    let old = step(&mut receiver, said(0, true));
+    assert_eq!(refusal(&old), Some((session, RefusedReason::OldGeneration)));
+    assert_eq!(step(&mut receiver, said(1, true)), [ReceiverEffect::ClaimAgain(session)]);
 }

@@ -7,17 +7,46 @@
 //! - CL-3 A claim found lost is made again before the next one, so that whoever it fenced stays fenced.
 
 use crate::codec::{Malformed, Put, Take, checked_crc, put_crc};
-use crate::error::VaultError;
+use crate::error::{StoreFailure, VaultError};
 use crate::names;
 use crate::store::Created;
 use crate::vault::Vault;
 use bytes::Bytes;
 use redoubt_core::MachineId;
+use redoubt_core::planted::{self, Bug};
 use std::collections::BTreeSet;
 
 /// Claim numbers tried before giving up in a race.
 const CLAIM_TRIES: u32 = 32;
 const MAGIC: &[u8; 8] = b"DRCLAIM1";
+
+/// A writer's claim, to be looked at while the writer is busy.
+#[derive(Clone)]
+pub struct ClaimWatch {
+    pub(crate) vault: Vault,
+    pub(crate) machine: MachineId,
+    pub(crate) epoch: u64,
+}
+
+impl ClaimWatch {
+    /// Returns the number of a newer claim, if there is one: then the writer can commit nothing more.
+    /// One request. After an error nothing is known.
+    pub async fn newer(&self) -> Result<Option<u64>, StoreFailure> {
+        if planted::active(Bug::SkipClaimCheck) {
+            return Ok(None);
+        }
+        let next = self.epoch + 1;
+        // CL-1: claims are dense, so the next one says it all.
+        let found = self.vault.store.get(&names::claim(self.machine, next), None).await?;
+        Ok(found.map(|_| next))
+    }
+}
+
+impl std::fmt::Debug for ClaimWatch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ClaimWatch({}, epoch {})", self.machine, self.epoch)
+    }
+}
 
 /// Creates the next claim; numbers stay dense because one is left only when it is proven taken. A
 /// writer sealed the log in epoch `sealed` (0: nobody), so all claims up to it were made.

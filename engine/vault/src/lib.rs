@@ -26,6 +26,7 @@ mod units;
 pub mod vault;
 pub mod writer;
 
+pub use claims::ClaimWatch;
 pub use error::{CommitError, ReadError, StoreFailure, VaultError};
 pub use keys::VaultKeys;
 pub use log::{HeadState, VolumeInfo, Volumes};

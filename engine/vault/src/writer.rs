@@ -11,7 +11,7 @@
 //!   twice, and a store that fills up is not filled with attempts.
 
 use crate::chain::LogTail;
-use crate::claims::take_claim;
+use crate::claims::{ClaimWatch, take_claim};
 use crate::error::{CommitError, StoreFailure, VaultError};
 use crate::log::{self, Body, HeadState, Header, Kind, PointRow, SegmentRow};
 use crate::names;
@@ -162,6 +162,11 @@ impl MachineWriter {
         self.epoch
     }
 
+    /// Returns this writer's claim, to be looked at while the writer is busy.
+    pub fn watch(&self) -> ClaimWatch {
+        ClaimWatch { vault: self.vault.clone(), machine: self.machine, epoch: self.epoch }
+    }
+
     /// Returns the newest slot known.
     pub fn slot(&self) -> u64 {
         self.tail.slot
@@ -309,23 +314,13 @@ impl MachineWriter {
 
     /// WR-1: looks for a newer claim. Must start after everything to be acknowledged is durable.
     async fn claim_check(&mut self) -> Result<(), CommitError> {
-        match self.newer_claim().await? {
+        match self.watch().newer().await? {
             None => Ok(()),
             Some(by) => {
                 self.fenced = Some(by);
                 Err(CommitError::Fenced { by })
             }
         }
-    }
-
-    async fn newer_claim(&self) -> Result<Option<u64>, StoreFailure> {
-        if planted::active(Bug::SkipClaimCheck) {
-            return Ok(None);
-        }
-        let next = self.epoch + 1;
-        // Existence is what counts: a damaged claim was somebody's claim.
-        let found = self.vault.store.get(&names::claim(self.machine, next), None).await?;
-        Ok(found.map(|_| next))
     }
 
     /// Puts this epoch's seal behind the log, adopting slots that older writers still win.
@@ -342,7 +337,7 @@ impl MachineWriter {
             let taken = if let Created::Other(found) = &created { found } else { &bytes };
             self.tail.accept(&self.vault, self.machine, &self.dek, taken)?;
             if created == Created::Mine {
-                return match self.newer_claim().await? {
+                return match self.watch().newer().await? {
                     None => Ok(()),
                     Some(by) => Err(VaultError::Fenced { by }),
                 };

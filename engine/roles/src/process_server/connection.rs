@@ -4,7 +4,7 @@
 //! - CN-1 No machine learns of a connection before it proved that it holds that machine's key.
 //! - CN-2 Every wait on the peer has a deadline; after the proof the receiver's silence limit is it.
 
-use super::actor::ToActor;
+use super::actor::{Caller, ToActor};
 use super::outbox::Outbox;
 use super::shared::{Shared, stopped};
 use redoubt_core::message::{DETAIL_BYTES_MAX, Hello, Message, RefusedReason};
@@ -138,7 +138,7 @@ async fn converse(
     tracing::info!(peer, %machine, session = session.0, generation = %hello.generation, "an agent says hello");
     *joined = Some(Joined { session, actor: actor.clone() });
     let outbox = outbox.clone();
-    if actor.send(ToActor::Hello { session, hello, outbox }).await.is_err() {
+    if actor.send(ToActor::Hello(Caller { session, hello, outbox })).await.is_err() {
         return Ok(());
     }
     while let Some(message) = receive(&mut read, &mut decoder).await? {

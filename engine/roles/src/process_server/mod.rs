@@ -11,8 +11,9 @@
 //! digests run in tasks of their own. Without a listed machine the server takes every machine whose
 //! agent proves the key that the vault key gives.
 //!
-//! A machine is claimed with its first session, or when what an earlier run staged stays without an
-//! agent (`leftover`). Dropping the handle ends everything at once, like a crash.
+//! A machine is claimed with its first session, again when the agent comes back after another server claimed
+//! it (RC-7), or when what an earlier run staged stays without an agent (`leftover`). Dropping the handle ends
+//! everything at once, like a crash.
 //!
 //! What is *not* here: what to accept, acknowledge and commit (`core::receiver`).
 

@@ -8,7 +8,7 @@ use super::stage::Stage;
 use redoubt_core::receiver::ReceiverState;
 use redoubt_core::{Generation, MachineId};
 use redoubt_ports::{IoError, IoKind};
-use redoubt_vault::{MachineWriter, Vault, VaultError};
+use redoubt_vault::{ClaimWatch, MachineWriter, Vault, VaultError};
 use redoubt_wire::StreamKey;
 use thiserror::Error;
 
@@ -28,6 +28,7 @@ pub(super) struct Opened {
     pub(super) known: Known,
     pub(super) vault: Vault,
     pub(super) packer: Packer,
+    pub(super) claim: ClaimWatch,
 }
 
 /// Opens stage and vault. After an error it may be called again.
@@ -56,6 +57,7 @@ pub(super) async fn open(shared: &Shared, machine: MachineId, key: &StreamKey) -
         "machine opened"
     );
     let state = ReceiverState { generation, vaulted, staged, exact: known.is_exact };
+    let claim = writer.watch();
     let packer = Packer::start(writer, key.clone());
-    Ok(Opened { stage, state, known, vault, packer })
+    Ok(Opened { stage, state, known, vault, packer, claim })
 }
