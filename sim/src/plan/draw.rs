@@ -137,9 +137,10 @@ impl Drawing {
                 let (action, lift) = actions(verb.name, &on, &amounts, lasts);
                 self.push(at, action);
                 let default = (verb.name == "process.kill").then_some(RESTART_AFTER);
-                if let (Some(lift), Some(lasts)) = (lift.clone(), lasts.or(default)) {
+                if let Some(lasts) = lasts.or(default) {
                     end = at + lasts;
-                    self.push(end, lift);
+                    // A freeze ends by itself.
+                    lift.iter().for_each(|lift| self.push(end, lift.clone()));
                 }
                 if let (Some(id), Some(lift)) = (&step.id, lift) {
                     self.lifts.insert(id.clone(), lift);
