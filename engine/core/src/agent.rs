@@ -100,8 +100,11 @@ pub enum AgentEvent {
         /// Number in the effect.
         ticket: u64,
     },
-    /// A spill append or sync failed.
-    SpillFailed,
+    /// A spill sync failed, or work on the spill before it; comes instead of `SpillSynced`.
+    SpillFailed {
+        /// Number in the effect.
+        ticket: u64,
+    },
     /// A spilled batch was read back.
     SpillRead {
         /// First sequence.
@@ -377,7 +380,7 @@ impl AgentMachine {
             AgentEvent::Flushed { volume, token } => self.on_flushed(now, volume, token, effects),
             AgentEvent::StateWritten { ok } => self.on_state_written(now, ok, effects),
             AgentEvent::SpillSynced { ticket } => self.on_spill_synced(now, ticket, effects),
-            AgentEvent::SpillFailed => self.on_spill_failed(now, effects),
+            AgentEvent::SpillFailed { ticket } => self.on_spill_failed(now, ticket, effects),
             AgentEvent::SpillRead { first, bytes } => self.on_spill_read(now, first, bytes, effects),
             AgentEvent::Welcome(welcome) => self.on_welcome(now, welcome, effects),
             AgentEvent::Ack { staged, vaulted, permits_total } => {

@@ -1,7 +1,10 @@
 //! Single rules of the spool that a random run reaches too seldom.
 
 use bytes::Bytes;
-use redoubt_core::spool::{READS_MAX, SpillPlace, SpillWork, Spool, SpoolEffect, SpoolEvent, SpoolLimits};
+use redoubt_core::spool::{
+    HELD_BATCHES_MAX, IN_FLIGHT_BATCHES_MAX, READS_MAX, SpillPlace, SpillWork, Spool, SpoolEffect,
+    SpoolEvent, SpoolLimits,
+};
 use redoubt_core::{Chain, Generation, MachineId, SealedBatch, SealedFlags, SealedMeta, WriteSeq};
 
 const BYTES: u32 = 200;
@@ -13,7 +16,7 @@ fn batch(seq: u64) -> SealedBatch {
         first: WriteSeq(seq),
         last: WriteSeq(seq),
         flags: SealedFlags(0),
-        prev: Chain([seq as u8 - 1; 32]),
+        prev: Chain([(seq - 1) as u8; 32]),
         chain: Chain([seq as u8; 32]),
         bytes: BYTES,
     };
@@ -116,7 +119,7 @@ fn a_spill_that_fails_when_nothing_is_held_any_more_ends_its_overflow_at_once() 
     step(&mut spool, session(1 << 20));
     step(&mut spool, SpoolEvent::Push(batch(1)));
     step(&mut spool, SpoolEvent::Staged(WriteSeq(1)));
-    let effects = step(&mut spool, SpoolEvent::SpillFailed);
+    let effects = step(&mut spool, SpoolEvent::SpillFailed { ticket: 1 });
     assert!(effects.contains(&SpoolEffect::Drained), "{effects:?}");
     assert!(!spool.is_overflowing());
 }
@@ -126,8 +129,63 @@ fn a_failure_of_a_spill_that_was_given_up_changes_nothing() {
     let mut spool = Spool::new(SpoolLimits { memory_bytes: 100, spill_bytes: 1 << 20 }, 1);
     step(&mut spool, SpoolEvent::Push(batch(1)));
     spool.abandon(&mut Vec::new());
-    assert_eq!(step(&mut spool, SpoolEvent::SpillFailed), []);
+    assert_eq!(step(&mut spool, SpoolEvent::SpillFailed { ticket: 1 }), []);
     assert!(!spool.is_overflowing());
+    // Nor does it end a later one.
+    step(&mut spool, SpoolEvent::Push(batch(2)));
+    assert_eq!(step(&mut spool, SpoolEvent::SpillFailed { ticket: 1 }), []);
+    assert!(!spool.is_overflowing());
+    step(&mut spool, SpoolEvent::SpillSynced { ticket: 2 });
+    assert!(spool.is_all_on_disk());
+}
+
+#[test]
+fn what_piled_up_behind_a_cut_leaves_in_portions() {
+    let mut spool = Spool::new(SpoolLimits { memory_bytes: 1 << 30, spill_bytes: 0 }, 1);
+    let many = IN_FLIGHT_BATCHES_MAX as u64 * 3;
+    (1..=many).for_each(|seq| drop(step(&mut spool, SpoolEvent::Push(batch(seq)))));
+    let sends = |effects: Vec<SpoolEffect>| {
+        effects.iter().filter(|effect| matches!(effect, SpoolEffect::Send(_))).count()
+    };
+    assert_eq!(sends(step(&mut spool, session(1 << 40))), IN_FLIGHT_BATCHES_MAX);
+    assert_eq!(sends(step(&mut spool, SpoolEvent::Permits(1 << 41))), 0);
+    assert_eq!(
+        sends(step(&mut spool, SpoolEvent::Staged(WriteSeq(100)))),
+        100,
+        "each one staged lets one go"
+    );
+}
+
+#[test]
+fn a_small_spill_that_is_drained_as_fast_as_it_fills_never_reaches_its_cap() {
+    let spill_bytes = 40 * (u64::from(BYTES) + 48);
+    let mut spool = Spool::new(SpoolLimits { memory_bytes: 100, spill_bytes }, 1);
+    let mut pushed = 0;
+    for ticket in 1..400 {
+        pushed += 1;
+        let effects = step(&mut spool, SpoolEvent::Push(batch(pushed)));
+        assert!(!effects.contains(&SpoolEffect::Overflow), "after {pushed} batches");
+        step(&mut spool, SpoolEvent::SpillSynced { ticket });
+        step(&mut spool, SpoolEvent::Staged(WriteSeq(pushed.saturating_sub(4))));
+        assert!(spool.spill_bytes() <= spill_bytes);
+    }
+}
+
+#[test]
+fn a_full_queue_of_headers_ends_order_and_not_the_process() {
+    let mut spool = Spool::new(SpoolLimits { memory_bytes: u64::MAX, spill_bytes: 0 }, 1);
+    let bytes = Bytes::from_static(&[0; BYTES as usize]);
+    let mut push = |seq: u64| {
+        let meta = SealedMeta { prev: Chain([0; 32]), chain: Chain([0; 32]), ..batch(1).meta };
+        let meta = SealedMeta { first: WriteSeq(seq), last: WriteSeq(seq), ..meta };
+        step(&mut spool, SpoolEvent::Push(SealedBatch { meta, bytes: bytes.clone() }))
+    };
+    for seq in 1..HELD_BATCHES_MAX as u64 {
+        assert_eq!(push(seq).len(), 1, "accepted");
+    }
+    let last = push(HELD_BATCHES_MAX as u64);
+    assert_eq!(last, [SpoolEffect::Accepted, SpoolEffect::Overflow]);
+    assert_eq!(push(HELD_BATCHES_MAX as u64 + 1), [SpoolEffect::Refused]);
 }
 
 #[test]
@@ -137,7 +195,7 @@ fn a_restart_uses_only_batches_that_continue_each_other() {
     let limits = SpoolLimits { memory_bytes: 100, spill_bytes: 1 << 20 };
     let found = vec![(first, place(4)), (third, place(5))];
     let mut spool = Spool::recover(limits, vec![(4, 248), (5, 248)], found);
-    assert_eq!((spool.held(), spool.unused_batches()), (vec![first], 1));
+    assert_eq!(spool.held(), [first]);
     assert_eq!(
         step(&mut spool, SpoolEvent::SessionDown),
         [SpoolEffect::Spill(SpillWork::Remove { file: 5 })]

@@ -69,7 +69,7 @@ fn every_resume_decision_comes_from_exactly_one_row() {
                 (below && next.is_none(), gap),
             ];
             let case = format!("staged {seq}, newest {newest:?}, held {held:?}");
-            assert_eq!(resume(staged, newest, &held), only(&rows, &case), "{case}");
+            assert_eq!(resume(staged, newest, held.iter().copied()), only(&rows, &case), "{case}");
         }
     }
 }

@@ -103,8 +103,8 @@ impl AgentMachine {
         self.spool(now, SpoolEvent::SpillSynced { ticket }, effects);
     }
 
-    pub(super) fn on_spill_failed(&mut self, now: Instant, effects: &mut Vec<AgentEffect>) {
-        self.spool(now, SpoolEvent::SpillFailed, effects);
+    pub(super) fn on_spill_failed(&mut self, now: Instant, ticket: u64, effects: &mut Vec<AgentEffect>) {
+        self.spool(now, SpoolEvent::SpillFailed { ticket }, effects);
     }
 
     pub(super) fn on_spill_read(

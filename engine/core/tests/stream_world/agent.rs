@@ -206,7 +206,7 @@ impl Agent {
             SpillWork::Sync { ticket } => {
                 self.work_failed |= std::mem::take(&mut self.spill_fails);
                 if std::mem::take(&mut self.work_failed) {
-                    return self.spool(now, SpoolEvent::SpillFailed, truth);
+                    return self.spool(now, SpoolEvent::SpillFailed { ticket }, truth);
                 }
                 self.disk.sync();
                 self.synced.extend(self.appended.drain(..));

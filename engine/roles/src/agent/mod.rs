@@ -10,6 +10,7 @@ mod link_task;
 mod recover;
 mod settings;
 mod shell;
+mod spill;
 mod status;
 mod workers;
 

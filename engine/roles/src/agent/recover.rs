@@ -2,8 +2,8 @@
 
 use super::settings::{AgentSettings, VolumeSpec};
 use super::shell::VolumeShell;
+use super::spill::spill_name;
 use super::status::AgentError;
-use super::workers::spill_name;
 use redoubt_core::agent::{AgentStart, VolumeStart};
 use redoubt_core::agent_state::{
     AgentRecord, Beside, Decision, DiskFact, SLOT_BYTES, Slot, Spill, decode_slot, next_counter, recover,
