@@ -42,11 +42,12 @@ use std::time::Duration;
 /// A batch is sealed at this size at the latest: large enough that headers and seals cost little.
 pub const SEAL_BYTES: usize = 256 << 10;
 
-/// Batches sealed but not staged up to which the link counts as idle, so that an open batch is
-/// sealed without waiting to grow: one on the way, one being staged.
+/// Batches sealed but not staged up to which the link counts as idle, so that the next tick seals the
+/// open batch without waiting for it to grow: one on the way, one being staged.
 pub const IDLE_BATCHES: usize = 2;
 
-/// An open batch is sealed at this age at the latest, so that a crash finds it in the spool.
+/// An open batch is sealed by the first tick at this age, even behind a busy link, so that a crash
+/// finds it in the spool.
 pub const SEAL_AGE: Duration = Duration::from_millis(50);
 
 /// Seals a batch behind a chain. Called once per batch.
@@ -568,11 +569,6 @@ impl AgentMachine {
     pub fn flush_wanted(&self, volume: VolumeIndex) -> Option<FlushToken> {
         let map = &self.volumes.get(&volume)?.map;
         (map.wants_flush() && map.marked_extents() > 0).then(|| map.flush_issued())
-    }
-
-    /// Tells whether sealed or open records wait for the link's attention.
-    pub fn wants_link(&self) -> bool {
-        self.session.is_some() && !self.open.records.is_empty() && self.unstaged.len() < IDLE_BATCHES
     }
 
     /// Tells whether a clean stop is complete: nothing in flight, nothing only in memory.

@@ -117,9 +117,11 @@ impl AgentMachine {
         let connected = self.session.is_some() && has_room;
         let issued = self.watermarks.issued();
         planner.step(now, event, (&Dirty(&self.volumes), issued, connected), &mut steps);
+        let mut asked = false;
         for step in steps {
             match step {
                 Effect::Compare { id, volume, extent, after } => {
+                    asked = true;
                     // The epoch in the id keeps replies to an older resync apart.
                     let id = self.epoch << 32 | id & 0xffff_ffff;
                     effects.push(AgentEffect::AskHashes(HashRequest { id, volume, extent, after }));
@@ -130,6 +132,10 @@ impl AgentMachine {
                 }
                 Effect::Finished => self.finish_resync(now, effects),
             }
+        }
+        if asked {
+            // The answer waits for what was stamped before the question.
+            self.seal_open(now, effects);
         }
     }
 

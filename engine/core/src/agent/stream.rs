@@ -207,7 +207,10 @@ impl AgentMachine {
 
     pub(super) fn on_tick(&mut self, now: Instant, effects: &mut Vec<AgentEffect>) {
         self.recapture_due(now, effects);
-        if now.since(self.open.since) >= SEAL_AGE {
+        // Never in the step of a guest's write: a batch for each write would cost every hop a sync and
+        // a dozen wake-ups (decision 0005).
+        let is_link_idle = self.session.is_some() && self.unstaged.len() < IDLE_BATCHES;
+        if is_link_idle || now.since(self.open.since) >= SEAL_AGE {
             self.seal_open(now, effects);
         }
         self.plan(now, crate::resync::Event::Poll, effects);
@@ -224,8 +227,7 @@ impl AgentMachine {
         }
     }
 
-    /// Ends every step: an idle link gets the open batch, wanted writes are asked for, and a resync
-    /// that was waiting for room begins.
+    /// Ends every step: wanted writes are asked for, and a resync that was waiting for room begins.
     pub(super) fn settle(&mut self, now: Instant, effects: &mut Vec<AgentEffect>) {
         if self.session.is_none() && self.is_stopping {
             self.seal_open(now, effects);
@@ -243,13 +245,6 @@ impl AgentMachine {
                 self.disowning = doubted.map(|(index, _)| *index).collect();
                 effects.push(AgentEffect::WriteState);
             }
-        }
-    }
-
-    /// Seals the open batch if the link has little to do. Called by the link, not by the guest's write.
-    pub fn seal_for_idle_link(&mut self, now: Instant, effects: &mut Vec<AgentEffect>) {
-        if self.session.is_some() && self.unstaged.len() < IDLE_BATCHES {
-            self.seal_open(now, effects);
         }
     }
 

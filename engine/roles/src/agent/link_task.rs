@@ -172,13 +172,7 @@ impl LinkTask {
             self.stopped_at = None;
             self.step(LinkEvent::Start);
         }
-        let waiting: Vec<Outgoing> = {
-            let mut core = self.shell.lock();
-            let mut effects = Vec::new();
-            core.machine.seal_for_idle_link(now, &mut effects);
-            self.shell.perform(&mut core, effects);
-            core.outgoing.drain(..).collect()
-        };
+        let waiting: Vec<Outgoing> = self.shell.lock().outgoing.drain(..).collect();
         for message in waiting {
             match message {
                 Outgoing::Batch(batch) => self.step(LinkEvent::Send(batch)),

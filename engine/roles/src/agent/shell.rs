@@ -130,9 +130,6 @@ impl Shell {
                 AgentEffect::Note(note) => self.note(core, note),
             }
         }
-        if core.machine.wants_link() {
-            self.link_wake.notify_one();
-        }
         cut
     }
 
