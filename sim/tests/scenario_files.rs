@@ -8,7 +8,8 @@ use std::path::Path;
 fn all() -> Vec<Scenario> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
     let mut scenarios = Vec::new();
-    for entry in std::fs::read_dir(directory).unwrap() {
+    let entries = [directory.join("bench"), directory].map(|place| std::fs::read_dir(place).unwrap());
+    for entry in entries.into_iter().flatten() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "toml") && !path.ends_with("Cargo.toml") {
             let name = path.file_stem().unwrap().to_string_lossy().into_owned();

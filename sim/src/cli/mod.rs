@@ -4,6 +4,7 @@
 //! broken, 22 no convergence, 23 engine crashed, 24 not deterministic, 25 a `sometimes` never seen.
 //! Several at once: 24 > 23 > 20 > 22 > 25.
 
+mod bench;
 mod bugs;
 mod files;
 mod hunt;
@@ -117,8 +118,14 @@ enum Command {
     },
     /// Measures simulated seconds per second of CPU.
     Bench {
-        /// Names or tags; all if none is given.
+        /// Names or tags; without one the estate of `scenarios/bench`.
         names: Vec<String>,
+        /// Seeds of each scenario.
+        #[arg(long, default_value_t = 3)]
+        seeds: u64,
+        /// Prints one line of JSON per run.
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -143,7 +150,7 @@ pub fn main() -> ExitCode {
         Command::Check { files } => files::check(&directory, &files),
         Command::List => files::list(&directory),
         Command::Plan { run, json } => files::plan(&directory, &run, json),
-        Command::Bench { names } => run::bench(&directory, &names),
+        Command::Bench { names, seeds, json } => bench::bench(&directory, &names, seeds, json),
     };
     ExitCode::from(code.unwrap_or_else(|code| code))
 }

@@ -85,33 +85,48 @@ fn play(scenario: &Scenario, seed: u64, _trace: bool) -> Outcome {
     }
 }
 
+/// CPU seconds of this thread so far; `None` where the system does not tell.
+fn cpu_seconds() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    Some(text.split_whitespace().next()?.parse::<u64>().ok()? as f64 / 1e9)
+}
+
 /// Plays one seed on a fresh thread.
 pub(super) fn one(scenario: &Scenario, seed: u64, trace: bool) -> Outcome {
+    timed(scenario, seed, trace).0
+}
+
+/// As [`one`]; also returns the CPU seconds of the run, or those of the wall where no CPU clock is found.
+fn timed(scenario: &Scenario, seed: u64, trace: bool) -> (Outcome, f64) {
     let scenario_owned = scenario.clone();
     let (sender, receiver) = mpsc::channel();
     let thread = std::thread::Builder::new().stack_size(STACK).spawn(move || {
+        let (before, began) = (cpu_seconds(), Instant::now());
         let work = std::panic::AssertUnwindSafe(|| play(&scenario_owned, seed, trace));
         let result = std::panic::catch_unwind(work);
+        let wall = began.elapsed().as_secs_f64();
+        let seconds = before.zip(cpu_seconds()).map_or(wall, |(before, after)| after - before);
         let message = PANIC.with_borrow_mut(Option::take);
-        let _ = sender.send(result.map_err(|_| message.unwrap_or_else(|| "a panic without a word".into())));
+        let result = result.map_err(|_| message.unwrap_or_else(|| "a panic without a word".into()));
+        let _ = sender.send((result, seconds));
     });
     let panic = match (thread, receiver.recv()) {
-        (Ok(thread), Ok(result)) => {
+        (Ok(thread), Ok((result, seconds))) => {
             let _ = thread.join();
             match result {
-                Ok(outcome) => return outcome,
+                Ok(outcome) => return (outcome, seconds),
                 Err(message) => message,
             }
         }
         _ => "the run's thread could not be started".into(),
     };
-    Outcome { scenario: scenario.name.clone(), seed, panic: Some(panic), ..Outcome::default() }
+    (Outcome { scenario: scenario.name.clone(), seed, panic: Some(panic), ..Outcome::default() }, 0.0)
 }
 
 /// One thing to do: a scenario (by index) and a seed.
 pub(super) type Task = (usize, u64);
 
-/// Plays all tasks, `jobs` at once, and hands each outcome over as it comes. The consumer returns
+/// Plays all tasks, `jobs` at once, and hands each outcome over as it comes, with its CPU seconds. The consumer returns
 /// `false` to stop early.
 pub(super) fn many(
     scenarios: &[Scenario],
@@ -133,9 +148,8 @@ pub(super) fn many(
                     let Some((scenario, seed)) = tasks.get(next.fetch_add(1, Ordering::Relaxed)) else {
                         break;
                     };
-                    let began = Instant::now();
-                    let outcome = one(&scenarios[*scenario], *seed, false);
-                    if sender.send((*scenario, outcome, began.elapsed().as_secs_f64())).is_err() {
+                    let (outcome, seconds) = timed(&scenarios[*scenario], *seed, false);
+                    if sender.send((*scenario, outcome, seconds)).is_err() {
                         break;
                     }
                 }

@@ -1,4 +1,4 @@
-//! `run`, `replay`, `sweep`, `bench`.
+//! `run`, `replay`, `sweep`.
 #![expect(clippy::disallowed_methods, reason = "the tool, not the engine, runs on a real clock")]
 
 use super::{files, paint, pool};
@@ -183,27 +183,4 @@ pub(super) fn sweep(
         first += 8;
     }
     Ok(report(&scenarios, lines, began.elapsed().as_secs_f64()))
-}
-
-/// `bench`.
-pub(super) fn bench(directory: &Path, names: &[String]) -> Result<u8, u8> {
-    let scenarios = files::select(directory, names)?;
-    let tasks: Vec<_> = (0..scenarios.len()).map(|index| (index, 1)).collect();
-    let mut table =
-        paint::table(&["scenario", "simulated", "CPU", "simulated s per CPU s", "guest ops per CPU s"]);
-    let mut worst = Verdict::Held;
-    pool::many(&scenarios, &tasks, 1, |index, outcome, seconds| {
-        worst = worst.max(outcome.verdict());
-        let simulated = outcome.stats.simulated as f64 / 1000.0;
-        table.add_row(vec![
-            scenarios[index].name.clone(),
-            format!("{simulated:.1} s"),
-            format!("{seconds:.2} s"),
-            format!("{:.0}", simulated / seconds),
-            format!("{:.0}", outcome.stats.operations as f64 / seconds),
-        ]);
-        true
-    })?;
-    println!("{table}");
-    Ok(worst.code())
 }

@@ -122,7 +122,7 @@ pub const MARKS: &[&str] = &[
 ];
 
 /// Models of guests.
-pub const LOADS: &[&str] = &["mixed", "database", "trickle", "large"];
+pub const LOADS: &[&str] = &["mixed", "database", "trickle", "large", "pages"];
 
 /// Models of links between the sites.
 pub const LINKS: &[&str] = &["lan", "wan-100", "wan-slow"];

@@ -31,6 +31,9 @@ const MEETING: u64 = 40_000;
 /// Sectors on which they meet.
 const MEETING_SECTORS: u64 = 12;
 
+/// Sectors of a page.
+const PAGE_SECTORS: u64 = 4096 / SECTOR_BYTES;
+
 /// Runs one job until `stop`, or until the disk is gone.
 pub async fn job(
     recorder: Recorder,
@@ -49,10 +52,21 @@ pub async fn job(
             tokio::time::sleep(Duration::from_micros(MEETING - past)).await;
         }
         let volume = &volumes[(rng.next_u64() % volumes.len() as u64) as usize];
-        if act(&recorder, volume, &plan.model, together, &mut rng).await == Err(GuestError::Gone) {
+        let acted = match plan.model.as_str() {
+            "pages" => page(&recorder, volume, &mut rng).await,
+            model => act(&recorder, volume, model, together, &mut rng).await,
+        };
+        if acted == Err(GuestError::Gone) {
             return;
         }
     }
+}
+
+/// Writes one aligned page anywhere: the plainest load, for measuring the lab itself.
+async fn page(recorder: &Recorder, volume: &Volume, rng: &mut ChaCha8Rng) -> Result<(), GuestError> {
+    let pages = (volume.sectors / PAGE_SECTORS).max(1);
+    let extent = Extent::new(rng.next_u64() % pages * PAGE_SECTORS, PAGE_SECTORS);
+    recorder.write(volume.disk.as_ref(), volume.index, extent, 0, false).await
 }
 
 fn extent_in(rng: &mut ChaCha8Rng, volume: &Volume, model: &str) -> Extent {
