@@ -42,6 +42,9 @@ enum Task {
         /// Interleaved rounds per figure.
         #[arg(long, default_value_t = 5)]
         rounds: usize,
+        /// Appends the figures to reports/bench and renews its table.
+        #[arg(long)]
+        record: bool,
     },
     /// Installs the programs that tests and benches use (Debian packages).
     Tools,
@@ -60,7 +63,7 @@ fn main() -> Result<ExitCode> {
     match Cli::parse().task {
         Task::Tidy => tidy::run(),
         Task::Test { set, only } => test::run(set, only.as_deref()),
-        Task::Bench { names, rounds } => bench::run(&names, rounds),
+        Task::Bench { names, rounds, record } => bench::run(&names, rounds, record),
         Task::Tools => tools::install().map(|()| ExitCode::SUCCESS),
     }
 }

@@ -21,6 +21,15 @@ const TOOLS: [(&str, &str); 11] = [
     ("mkfs.ext4", "e2fsprogs"),
 ];
 
+/// Peers that only benches compare with.
+const PEERS: [(&str, &str); 5] = [
+    ("qemu-img", "qemu-utils"),
+    ("taskset", "util-linux"),
+    ("rsync", "rsync"),
+    ("borg", "borgbackup"),
+    ("restic", "restic"),
+];
+
 /// Where programs are looked for; root's PATH may lack the sbin directories.
 const PLACES: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
@@ -30,10 +39,20 @@ pub(crate) fn is_installed(program: &str) -> bool {
     PLACES.iter().any(|place| Path::new(place).join(program).exists())
 }
 
-/// Installs what is missing; needs root for that.
+/// Installs what tests need and is missing; needs root for that.
 pub(crate) fn install() -> Result<()> {
+    install_missing(&TOOLS)
+}
+
+/// As [`install`], with the peers of the benches.
+pub(crate) fn install_with_peers() -> Result<()> {
+    install_missing(&[&TOOLS[..], &PEERS].concat())
+}
+
+fn install_missing(tools: &[(&str, &'static str)]) -> Result<()> {
     let mut packages: Vec<&str> =
-        TOOLS.iter().filter(|(program, _)| !is_installed(program)).map(|(_, package)| *package).collect();
+        tools.iter().filter(|(program, _)| !is_installed(program)).map(|(_, package)| *package).collect();
+    packages.sort_unstable();
     packages.dedup();
     if packages.is_empty() {
         return Ok(());

@@ -2,11 +2,12 @@
 //!
 //! `clat` of that engine is wrong at queue depth 1: latencies come from `lat_ns`.
 
+use super::contestants::pinned;
 use crate::command::output;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// One fio run.
 #[derive(Clone, Copy)]
@@ -56,27 +57,44 @@ struct Latency {
     percentile: std::collections::BTreeMap<String, f64>,
 }
 
+/// Size of the disks that [`run`] loads.
+const SIZE: &str = "--size=1g";
+
+fn fio(socket: &Path) -> Vec<String> {
+    let fixed = ["--name=load", "--ioengine=nbd", "--refill_buffers", "--output-format=json"];
+    let mut arguments: Vec<String> = fixed.map(str::to_owned).into();
+    arguments.push(format!("--uri=nbd+unix:///?socket={}", socket.display()));
+    arguments
+}
+
 /// Runs the load against a Unix socket, pinned to one processor if `pin` is given.
 pub(crate) fn run(socket: &Path, load: Load, pin: Option<u32>) -> Result<Reached> {
-    let mut command = match pin {
-        Some(cpu) => {
-            let mut command = Command::new("taskset");
-            command.args(["-c", &cpu.to_string(), "fio"]);
-            command
-        }
-        None => Command::new("fio"),
-    };
-    command.args(["--name=load", "--ioengine=nbd", "--size=1g", "--randrepeat=1", "--output-format=json"]);
-    command.args([
-        "--time_based",
-        "--lat_percentiles=1",
-        "--refill_buffers",
-        "--buffer_compress_percentage=50",
-    ]);
-    command.arg(format!("--uri=nbd+unix:///?socket={}", socket.display()));
+    let mut command = pinned(Path::new("fio"), pin);
+    command.args(fio(socket)).args([SIZE, "--randrepeat=1", "--time_based", "--lat_percentiles=1"]);
+    command.arg("--buffer_compress_percentage=50");
     command.arg(format!("--rw={}", load.pattern)).arg(format!("--bs={}", load.block));
     command.arg(format!("--iodepth={}", load.depth)).arg(format!("--runtime={}", load.seconds));
     parse(&output(command)?, load.pattern.contains("read"))
+}
+
+/// Rewrites `bytes` of the first `mib` of the disk, 4 KiB at random places, each place once, with
+/// data that does not compress. Returns the bytes written; the seed chooses the places.
+pub(crate) fn churn(socket: &Path, mib: u64, bytes: u64, seed: u32) -> Result<f64> {
+    let mut command = Command::new("fio");
+    command.args(fio(socket)).args(["--rw=randwrite", "--bs=4k", "--iodepth=8", "--randrepeat=0"]);
+    command.arg(format!("--size={mib}m")).arg(format!("--io_size={bytes}"));
+    command.arg(format!("--randseed={seed}")).arg("--buffer_compress_percentage=0");
+    Ok(parse(&output(command)?, false)?.operations * 4096.0)
+}
+
+/// Returns a steady load of so many random 4 KiB writes a second, to be started.
+pub(crate) fn steady(socket: &Path, rate: u32, seconds: u32, mib: u64) -> Command {
+    let mut command = Command::new("fio");
+    command.args(fio(socket)).args(["--rw=randwrite", "--bs=4k", "--iodepth=4", "--time_based"]);
+    command.arg(format!("--size={mib}m")).arg(format!("--runtime={seconds}"));
+    command.arg(format!("--rate_iops={rate}")).arg("--buffer_compress_percentage=50");
+    command.stdout(Stdio::null());
+    command
 }
 
 fn parse(text: &str, is_read: bool) -> Result<Reached> {

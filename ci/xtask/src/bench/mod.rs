@@ -1,127 +1,93 @@
-//! `cargo xtask bench`: ratios against peers, measured in one run on one machine.
+//! `cargo xtask bench`: figures against peers, measured in one run on one machine.
 //!
 //! Absolute times on shared machines mean little; a ratio of interleaved rounds (A B A B) means
-//! more. Each bar prints one line and one row of `reports/bench/history.csv`. A missed bar is a fact, not a failure.
+//! more. A missed bar is a fact, not a failure; it is named with its reason and the plan.
 
 mod bars;
+mod churn;
+mod contestants;
+mod figure;
 mod fio;
+mod first_copy;
+mod history;
+mod lab;
+mod lag;
+mod machine;
+mod pipeline;
+mod place;
 mod server;
+mod write_path;
 
-use crate::command::{cargo, output, run as run_command, top};
+use crate::command::{cargo, run as run_command, top};
 use crate::tools;
 use anyhow::{Context, Result, bail};
-use std::fmt::Write as _;
-use std::process::{Command, ExitCode};
+use figure::Figure;
+use std::process::ExitCode;
 
-/// Which side of the bar is good.
-#[derive(Clone, Copy)]
-pub(crate) enum Goal {
-    /// The figure must not exceed the bar.
-    AtMost(f64),
-    /// The figure must reach the bar.
-    AtLeast(f64),
-}
+/// Load average per core above which the figures are not worth keeping.
+const BUSY: f64 = 0.5;
 
-/// One measured bar.
-pub(crate) struct Figure {
-    /// Name of the bar, such as `P1`.
-    pub(crate) bar: &'static str,
-    /// What was measured against what.
-    pub(crate) what: String,
-    /// One value per round, as a ratio or in the unit that `what` names.
-    pub(crate) values: Vec<f64>,
-    /// What is good.
-    pub(crate) goal: Goal,
-}
-
-impl Figure {
-    fn median(&self) -> f64 {
-        let mut sorted = self.values.clone();
-        sorted.sort_by(f64::total_cmp);
-        sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+/// Measures the named bars, or all; appends them to the history if asked.
+pub(crate) fn run(names: &[String], rounds: usize, record: bool) -> Result<ExitCode> {
+    let known: Vec<&str> = bars::ALL.iter().flat_map(|measurement| measurement.bars).copied().collect();
+    let is_named = |bar: &str| names.iter().any(|name| name.eq_ignore_ascii_case(bar));
+    if let Some(unknown) = names.iter().find(|name| !known.iter().any(|bar| name.eq_ignore_ascii_case(bar))) {
+        bail!("{unknown} is not a bar; bars: {}", known.join(", "));
     }
-
-    fn spread(&self) -> (f64, f64) {
-        self.values
-            .iter()
-            .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(*v), high.max(*v)))
+    if rounds == 0 {
+        bail!("a figure needs at least one round; --rounds 5 gives a median and a spread");
     }
-
-    fn is_held(&self) -> bool {
-        match self.goal {
-            Goal::AtMost(bar) => self.median() <= bar,
-            Goal::AtLeast(bar) => self.median() >= bar,
-        }
-    }
-
-    fn line(&self) -> String {
-        let (low, high) = self.spread();
-        let goal = match self.goal {
-            Goal::AtMost(bar) => format!("<= {bar}"),
-            Goal::AtLeast(bar) => format!(">= {bar}"),
-        };
-        let held = if self.is_held() { "held" } else { "MISSED" };
-        let median = self.median();
-        format!("{:<4} {:<62} {median:>8.2}  [{low:.2} .. {high:.2}]  {goal:<8} {held}", self.bar, self.what)
-    }
-}
-
-/// Measures the named bars, or all, and appends the history.
-pub(crate) fn run(names: &[String], rounds: usize) -> Result<ExitCode> {
-    if let Some(unknown) =
-        names.iter().find(|name| !bars::ALL.iter().any(|(bar, _)| bar.eq_ignore_ascii_case(name)))
-    {
-        bail!("{unknown} is not a bar; bars: {}", bars::ALL.map(|(bar, _)| bar).join(", "));
-    }
-    tools::install()?;
+    tools::install_with_peers()?;
     run_command(cargo(&["build", "--release", "--quiet", "-p", "redoubt"]))?;
+    let load = machine::load();
+    let cores = std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64);
+    if load > BUSY * cores {
+        eprintln!("warning: the load average is {load:.1} on {cores} cores: these figures say little");
+    }
     let mut figures = Vec::new();
-    for (bar, measure) in bars::ALL {
-        if names.is_empty() || names.iter().any(|name| name.eq_ignore_ascii_case(bar)) {
-            eprintln!("measuring {bar}");
-            figures.extend(measure(rounds).with_context(|| format!("cannot measure {bar}"))?);
+    let mut failed = Vec::new();
+    for measurement in &bars::ALL {
+        if !names.is_empty() && !measurement.bars.iter().any(|bar| is_named(bar)) {
+            continue;
+        }
+        let bars = measurement.bars.join(" ");
+        eprintln!("measuring {bars}: {}", measurement.title);
+        match (measurement.measure)(rounds).with_context(|| format!("cannot measure {bars}")) {
+            Ok(measured) => figures.extend(measured),
+            // The other bars are still worth their time.
+            Err(error) => failed.push(format!("{error:#}")),
         }
     }
-    figures.iter().for_each(|figure| println!("{}", figure.line()));
-    append_history(&figures)?;
-    Ok(ExitCode::SUCCESS)
+    figures.retain(|figure| names.is_empty() || is_named(figure.bar));
+    show(&figures)?;
+    if record {
+        history::record(&figures, &top().join("target"), load)?;
+    }
+    failed.iter().for_each(|error| eprintln!("error: {error}"));
+    Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn append_history(figures: &[Figure]) -> Result<()> {
-    let mut git = Command::new("git");
-    git.args(["describe", "--always", "--dirty"]).current_dir(top());
-    let commit = output(git)?;
-    let path = top().join("reports/bench/history.csv");
-    let mut text = std::fs::read_to_string(&path)
-        .unwrap_or_else(|_| "commit,bar,what,median,low,high,rounds,held\n".to_owned());
+/// Prints one line per figure, then why each missed bar is missed.
+fn show(figures: &[Figure]) -> Result<()> {
+    let width = figures.iter().map(|figure| figure.what.len()).max().unwrap_or_default();
     for figure in figures {
-        let (low, high) = figure.spread();
-        writeln!(
-            text,
-            "{},{},\"{}\",{:.3},{low:.3},{high:.3},{},{}",
-            commit.trim(),
+        println!(
+            "{:<4} {:<width$} {:>10}  [{}]  {:<8} {:<6}  {}",
             figure.bar,
             figure.what,
-            figure.median(),
-            figure.values.len(),
-            figure.is_held()
-        )?;
+            figure.shown(),
+            figure.shown_spread(),
+            figure.goal.to_string(),
+            figure.verdict(),
+            figure.sides,
+        );
     }
-    std::fs::create_dir_all(path.parent().expect("the history lies in a directory"))?;
-    std::fs::write(&path, text).with_context(|| path.display().to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_median_decides_and_the_goal_has_a_direction() {
-        let mut figure =
-            Figure { bar: "P1", what: "x".into(), values: vec![3.0, 1.0, 1.05], goal: Goal::AtMost(1.1) };
-        assert!(figure.is_held());
-        assert_eq!(figure.spread(), (1.0, 3.0));
-        figure.goal = Goal::AtLeast(1.1);
-        assert!(!figure.is_held());
+    let reasons = history::reasons()?;
+    let mut missed: Vec<&str> = figures.iter().filter(|f| !f.is_held()).map(|figure| figure.bar).collect();
+    missed.dedup();
+    for bar in missed {
+        let reason = reasons.get(bar).map_or("no reason is written down in reports/bench/missed.toml", |r| r);
+        println!("\n{bar} is missed: {}", reason.trim());
     }
+    Ok(())
 }

@@ -1,6 +1,8 @@
 //! Servers under measurement: started on a Unix socket, their CPU time read, always stopped.
 
 use anyhow::{Context, Result, bail};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -16,14 +18,14 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts `command` and waits for `socket`.
+    /// Starts `command` and waits until it answers at `socket`.
     pub(crate) fn start(mut command: Command, socket: &Path) -> Result<Server> {
         let _ = std::fs::remove_file(socket);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
         let line = format!("{command:?}");
         let mut child = command.spawn().with_context(|| format!("cannot start {line}"))?;
         let start = Instant::now();
-        while std::os::unix::net::UnixStream::connect(socket).is_err() {
+        while greet(socket).is_err() {
             if let Some(status) = child.try_wait()? {
                 bail!("{line} ended with {status}");
             }
@@ -44,6 +46,18 @@ impl Server {
         let ticks: f64 = fields[11].parse::<f64>()? + fields[12].parse::<f64>()?;
         Ok(ticks / 100.0)
     }
+}
+
+/// Takes a server's greeting and leaves with the farewell of the protocol, so that nobody logs an error.
+fn greet(socket: &Path) -> std::io::Result<()> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(START_MAX))?;
+    stream.read_exact(&mut [0; 18])?;
+    // Client flags (fixed newstyle, no zeroes), then the option that ends the handshake.
+    stream.write_all(&3u32.to_be_bytes())?;
+    stream.write_all(b"IHAVEOPT\0\0\0\x02\0\0\0\0")?;
+    let _ = stream.read(&mut [0; 64]);
+    Ok(())
 }
 
 impl Drop for Server {
