@@ -17,31 +17,32 @@ pub struct Prey {
     pub scenarios: &'static [&'static str],
 }
 
-const STEADY: &[&str] = &["steady-stream"];
+const MIXED: &[&str] = &["agent-process-crash"];
+const STAGE: &[&str] = &["stage-survives-every-power-loss"];
+const CLEAN: &[&str] = &["clean-stop-continues-and-then-power-is-lost"];
 const OVERFLOW: &[&str] = &["long-cut-overflows-to-bitmap-then-catches-up"];
 
 /// Returns what the lab must do about a bug.
 pub fn prey(bug: Bug) -> Prey {
     let (oracle, scenarios) = match bug {
-        Bug::AckBeforeOrder => ("database", STEADY),
-        Bug::LoseWriteZeroes | Bug::OvertakeLargeWrites | Bug::OverlapUnordered => ("prefix", STEADY),
-        Bug::SkipActivityLogSync => ("converges", &["agent-host-power-loss"][..]),
-        Bug::ForgetAfterSend => ("prefix", &["process-server-dies-with-staged-data"][..]),
-        Bug::AckBeforeStageSync => ("prefix", &["process-server-dies-with-staged-data"][..]),
-        Bug::ReuseSequence => ("single-writer", &["agent-process-crash"][..]),
-        Bug::AcceptOldGeneration => ("single-writer", &["zombie-process-server-is-fenced"][..]),
-        Bug::SkipClaimCheck => ("single-writer", &["zombie-process-server-is-fenced"][..]),
+        Bug::AckBeforeOrder => ("database", &["site-lost-every-point-mounts"][..]),
+        Bug::LoseWriteZeroes | Bug::OvertakeLargeWrites | Bug::OverlapUnordered => ("prefix", MIXED),
+        Bug::SkipActivityLogSync => ("converges", CLEAN),
+        Bug::ForgetAfterSend | Bug::AckBeforeStageSync => ("order-kept", STAGE),
+        Bug::ReuseSequence => ("order-kept", &["agent-host-power-loss"][..]),
+        Bug::AcceptOldGeneration => ("single-writer", &["old-copy-of-a-machine-is-refused"][..]),
+        Bug::SkipClaimCheck => ("single-writer", &["two-process-servers-want-one-log"][..]),
         Bug::ClearBitmapOnReconnect => ("converges", OVERFLOW),
         Bug::PointInsideResync => ("prefix", OVERFLOW),
-        Bug::DropLastSpillRecord => ("prefix", &["torn-stage-and-spill-after-power-loss"][..]),
+        Bug::DropLastSpillRecord => ("order-kept", CLEAN),
         Bug::PublishBeforeLastSegment => ("points-restorable", &["store-throttles-and-loses-replies"][..]),
         Bug::TrustAlreadyExists => ("points-restorable", &["store-throttles-and-loses-replies"][..]),
         Bug::ServeUnchecked => ("no-silent-damage", &["rot-is-reported-not-served"][..]),
-        Bug::PlaintextFrame => ("secrets", STEADY),
+        Bug::PlaintextFrame => ("secrets", MIXED),
         Bug::GuestWaitsForSpool => ("guest-untouched", OVERFLOW),
         Bug::UnboundedSpill => ("bounded", OVERFLOW),
         Bug::VaultedBeforeCommit => ("loss-never-hidden", &["site-lost-every-point-mounts"][..]),
-        Bug::NeverReconnect => ("converges", &["wan-cut-spills-and-points-survive"][..]),
+        Bug::NeverReconnect => ("converges", STAGE),
     };
     Prey { bug, oracle, scenarios }
 }

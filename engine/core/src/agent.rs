@@ -27,6 +27,7 @@ use crate::extent_map::{ExtentMap, FlushToken, Persist, StartMarks};
 use crate::ids::{BatchPosition, Chain, Generation, MachineId, VolumeId, VolumeIndex, WriteSeq};
 use crate::markers::MarkerCutter;
 use crate::message::{HashReply, HashRequest, VolumeInfo, Welcome};
+use crate::planted::{self, Bug};
 use crate::resync::{Progress, ResyncPlanner};
 use crate::sealed::{SealedBatch, SealedMeta};
 use crate::sequencer::Sequencer;
@@ -475,7 +476,8 @@ impl AgentMachine {
 
     /// Tells whether a marker can be cut now (AG-4).
     pub fn can_mark(&self) -> bool {
-        self.is_exact && !self.is_bitmap && !self.is_recapture_pending()
+        let is_exact = self.is_exact || planted::active(Bug::PointInsideResync);
+        is_exact && !self.is_bitmap && !self.is_recapture_pending()
     }
 
     fn is_recapture_pending(&self) -> bool {

@@ -121,8 +121,7 @@ fn control(scenarios: &[Scenario], caught: &[(&Hunt, &Caught)], jobs: usize) -> 
     pool::many(scenarios, &tasks, jobs, |_, outcome, _| {
         worst = worst.max(outcome.verdict());
         if let Some((oracle, _)) = outcome.cause() {
-            let run = format!("{}@{}", outcome.scenario, outcome.seed);
-            complaints.push(format!("{oracle} speaks without any bug: cargo sim replay {run}"));
+            complaints.push(format!("{oracle} speaks without any bug: {}", pool::replay_line(&outcome)));
         }
         true
     })?;

@@ -6,6 +6,7 @@
 
 mod bench;
 mod bugs;
+mod complaint;
 mod files;
 mod hunt;
 mod meta;

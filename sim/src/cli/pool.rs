@@ -59,15 +59,32 @@ pub(super) fn find_bug(name: &str) -> Option<Bug> {
     bug
 }
 
+static ACTIVE: Mutex<Option<Bug>> = Mutex::new(None);
+
 /// Activates a planted bug for the whole process.
-#[cfg(madsim)]
 pub(super) fn activate(bug: Option<Bug>) {
+    *ACTIVE.lock().unwrap_or_else(PoisonError::into_inner) = bug;
+    #[cfg(madsim)]
     redoubt_core::planted::activate(bug);
 }
 
-/// This build has no planted bugs.
+/// Returns the command that plays a run again, with the planted bug that is active.
+pub(super) fn replay_line(outcome: &Outcome) -> String {
+    let bug = *ACTIVE.lock().unwrap_or_else(PoisonError::into_inner);
+    let bug = bug.map(|bug| format!(" --bug {}", bug.name())).unwrap_or_default();
+    format!("cargo sim replay {}@{}{bug}", outcome.scenario, outcome.seed)
+}
+
+/// Returns the trace of a run that panicked on this thread.
+#[cfg(madsim)]
+fn lines_left() -> Vec<String> {
+    crate::ports::Trace::take_lines()
+}
+
 #[cfg(not(madsim))]
-pub(super) fn activate(_bug: Option<Bug>) {}
+fn lines_left() -> Vec<String> {
+    Vec::new()
+}
 
 #[cfg(madsim)]
 fn play(scenario: &Scenario, seed: u64, trace: bool) -> Outcome {
@@ -106,21 +123,20 @@ fn timed(scenario: &Scenario, seed: u64, trace: bool) -> (Outcome, f64) {
         let result = std::panic::catch_unwind(work);
         let wall = began.elapsed().as_secs_f64();
         let seconds = before.zip(cpu_seconds()).map_or(wall, |(before, after)| after - before);
-        let message = PANIC.with_borrow_mut(Option::take);
-        let result = result.map_err(|_| message.unwrap_or_else(|| "a panic without a word".into()));
-        let _ = sender.send((result, seconds));
+        let message = PANIC.with_borrow_mut(Option::take).unwrap_or_else(|| "a panic without a word".into());
+        let _ = sender.send((result.map_err(|_| (message, lines_left())), seconds));
     });
-    let panic = match (thread, receiver.recv()) {
+    let (panic, trace) = match (thread, receiver.recv()) {
         (Ok(thread), Ok((result, seconds))) => {
             let _ = thread.join();
             match result {
                 Ok(outcome) => return (outcome, seconds),
-                Err(message) => message,
+                Err(crash) => crash,
             }
         }
-        _ => "the run's thread could not be started".into(),
+        _ => ("the run's thread could not be started".into(), Vec::new()),
     };
-    (Outcome { scenario: scenario.name.clone(), seed, panic: Some(panic), ..Outcome::default() }, 0.0)
+    (Outcome { scenario: scenario.name.clone(), seed, panic: Some(panic), trace, ..Outcome::default() }, 0.0)
 }
 
 /// One thing to do: a scenario (by index) and a seed.

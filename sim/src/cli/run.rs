@@ -1,7 +1,7 @@
 //! `run`, `replay`, `sweep`.
 #![expect(clippy::disallowed_methods, reason = "the tool, not the engine, runs on a real clock")]
 
-use super::{files, paint, pool};
+use super::{complaint, files, paint, pool};
 use crate::harness::{Outcome, Stats, Verdict};
 use crate::plan;
 use crate::scenario::{Scenario, Unit, parse_in};
@@ -38,17 +38,6 @@ impl Line {
     }
 }
 
-fn complain(outcome: &Outcome) {
-    let Some((oracle, what)) = outcome.cause() else { return };
-    let verdict = outcome.verdict();
-    let head = paint::paint(&format!("{}@{} {}", outcome.scenario, outcome.seed, verdict.word()), verdict);
-    println!("{head}: {oracle}: {what}");
-    for finding in outcome.findings.iter().skip(1).take(3) {
-        println!("    also {}: {}", finding.oracle, finding.what);
-    }
-    println!("    cargo sim replay {}@{}", outcome.scenario, outcome.seed);
-}
-
 /// `run`.
 pub(super) fn run(
     directory: &Path,
@@ -74,8 +63,13 @@ fn play(
     until: Option<Instant>,
 ) -> Result<Vec<Line>, u8> {
     let mut lines: Vec<Line> = scenarios.iter().map(|_| Line::new()).collect();
+    let mut explained = BTreeSet::new();
     pool::many(scenarios, tasks, jobs, |index, outcome, seconds| {
-        complain(&outcome);
+        complaint::print(&outcome);
+        if outcome.verdict() != Verdict::Held && explained.insert(index) {
+            // The run again, with its trace: one per scenario is enough to read.
+            complaint::print_around(&pool::one(&scenarios[index], outcome.seed, true).trace);
+        }
         lines[index].take(&outcome, seconds);
         until.is_none_or(|until| Instant::now() < until)
     })?;
@@ -143,7 +137,7 @@ pub(super) fn replay(directory: &Path, run: &str, digest_only: bool) -> Result<u
     for line in &outcome.trace {
         println!("{line}");
     }
-    complain(&outcome);
+    complaint::print(&outcome);
     let verdict = outcome.verdict();
     println!("{} digest {}", paint::paint(verdict.word(), verdict), outcome.digest);
     Ok(verdict.code())

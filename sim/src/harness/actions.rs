@@ -1,5 +1,6 @@
 //! Performs the plan's actions on the estate, and keeps account of what they excuse.
 
+use super::copies;
 use super::estate::Estate;
 use super::guests;
 use crate::oracles::guest_untouched::Excuse;
@@ -81,6 +82,18 @@ pub(super) fn perform(estate: &Arc<Estate>, account: &mut Account, now: u64, act
                 estate.start_machine(machine, false);
             }
         }
+        Action::Copy(machine) => {
+            if let Some(machine) = estate.machines.get(machine) {
+                copies::copy(estate, machine);
+            }
+        }
+        Action::StartCopy(machine) => {
+            account.marks.insert("old-copy-started");
+            if let Some(machine) = estate.machines.get(machine) {
+                copies::start(estate, machine);
+            }
+        }
+        Action::StopCopy(machine) => copies::stop(estate, machine),
         // Both are performed by the run itself, which owns the restoring.
         Action::Rot | Action::CheckPoints => {}
     }
@@ -187,6 +200,7 @@ pub(super) fn lift_all(estate: &Arc<Estate>, account: &mut Account, now: u64) {
     estate.world.net.heal_all();
     estate.world.store.lift_faults();
     thaw(estate, account, u64::MAX);
+    estate.machines.keys().for_each(|machine| copies::stop(estate, machine));
     for excuses in account.excuses.values_mut() {
         excuses.iter_mut().for_each(|excuse| excuse.to = excuse.to.min(now));
     }

@@ -3,6 +3,7 @@
 //! This is the only file that starts roles. A role gets ports and settings, and never learns where it
 //! runs.
 
+use super::copies::OldCopy;
 use super::guests::{self, Markers, Starts};
 use crate::plan::{GuestPlan, Plan};
 use crate::ports::{Host, LinkModel, SimDisk, SimWorld, lock};
@@ -14,7 +15,7 @@ use redoubt_core::MachineId;
 use redoubt_ports::{Endpoint, Entropy};
 use redoubt_roles::agent::{Agent, AgentBounds, AgentSettings, MarkerPolicy, VolumeSpec};
 use redoubt_roles::process_server::{ProcessServer, PsSettings};
-use redoubt_vault::{Vault, VaultKeys};
+use redoubt_vault::{Vault, VaultKeys, WriterSettings};
 use redoubt_wire::StreamKey;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -27,8 +28,11 @@ const PORT: u16 = 9443;
 /// Pause before a role that could not start is started again, as a service manager would.
 const START_AGAIN: Duration = Duration::from_millis(500);
 
-/// Largest commit in the lab, so that a commit has several segments now and then.
+/// Largest commit in the lab.
 const COMMIT_BYTES: u64 = 2 << 20;
+
+/// Small objects, so that commits have no, one and several segments of their own.
+const OBJECTS: WriterSettings = WriterSettings { inline_bytes: 32 << 10, segment_bytes: 256 << 10 };
 
 /// A protected machine.
 pub(super) struct Machine {
@@ -59,6 +63,8 @@ pub(super) struct Estate {
     pub(super) world: SimWorld,
     pub(super) machines: BTreeMap<String, Arc<Machine>>,
     pub(super) servers: BTreeMap<String, Arc<Server>>,
+    /// Old copies of machines, by the name of the machine.
+    pub(super) copies: Mutex<BTreeMap<String, OldCopy>>,
     pub(super) order: Vec<Endpoint>,
     pub(super) keys: VaultKeys,
     pub(super) bounds: AgentBounds,
@@ -123,6 +129,7 @@ impl Estate {
             world,
             machines,
             servers,
+            copies: Mutex::default(),
             order,
             keys,
             bounds,
@@ -132,7 +139,7 @@ impl Estate {
         })
     }
 
-    fn stream_key(&self, machine: MachineId) -> StreamKey {
+    pub(super) fn stream_key(&self, machine: MachineId) -> StreamKey {
         StreamKey::new(self.keys.stream_key(machine))
     }
 
@@ -156,12 +163,7 @@ impl Estate {
             let truth = machine.truth();
             lock(&machine.recorder.log).rebase(truth);
         }
-        let mut settings = AgentSettings::new(machine.id, machine.spec.name.clone(), self.order.clone());
-        settings.bounds = self.bounds;
-        settings.markers = MarkerPolicy { interval: None, when_quiet: true };
-        settings.volumes = (0..machine.spec.disks.len())
-            .map(|index| VolumeSpec::new(guests::volume_name(index), guests::volume_name(index)))
-            .collect();
+        let settings = self.agent_settings(machine);
         let key = self.stream_key(machine.id);
         let world = machine.host.world().world;
         let (every, stop) = (self.point_every, Arc::clone(&self.stop));
@@ -195,6 +197,17 @@ impl Estate {
         });
     }
 
+    /// Returns the settings of a machine's agent.
+    pub(super) fn agent_settings(&self, machine: &Machine) -> AgentSettings {
+        let mut settings = AgentSettings::new(machine.id, machine.spec.name.clone(), self.order.clone());
+        settings.bounds = self.bounds;
+        settings.markers = MarkerPolicy { interval: None, when_quiet: true };
+        settings.volumes = (0..machine.spec.disks.len())
+            .map(|index| VolumeSpec::new(guests::volume_name(index), guests::volume_name(index)))
+            .collect();
+        settings
+    }
+
     /// Starts a process server.
     pub(super) fn start_server(&self, server: &Arc<Server>) {
         *lock(&server.server) = None;
@@ -203,6 +216,7 @@ impl Estate {
             PsSettings::new(Endpoint::Tcp(server.spec.name.clone(), PORT), server.spec.name.clone());
         settings.stage_bytes_max = self.stage_bytes;
         settings.commit_bytes_max = COMMIT_BYTES;
+        settings.objects = OBJECTS;
         settings.machines =
             self.machines.values().map(|machine| (machine.id, self.stream_key(machine.id))).collect();
         let ports = server.host.world();

@@ -8,6 +8,8 @@ pub mod outcome;
 #[cfg(madsim)]
 mod actions;
 #[cfg(madsim)]
+mod copies;
+#[cfg(madsim)]
 mod estate;
 #[cfg(madsim)]
 mod guests;

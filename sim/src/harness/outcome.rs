@@ -105,7 +105,7 @@ impl Outcome {
         }
     }
 
-    /// Returns who caught it and what, in one line; none if everything held.
+    /// Returns who caught it and what; none if everything held.
     pub fn cause(&self) -> Option<(String, String)> {
         if let Some(panic) = &self.panic {
             return Some(("assertion".into(), panic.clone()));
@@ -114,5 +114,34 @@ impl Outcome {
             return Some((finding.oracle.into(), finding.what.clone()));
         }
         self.waiting.clone().map(|waiting| ("converges".into(), waiting))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_verdicts_the_worst_decides_the_exit_code() {
+        let codes = |verdicts: &[Verdict]| verdicts.iter().max().map(|worst| worst.code());
+        let mildest_first = [
+            Verdict::Held,
+            Verdict::NeverSeen,
+            Verdict::NotConverged,
+            Verdict::Broken,
+            Verdict::Crashed,
+            Verdict::NotDeterministic,
+        ];
+        for (count, code) in (1..).zip([0, 25, 22, 20, 23, 24]) {
+            assert_eq!(codes(&mildest_first[..count]), Some(code));
+        }
+    }
+
+    #[test]
+    fn a_crash_counts_more_than_what_was_found_before_it() {
+        let found = vec![Finding::new("prefix", "x")];
+        let outcome = Outcome { findings: found, waiting: Some("y".into()), ..Outcome::default() };
+        assert_eq!(outcome.verdict(), Verdict::Broken);
+        assert_eq!(Outcome { panic: Some("z".into()), ..outcome }.verdict(), Verdict::Crashed);
     }
 }

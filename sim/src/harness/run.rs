@@ -8,7 +8,7 @@ use super::restore::{self, How, Restored};
 use super::watch::Watch;
 use crate::oracles::{Finding, guest_untouched, writers};
 use crate::plan::{Action, Plan};
-use crate::ports::{SimWorld, lock};
+use crate::ports::{SimWorld, Trace, lock};
 use crate::scenario::Scenario;
 use madsim::Config;
 use madsim::runtime::Runtime;
@@ -93,7 +93,23 @@ impl Run<'_> {
             tokio::time::sleep(Duration::from_millis(next.saturating_sub(self.now()).max(1))).await;
             let now = self.now();
             actions::thaw(&self.estate, &mut self.account, now);
-            self.watch.sample(&self.estate);
+            self.sample();
+        }
+    }
+
+    fn sample(&mut self) {
+        let told = self.watch.findings.len();
+        self.watch.sample(&self.estate);
+        self.tell(&self.watch.findings[told..]);
+    }
+
+    /// Puts what an oracle found into the trace, at its place in time.
+    fn tell(&self, findings: &[Finding]) {
+        let shared = &self.estate.world.shared;
+        for finding in findings {
+            shared
+                .trace
+                .line(shared.now(), || format!("{}{}: {}", Trace::FOUND, finding.oracle, finding.what));
         }
     }
 
@@ -122,7 +138,7 @@ impl Run<'_> {
         let mut last = BTreeMap::new();
         while self.now() < deadline {
             tokio::time::sleep(POLL).await;
-            self.watch.sample(&self.estate);
+            self.sample();
             for (name, machine) in &self.estate.machines {
                 let agent = lock(&machine.agent).clone();
                 let Some(agent) = agent else { continue };
@@ -141,7 +157,7 @@ impl Run<'_> {
                 return Ok(last);
             }
         }
-        Err(format!("no convergence within {} s: {}", bound / 1000, Watch::waiting(&self.estate)))
+        Err(format!("no convergence within {} s\n{}", bound as f64 / 1000.0, Watch::waiting(&self.estate)))
     }
 
     async fn published(&self, last: &BTreeMap<String, MarkerId>) -> bool {
@@ -180,6 +196,7 @@ impl Run<'_> {
     async fn check_points(&mut self, last: &BTreeMap<String, MarkerId>, rotten: bool) {
         let how = How { vaulted: &self.watch.vaulted, rotten, last };
         let restored = restore::all(&self.estate, &how).await;
+        self.tell(&restored.findings);
         self.total.findings.extend(restored.findings);
         self.total.marks.extend(restored.marks);
         self.total.points += restored.points;

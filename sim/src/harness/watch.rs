@@ -5,10 +5,12 @@
 
 use super::estate::Estate;
 use crate::oracles::Finding;
+use crate::oracles::order_kept::{self, Losses};
 use crate::ports::lock;
 use redoubt_core::WriteSeq;
 use redoubt_core::change::BATCH_BYTES_MAX;
 use redoubt_roles::agent::{AgentMode, AgentStatus};
+use redoubt_roles::process_server::PsMachineStatus;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What may be over a bound: one batch that is being sealed and one that is being taken over.
@@ -27,6 +29,8 @@ pub(super) struct Watch {
     pub(super) lag: u64,
     connected: BTreeMap<String, bool>,
     resyncing: BTreeSet<String>,
+    /// Machines and copies about which something was said that does not change.
+    told: BTreeSet<(String, &'static str)>,
 }
 
 impl Watch {
@@ -77,12 +81,34 @@ impl Watch {
                 self.find("bounded", format!("{name} stages {stage} bytes; the bound is {bound}"));
             }
         }
+        self.copies(estate);
         if estate.world.shared.trace.faults() > 0 {
             self.marks.insert("store-fault-hit");
         }
     }
 
+    /// An old copy of a machine has an older generation: nobody may talk to it.
+    fn copies(&mut self, estate: &Estate) {
+        for (name, copy) in lock(&estate.copies).iter() {
+            if copy.is_connected() && self.told.insert((name.clone(), "single-writer")) {
+                self.find("single-writer", format!("an old copy of {name} got a session"));
+            }
+        }
+    }
+
+    fn order(&mut self, name: &str, status: &AgentStatus, estate: &Estate) {
+        let losses = Losses { stage_losses: status.stage_losses, forks: status.forks };
+        let is_excused = estate.servers.len() > 1
+            || estate.servers.values().any(|server| server.host.files.faults_met() > 0);
+        if let Some(finding) = order_kept::judge(name, losses, is_excused)
+            && self.told.insert((name.to_owned(), finding.oracle))
+        {
+            self.find(finding.oracle, finding.what);
+        }
+    }
+
     fn agent(&mut self, name: &str, status: &AgentStatus, estate: &Estate) {
+        self.order(name, status, estate);
         let marks = &status.watermarks;
         if !(marks.issued() >= marks.sent()
             && marks.sent() >= marks.staged()
@@ -100,7 +126,7 @@ impl Watch {
                 format!("{name} holds {} bytes in memory; the bound is {bound}", status.memory_bytes),
             );
         }
-        if status.spill_bytes > estate.bounds.spill_bytes_max + SLACK {
+        if status.spill_bytes > estate.bounds.spill_bytes_max {
             let bound = estate.bounds.spill_bytes_max;
             self.find(
                 "bounded",
@@ -132,29 +158,52 @@ impl Watch {
         }
     }
 
-    /// Says what each role waits for.
+    /// Says what each role waits for, one line each.
     pub(super) fn waiting(estate: &Estate) -> String {
-        let mut lines = Vec::new();
-        for (name, machine) in &estate.machines {
+        let agents = estate.machines.iter().map(|(name, machine)| {
             let agent = lock(&machine.agent).clone();
-            lines.push(match agent {
-                Some(agent) => {
-                    let status = agent.status();
-                    format!(
-                        "agent {name}: {:?}, connected {}, {:?}, error {:?}",
-                        status.mode, status.is_connected, status.watermarks, status.last_error
-                    )
-                }
-                None => format!("agent {name} does not run: {:?}", lock(&machine.start_error)),
-            });
-        }
-        for (name, server) in &estate.servers {
+            let error = lock(&machine.start_error).clone();
+            agent.map_or_else(
+                || format!("agent {name} does not run: {}", error.unwrap_or_default()),
+                |agent| agent_line(name, &agent.status()),
+            )
+        });
+        let servers = estate.servers.iter().flat_map(|(name, server)| {
             let running = lock(&server.server).clone();
-            lines.push(match running {
-                Some(running) => format!("process server {name}: {:?}", running.status().machines),
-                None => format!("process server {name} does not run: {:?}", lock(&server.start_error)),
-            });
-        }
-        lines.join("; ")
+            let error = lock(&server.start_error).clone();
+            match running {
+                None => vec![format!("process server {name} does not run: {}", error.unwrap_or_default())],
+                Some(running) => {
+                    let machines = running.status().machines;
+                    machines.values().map(|machine| server_line(name, machine)).collect()
+                }
+            }
+        });
+        agents.chain(servers).collect::<Vec<_>>().join("\n")
     }
+}
+
+fn agent_line(name: &str, status: &AgentStatus) -> String {
+    let link = if status.is_connected { "connected" } else { "not connected" };
+    let marks = &status.watermarks;
+    let trouble = status.last_error.as_ref().map(|error| format!("; {error}")).unwrap_or_default();
+    format!(
+        "agent {name}: {:?}, {link}, generation {}, issued {} sent {} staged {} vaulted {}{trouble}",
+        status.mode,
+        status.generation,
+        marks.issued(),
+        marks.sent(),
+        marks.staged(),
+        marks.vaulted()
+    )
+}
+
+fn server_line(name: &str, status: &PsMachineStatus) -> String {
+    let link = if status.is_connected { "connected" } else { "not connected" };
+    let fenced = if status.is_fenced { ", fenced" } else { "" };
+    let trouble = status.last_error.as_ref().map(|error| format!("; {error}")).unwrap_or_default();
+    format!(
+        "process server {name}: {link}{fenced}, generation {}, staged {} vaulted {}, {} bytes staged{trouble}",
+        status.generation, status.staged.seq, status.vaulted.seq, status.stage_bytes
+    )
 }

@@ -166,6 +166,8 @@ pub(super) fn actions(
         "point" => (Action::Point(host), None),
         "stop-agent" => (Action::StopAgent(host), None),
         "start-agent" => (Action::StartAgent(host), None),
+        "copy" => (Action::Copy(host), None),
+        "old-copy" => (Action::StartCopy(host.clone()), Some(Action::StopCopy(host))),
         "process.kill" => (Action::KillProcess(host.clone()), Some(Action::StartProcess(host))),
         "host.power" => (Action::PowerOff(host.clone()), Some(Action::PowerOn(host))),
         "host.freeze" => (Action::Freeze(host, lasts.unwrap_or(10_000)), None),

@@ -63,6 +63,12 @@ pub enum Action {
     StopAgent(String),
     /// The agent of a machine starts.
     StartAgent(String),
+    /// A machine's disks and state directory are copied.
+    Copy(String),
+    /// The copy of a machine is started beside it.
+    StartCopy(String),
+    /// The copy of a machine ends.
+    StopCopy(String),
     /// All points in the vault are restored and judged, while the run goes on.
     CheckPoints,
 }
@@ -93,6 +99,9 @@ impl fmt::Display for Action {
             Action::Point(machine) => write!(f, "ask for a point of {machine}"),
             Action::StopAgent(machine) => write!(f, "stop the agent of {machine}"),
             Action::StartAgent(machine) => write!(f, "start the agent of {machine}"),
+            Action::Copy(machine) => write!(f, "copy {machine}"),
+            Action::StartCopy(machine) => write!(f, "start the old copy of {machine}"),
+            Action::StopCopy(machine) => write!(f, "end the old copy of {machine}"),
             Action::CheckPoints => f.write_str("check all points"),
         }
     }

@@ -15,8 +15,8 @@ const FAULTS_MAX: i64 = 8;
 /// Longest fault in milliseconds; the dead-peer and session time-outs of the roles are shorter.
 const LONGEST: i64 = 12_000;
 
-/// Kinds a swarm leaves out: losses that end a story, and things that are no faults.
-const LEFT_OUT: &[&str] = &["site.lost", "rot"];
+/// Kinds a swarm leaves out: losses that end a story, and what needs a story before it.
+const LEFT_OUT: &[&str] = &["site.lost", "rot", "old-copy"];
 
 /// Draws faults into the first four fifths of the safety phase.
 pub(super) fn draw(dice: &mut Dice, estate: &Estate, length: u64) -> Vec<Event> {

@@ -84,6 +84,11 @@ impl SimDisk {
         lock(&self.state).content.clone()
     }
 
+    /// Puts content on a disk of the same size.
+    pub(super) fn fill(&self, content: &[u8]) {
+        lock(&self.state).content.copy_from_slice(content);
+    }
+
     /// Sets the chance of read and write errors in parts per million.
     pub fn set_errors(&self, read: u32, write: u32) {
         let mut state = lock(&self.state);

@@ -75,6 +75,19 @@ impl SimFiles {
         SimFiles { shared, host: host.to_owned(), state: Arc::new(Mutex::new(State::default())) }
     }
 
+    /// Takes over the files of another directory, as they are now; all of it is durable here.
+    pub(super) fn copy_from(&self, other: &SimFiles) {
+        let copy = |node: &Node| {
+            let now = lock(node).now.clone();
+            Arc::new(Mutex::new(Content { durable: now.clone(), now, dirty: BTreeSet::new() }))
+        };
+        let names: BTreeMap<String, Node> =
+            lock(&other.state).names.iter().map(|(name, node)| (name.clone(), copy(node))).collect();
+        let mut state = lock(&self.state);
+        state.durable = names.clone();
+        state.names = names;
+    }
+
     /// The directory has no space left, or has again.
     pub fn set_full(&self, full: bool) {
         lock(&self.state).full = full;

@@ -178,6 +178,15 @@ impl Host {
         self.step.fetch_add(milliseconds, Ordering::Relaxed);
     }
 
+    /// Takes over the disks and the state directory of another host, as they are now.
+    pub fn copy_from(&self, other: &Host) {
+        self.files.copy_from(&other.files);
+        for (name, disk) in lock(&other.disks.0).iter() {
+            let content = disk.truth();
+            self.add_disk(name, content.len() as u64).fill(&content);
+        }
+    }
+
     /// Lifts every fault of the host's leaves.
     pub fn lift_faults(&self) {
         self.files.set_full(false);

@@ -2,12 +2,18 @@
 
 use super::lock;
 use crate::oracles::Finding;
+use std::cell::RefCell;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+thread_local! {
+    /// Lines of the run on this thread; here, so that they outlive a run that panics.
+    static LINES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
 struct State {
     digest: blake3::Hasher,
-    lines: Option<Vec<String>>,
+    is_kept: bool,
     findings: Vec<Finding>,
     faults: u64,
 }
@@ -17,14 +23,17 @@ struct State {
 pub struct Trace(Arc<Mutex<State>>);
 
 impl Trace {
+    /// Begins the line of what an oracle found.
+    pub const FOUND: &str = "found by ";
+
+    /// Takes the lines kept on this thread.
+    pub fn take_lines() -> Vec<String> {
+        LINES.take()
+    }
+
     /// Makes an empty trace; keeps lines only if asked.
     pub fn new(lines: bool) -> Trace {
-        let state = State {
-            digest: blake3::Hasher::new(),
-            lines: lines.then(Vec::new),
-            findings: Vec::new(),
-            faults: 0,
-        };
+        let state = State { digest: blake3::Hasher::new(), is_kept: lines, findings: Vec::new(), faults: 0 };
         Trace(Arc::new(Mutex::new(state)))
     }
 
@@ -41,8 +50,8 @@ impl Trace {
     pub fn line(&self, at: Duration, text: impl FnOnce() -> String) {
         let text = text();
         self.event(at, &text, &[]);
-        if let Some(lines) = &mut lock(&self.0).lines {
-            lines.push(format!("{:>10.3} s  {text}", at.as_secs_f64()));
+        if lock(&self.0).is_kept {
+            LINES.with_borrow_mut(|lines| lines.push(format!("{:>10.3} s  {text}", at.as_secs_f64())));
         }
     }
 
@@ -67,7 +76,7 @@ impl Trace {
     /// Returns digest, lines and findings.
     pub fn finish(&self) -> (String, Vec<String>, Vec<Finding>) {
         let mut state = lock(&self.0);
-        let lines = state.lines.take().unwrap_or_default();
-        (state.digest.finalize().to_hex().to_string(), lines, std::mem::take(&mut state.findings))
+        let digest = state.digest.finalize().to_hex().to_string();
+        (digest, Trace::take_lines(), std::mem::take(&mut state.findings))
     }
 }

@@ -11,7 +11,6 @@ use redoubt_core::agent::{AgentEffect, AgentEvent, AgentMachine, Note};
 use redoubt_core::agent_state::encode_slot;
 use redoubt_core::extent_map::Persist;
 use redoubt_core::message::HashRequest;
-use redoubt_core::planted::{self, Bug};
 use redoubt_core::sealed::SealedBatch;
 use redoubt_core::splitter::{IoFailure, IoId, Op};
 use redoubt_core::spool::SpillWork;
@@ -251,11 +250,6 @@ pub(super) async fn write_slot(file: &dyn File, counter: u64, slot: Vec<u8>) -> 
 async fn write_pages(file: &dyn File, persist: &Persist) -> Result<(), IoError> {
     for (offset, page) in &persist.writes {
         file.write_at(*offset, std::slice::from_ref(page)).await?;
-    }
-    // The planted bug leaves out the flush of a mark; the first write of the whole file keeps its own.
-    let is_mark = persist.writes.iter().all(|(offset, _)| *offset > 0);
-    if is_mark && planted::active(Bug::SkipActivityLogSync) {
-        return Ok(());
     }
     file.sync().await
 }

@@ -5,6 +5,7 @@
 use super::shell::Shell;
 use super::spill;
 use redoubt_core::agent::AgentEvent;
+use redoubt_core::planted::{self, Bug};
 use redoubt_core::splitter::IoFailure;
 use redoubt_core::{Instant, VolumeIndex};
 use redoubt_ports::{Disk, File, IoError, IoKind};
@@ -16,6 +17,8 @@ use std::time::Duration;
 const TICK: Duration = Duration::from_millis(25);
 /// How often extents are cooled; each time costs one flush of the disk.
 const COOL_EVERY: Duration = Duration::from_secs(5);
+/// How lazy the planted bug of the activity log is.
+const PLANTED_DELAY: Duration = Duration::from_secs(2);
 /// Resync reads at once: enough to keep a disk busy beside the guest.
 const READERS: usize = 4;
 
@@ -42,6 +45,9 @@ async fn state_loop(shell: Arc<Shell>) {
 
 async fn log_loop(shell: Arc<Shell>) {
     loop {
+        if planted::active(Bug::SkipActivityLogSync) {
+            tokio::time::sleep(PLANTED_DELAY).await;
+        }
         if !shell.write_log().await {
             shell.persist_wake.notified().await;
         }

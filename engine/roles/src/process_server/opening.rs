@@ -43,7 +43,8 @@ pub(super) async fn open(shared: &Shared, machine: MachineId, key: &StreamKey) -
         recorded => recorded?,
     };
     let vault = Vault::open(shared.store.clone(), shared.keys.clone()).await?;
-    let writer = MachineWriter::claim(&vault, machine, shared.world.entropy.clone()).await?;
+    let (entropy, objects) = (shared.world.entropy.clone(), shared.settings.objects);
+    let writer = MachineWriter::claim_with(&vault, machine, entropy, objects).await?;
     let head = writer.head().clone();
     let vaulted = head.position;
     stage.settle(vaulted).await?;

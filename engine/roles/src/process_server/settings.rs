@@ -2,7 +2,7 @@
 
 use redoubt_core::{BatchPosition, Generation, MachineId};
 use redoubt_ports::{Endpoint, IoError, NetError};
-use redoubt_vault::VaultError;
+use redoubt_vault::{VaultError, WriterSettings};
 use redoubt_wire::StreamKey;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -27,6 +27,8 @@ pub struct PsSettings {
     pub stage_bytes_max: u64,
     /// Payload bytes of one vault commit.
     pub commit_bytes_max: u64,
+    /// How a commit is cut into objects.
+    pub objects: WriterSettings,
     /// Longest wait of a staged batch for its commit.
     pub commit_delay: Duration,
     /// Name of the vault claim, for people.
@@ -41,6 +43,7 @@ impl PsSettings {
             machines: BTreeMap::new(),
             stage_bytes_max: STAGE_BYTES_MAX_DEFAULT,
             commit_bytes_max: COMMIT_BYTES_MAX_DEFAULT,
+            objects: WriterSettings::default(),
             commit_delay: COMMIT_DELAY_DEFAULT,
             name: name.into(),
         }
