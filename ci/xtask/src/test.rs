@@ -17,7 +17,7 @@ const LAB_SEEDS: &str = "2";
 
 type Step = (&'static str, fn(TestSet) -> Result<()>);
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     ("format", |_| run_command(cargo(&["fmt", "--all", "--check"]))),
     ("tidy", |_| tidy::check()),
     ("clippy", |_| clippy(&["--workspace", "--all-targets"])),
@@ -49,6 +49,7 @@ const STEPS: [Step; 10] = [
     }),
     ("lab scenarios", |set| lab(&["run"], set)),
     ("determinism", |set| lab(&["meta"], set)),
+    ("planted bugs of the lab", |set| lab(&["bugs"], set)),
     ("production build", |_| run_command(cargo(&["build", "--release", "-p", "redoubt"]))),
     ("end to end", end_to_end),
 ];

@@ -9,51 +9,66 @@ use redoubt_ports::StoreKey;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+/// What the puts so far say about one machine's log.
+#[derive(Default)]
+struct Log {
+    /// Newest claim of each host.
+    claims: BTreeMap<String, u64>,
+    newest_claim: u64,
+    /// Newest epoch that has written a slot.
+    newest_slot: u64,
+    /// Slots of a host's epoch since a newer one was claimed.
+    late: BTreeMap<(String, u64), u32>,
+}
+
+impl Log {
+    fn claim(&mut self, host: &str, epoch: u64) {
+        let newest = self.claims.entry(host.to_owned()).or_default();
+        *newest = epoch.max(*newest);
+        self.newest_claim = epoch.max(self.newest_claim);
+    }
+
+    /// Takes a slot; says what is wrong with it.
+    fn slot(&mut self, host: &str) -> Option<String> {
+        let epoch = self.claims.get(host).copied().unwrap_or(0);
+        let (sealed, claimed) = (self.newest_slot, self.newest_claim);
+        self.newest_slot = epoch.max(sealed);
+        let mut late = 0;
+        if epoch < claimed {
+            let count = self.late.entry((host.to_owned(), epoch)).or_default();
+            *count += 1;
+            late = *count;
+        }
+        if epoch < sealed {
+            Some(format!("of epoch {epoch}, after epoch {sealed} had sealed the log"))
+        } else if late > 1 {
+            Some(format!("of epoch {epoch}, its slot number {late} since epoch {claimed} was claimed"))
+        } else {
+            None
+        }
+    }
+}
+
 /// Judges the puts of a run.
 pub fn judge(puts: &[(Duration, String, StoreKey)]) -> Vec<Finding> {
-    let mut claims: BTreeMap<(String, String), u64> = BTreeMap::new();
-    let mut sealed: BTreeMap<String, u64> = BTreeMap::new();
-    let mut newest_claim: BTreeMap<String, u64> = BTreeMap::new();
-    let mut after_claim: BTreeMap<((String, String), u64), u32> = BTreeMap::new();
+    let mut logs: BTreeMap<String, Log> = BTreeMap::new();
     let mut findings = Vec::new();
     for (at, host, key) in puts {
         let mut parts = key.as_str().split('/').skip(1);
         let (Some(machine), Some(kind)) = (parts.next(), parts.next()) else { continue };
         let Some(last) = parts.last() else { continue };
-        let owner = (machine.to_owned(), host.clone());
-        match kind {
+        let log = logs.entry(machine.to_owned()).or_default();
+        let wrong = match kind {
             "claim" => {
-                let epoch = u64::from_str_radix(last, 16).unwrap_or(0);
-                let newest = claims.entry(owner).or_default();
-                *newest = epoch.max(*newest);
-                let newest = newest_claim.entry(machine.to_owned()).or_default();
-                *newest = epoch.max(*newest);
+                log.claim(host, u64::from_str_radix(last, 16).unwrap_or(0));
+                None
             }
-            "log" => {
-                let epoch = claims.get(&owner).copied().unwrap_or(0);
-                let claimed = newest_claim.get(machine).copied().unwrap_or(0);
-                if epoch < claimed {
-                    let slots = after_claim.entry((owner, epoch)).or_default();
-                    *slots += 1;
-                    if *slots > 1 {
-                        let what = format!(
-                            "{host} (epoch {epoch}) created {key} at {:.3} s, its slot number {slots} since epoch {claimed} was claimed",
-                            at.as_secs_f64()
-                        );
-                        findings.push(Finding::new("single-writer", what));
-                    }
-                }
-                let newest = sealed.entry(machine.to_owned()).or_default();
-                if epoch < *newest {
-                    let what = format!(
-                        "{host} (epoch {epoch}) created {key} at {:.3} s, after epoch {newest} had sealed the log",
-                        at.as_secs_f64()
-                    );
-                    findings.push(Finding::new("single-writer", what));
-                }
-                *newest = epoch.max(*newest);
-            }
-            _ => {}
+            "log" => log.slot(host),
+            _ => None,
+        };
+        if let Some(wrong) = wrong {
+            let what = format!("{host} created {key} at {:.3} s {wrong}", at.as_secs_f64());
+            findings.push(Finding::new("single-writer", what));
         }
     }
     findings.truncate(3);
