@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// How late the planted bugs of this file are.
-const PLANTED_DELAY: Duration = Duration::from_millis(25);
+const PLANTED_DELAY: Duration = Duration::from_millis(100);
 
 pub(super) struct VolumeExport {
     pub(super) shell: Arc<Shell>,
