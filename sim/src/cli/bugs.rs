@@ -1,5 +1,6 @@
 //! `bugs`: the lab judges its oracles. Each planted bug must be caught by the oracle that stands for it,
 //! and the runs that caught it must hold without it.
+#![expect(clippy::disallowed_methods, reason = "the tool, not the engine, runs on a real clock")]
 
 use super::hunt::{Caught, Hunt};
 use super::{TOOL, files, paint, pool};
