@@ -10,10 +10,10 @@ use std::time::Duration;
 const EXAMPLES: &str = "\
 Quick start:
   truncate -s 2G disk.img
-  redoubt up --vault /backup/vault --disk erp=disk.img --listen unix:/tmp/erp.sock
+  redoubt up --vault vault --disk erp=disk.img --listen unix:erp.sock
   redoubt status
   redoubt points
-  redoubt mount newest --listen unix:/tmp/point.sock
+  redoubt mount newest --listen unix:point.sock
 
 Exit codes: 0 done, 1 fault of the tool, 2 wrong usage, 3 missing or not reachable,
 4 refused by the state, 5 failed.";
@@ -170,7 +170,7 @@ pub(crate) struct ProcessServer {
     /// whose agent has the vault's key]
     #[arg(long = "machine", value_name = "ID", value_parser = machine)]
     pub(crate) machines: Vec<u128>,
-    /// Space for staged changes [default: 8GiB]
+    /// Space for staged changes, divided among the machines [default: 8GiB]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) stage_max: Option<u64>,
     #[command(flatten)]
@@ -330,11 +330,24 @@ mod tests {
 
     #[test]
     fn help_reads_well() {
-        let mut text = Cli::command().term_width(100).render_help().to_string();
+        insta::assert_snapshot!(help(100));
+    }
+
+    #[test]
+    fn help_fits_the_terminal() {
+        for width in [80, 120] {
+            let text = help(width);
+            let wide = text.lines().find(|line| line.chars().count() > width);
+            assert_eq!(wide, None, "wider than {width}");
+        }
+    }
+
+    fn help(width: usize) -> String {
+        let mut text = Cli::command().term_width(width).render_help().to_string();
         leaves(&Cli::command(), "", &mut |leaf, path| {
-            text += &format!("\n=== {path}\n{}", leaf.clone().term_width(100).render_help());
+            text += &format!("\n=== {path}\n{}", leaf.clone().term_width(width).render_help());
         });
-        insta::assert_snapshot!(text);
+        text
     }
 
     #[test]

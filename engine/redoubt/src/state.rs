@@ -2,6 +2,8 @@
 //!
 //! - SD-1 Only the holder of the directory's lock writes in it.
 //! - SD-2 The record is replaced as a whole: the old one or the new one survives a crash.
+//! - SD-3 The record is the one place that says which disks are protected (decision 0005). A record that
+//!   changed by itself is refused: a wrong name or path would protect another disk.
 //!
 //! What is *not* here: the roles' own files, which live in directories below.
 
@@ -32,6 +34,22 @@ pub(crate) struct Record {
     pub(crate) key: Option<PathBuf>,
     /// Protected disks.
     pub(crate) disks: Vec<DiskRecord>,
+}
+
+/// The record as it lies in its file.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sealed {
+    /// CRC32C of the record's compact JSON, 8 hexadecimal digits.
+    check: String,
+    record: Record,
+}
+
+impl Sealed {
+    fn of(record: &Record) -> serde_json::Result<Sealed> {
+        let check = format!("{:08x}", crc32c::crc32c(&serde_json::to_vec(record)?));
+        Ok(Sealed { check, record: record.clone() })
+    }
 }
 
 /// One protected disk.
@@ -93,7 +111,12 @@ fn decode(path: &Path, bytes: &[u8]) -> Outcome<Record> {
     if bytes.len() > RECORD_BYTES_MAX {
         return Err(refused(format!("{} bytes are too many", bytes.len())));
     }
-    let record: Record = serde_json::from_slice(bytes).map_err(|error| refused(error.to_string()))?;
+    let sealed: Sealed = serde_json::from_slice(bytes).map_err(|error| refused(error.to_string()))?;
+    let expected = Sealed::of(&sealed.record).map_err(|error| refused(error.to_string()))?;
+    if sealed.check != expected.check {
+        return Err(refused("its content does not fit its checksum".to_owned()));
+    }
+    let record = sealed.record;
     if record.version != VERSION {
         return Err(refused(format!("it has version {}, this program knows {VERSION}", record.version)));
     }
@@ -138,7 +161,8 @@ impl State {
 
     /// Replaces the record, durably.
     pub(crate) async fn save(&self, record: &Record) -> Outcome<()> {
-        let bytes = serde_json::to_vec_pretty(record)
+        let bytes = Sealed::of(record)
+            .and_then(|sealed| serde_json::to_vec_pretty(&sealed))
             .map_err(|error| Failure::new(Exit::Tool, format!("cannot write the state file: {error}")))?;
         let file = self.files.open(RECORD_NEW, OpenMode::CreateOrOpen).await?;
         file.set_len(0).await?;
@@ -200,7 +224,14 @@ mod tests {
         assert_eq!(record.add("crm", "/dev/a").unwrap_err().exit, Exit::Refused);
         state.save(&record).await.unwrap();
         assert_eq!(peek(&path).unwrap(), Some(record));
-        std::fs::write(path.join(RECORD), "{\"version\":9").unwrap();
+        let good = std::fs::read(path.join(RECORD)).unwrap();
+        for (at, byte) in good.iter().enumerate().filter(|(_, byte)| !byte.is_ascii_whitespace()) {
+            let mut wrong = good.clone();
+            wrong[at] = byte ^ 1;
+            std::fs::write(path.join(RECORD), &wrong).unwrap();
+            assert_eq!(peek(&path).unwrap_err().exit, Exit::Refused, "byte {at}");
+        }
+        std::fs::write(path.join(RECORD), &good[..good.len() / 2]).unwrap();
         assert_eq!(peek(&path).unwrap_err().exit, Exit::Refused);
         assert_eq!(peek(directory.path()).unwrap(), None);
         assert!(State::own(&directory.path().join("no/such")).await.is_err());

@@ -7,10 +7,12 @@
 
 pub mod filesystem;
 pub mod nbd;
+pub mod pair;
 pub mod service;
 pub mod stamps;
 
 use anyhow::{Context, Result, bail};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -58,21 +60,26 @@ impl Place {
         path
     }
 
-    /// Returns all names below it, sorted.
-    pub fn names(&self) -> Vec<PathBuf> {
-        fn walk(directory: &Path, names: &mut Vec<PathBuf>) {
+    /// Returns every name below it with a digest of what it holds: two equal answers, nothing changed.
+    pub fn contents(&self) -> BTreeMap<PathBuf, String> {
+        fn walk(directory: &Path, found: &mut BTreeMap<PathBuf, String>) {
             for entry in std::fs::read_dir(directory).expect("a directory") {
                 let entry = entry.expect("an entry");
-                names.push(entry.path());
-                if entry.file_type().expect("a type").is_dir() {
-                    walk(&entry.path(), names);
+                let kind = entry.file_type().expect("a type");
+                let content = if kind.is_file() {
+                    blake3::hash(&std::fs::read(entry.path()).expect("a file")).to_string()
+                } else {
+                    format!("{kind:?}")
+                };
+                found.insert(entry.path(), content);
+                if kind.is_dir() {
+                    walk(&entry.path(), found);
                 }
             }
         }
-        let mut names = Vec::new();
-        walk(self.directory.path(), &mut names);
-        names.sort();
-        names
+        let mut found = BTreeMap::new();
+        walk(self.directory.path(), &mut found);
+        found
     }
 }
 

@@ -45,10 +45,19 @@ impl Service {
     }
 
     /// Asks it to stop, and returns how it ended.
-    pub fn terminate(mut self) -> Result<ExitStatus> {
+    pub fn terminate(self) -> Result<ExitStatus> {
+        self.signal(libc::SIGTERM)
+    }
+
+    /// Stops it as Ctrl-C does, and returns how it ended.
+    pub fn interrupt(self) -> Result<ExitStatus> {
+        self.signal(libc::SIGINT)
+    }
+
+    fn signal(mut self, signal: libc::c_int) -> Result<ExitStatus> {
         // SAFETY: a plain system call; the child has not been waited for, so the id is its own.
-        let sent = unsafe { libc::kill(self.child.id() as libc::pid_t, libc::SIGTERM) };
-        anyhow::ensure!(sent == 0, "cannot send SIGTERM");
+        let sent = unsafe { libc::kill(self.child.id() as libc::pid_t, signal) };
+        anyhow::ensure!(sent == 0, "cannot send signal {signal}");
         Ok(self.child.wait()?)
     }
 
@@ -63,6 +72,33 @@ impl Drop for Service {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Returns the status of the service of a state directory.
+pub fn status(state: &Path) -> Result<Value> {
+    let text = run(binary(), &["status", "--state", text(state), "--format", "json"])?;
+    Ok(serde_json::from_str(&text)?)
+}
+
+/// Watches the status of the service of a state directory until `enough` says so, and returns that
+/// status. Fails when the service ends; how long it takes is the test runner's business.
+pub fn watch(state: &Path, enough: impl Fn(&Value) -> bool) -> Result<Value> {
+    let mut child = Command::new(binary())
+        .args(["status", "--watch", "--format", "json", "--state", text(state)])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut last = Value::Null;
+    let mut found = None;
+    for line in BufReader::new(child.stdout.take().context("stdout")?).lines() {
+        last = serde_json::from_str(&line?)?;
+        if enough(&last) {
+            found = Some(last.clone());
+            break;
+        }
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    found.with_context(|| format!("the service ended before its status was as expected; last: {last}"))
 }
 
 /// A site: where the state and the vault of one protected machine are.
@@ -88,29 +124,12 @@ impl Site {
 
     /// Returns the status now.
     pub fn status(&self) -> Result<Value> {
-        let text = run(binary(), &["status", "--state", text(&self.state), "--format", "json"])?;
-        Ok(serde_json::from_str(&text)?)
+        status(&self.state)
     }
 
-    /// Watches the status until `enough` says so, and returns that status. Fails when the service
-    /// ends; how long it takes is the test runner's business.
+    /// As [`watch`], for this site's service.
     pub fn watch(&self, enough: impl Fn(&Value) -> bool) -> Result<Value> {
-        let mut child = Command::new(binary())
-            .args(["status", "--watch", "--format", "json", "--state", text(&self.state)])
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let mut last = Value::Null;
-        let mut found = None;
-        for line in BufReader::new(child.stdout.take().context("stdout")?).lines() {
-            last = serde_json::from_str(&line?)?;
-            if enough(&last) {
-                found = Some(last.clone());
-                break;
-            }
-        }
-        let _ = child.kill();
-        let _ = child.wait();
-        found.with_context(|| format!("the service ended before its status was as expected; last: {last}"))
+        watch(&self.state, enough)
     }
 
     /// Waits until a recovery point holds everything written so far, and returns its name.

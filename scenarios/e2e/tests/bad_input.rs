@@ -7,10 +7,11 @@ use redoubt_e2e::{Place, binary, text, try_run};
 const USAGE: i32 = 2;
 const UNREACHABLE: i32 = 3;
 const REFUSED: i32 = 4;
+const FAILED: i32 = 5;
 
 /// Runs a command that must fail, and returns its stderr.
 fn refused(place: &Place, exit: i32, words: &str, arguments: &[&str]) -> String {
-    let before = place.names();
+    let before = place.contents();
     let output = try_run(binary().as_os_str(), arguments, Some(&place.path("."))).unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     let line = arguments.join(" ");
@@ -18,7 +19,8 @@ fn refused(place: &Place, exit: i32, words: &str, arguments: &[&str]) -> String 
     assert!(stderr.contains(words), "redoubt {line} must say {words:?}:\n{stderr}");
     assert_eq!(stderr.matches("error:").count(), 1, "redoubt {line} must give one error:\n{stderr}");
     assert!(output.stdout.is_empty(), "redoubt {line} must print no data");
-    assert_eq!(place.names(), before, "redoubt {line} must change nothing");
+    assert!(place.contents() == before, "redoubt {line} must change nothing");
+    assert!(stderr.lines().count() < 2 || stderr.contains("help:") || exit == USAGE, "what to do?\n{stderr}");
     stderr
 }
 
@@ -64,6 +66,27 @@ fn every_mistake_of_a_settings_file_is_shown_where_it_is() {
     for words in ["r.toml:1:1", "did you mean `vault`?", "^^^^^", "r.toml:2:18"] {
         assert!(stderr.contains(words), "{words:?} is missing in:\n{stderr}");
     }
+    std::fs::write(place.path("d.toml"), "[[disk]]\nname = \"a\"\npath = \"a.img\"\nsize = \"1GiB\"\n")
+        .unwrap();
+    let up = ["up", "--config", "d.toml"];
+    let shown = refused(&place, USAGE, "d.toml:4:1", &up);
+    assert!(shown.contains("unknown setting `size`") && shown.contains("known here: name, path"), "{shown}");
+    refused(&place, UNREACHABLE, "none.toml", &["agent", "--config", "none.toml"]);
+}
+
+#[test]
+fn programs_get_every_error_as_json() {
+    let place = Place::new();
+    for (exit, words, arguments) in [
+        (USAGE, "unexpected argument '--vualt' found", &["up", "--vualt", "x", "--format", "json"][..]),
+        (USAGE, "unrecognized subcommand", &["upp", "--format=json"][..]),
+        (UNREACHABLE, "no vault directory v", &["points", "--vault", "v", "--format", "json"][..]),
+    ] {
+        let output = try_run(binary().as_os_str(), arguments, Some(&place.path("."))).unwrap();
+        let error: serde_json::Value = serde_json::from_slice(&output.stderr).expect("one JSON value");
+        assert!(error["error"].as_str().unwrap().contains(words), "{error}");
+        assert_eq!((output.status.code(), error["exit"].as_i64()), (Some(exit), Some(i64::from(exit))));
+    }
 }
 
 #[test]
@@ -76,24 +99,31 @@ fn a_taken_disk_state_or_address_is_refused() {
     let disk = format!("a={}", text(&place.path("ok.img")));
     let service = site.up(&["--disk", &disk, "--listen", &listen]).unwrap();
     let state = text(&site.state).to_owned();
-    let second = ["up", "--state", "s2", "--vault", "v2", "--disk"];
-    let try_second = |words: &str, more: &[&str]| {
-        let output =
-            try_run(binary().as_os_str(), &[&second[..], more].concat(), Some(&place.path("."))).unwrap();
+    let key = format!("{}.key", text(&site.vault));
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = format!("tcp:{}", port.local_addr().unwrap());
+    let (up, other) = (["up", "--vault", "v2"], ["--disk", "b=other.img"]);
+    let agent = ["agent", "--key", &key, "--process-server", "unix:none"];
+    let server = ["process-server", "--vault", "v2", "--state", "s2", "--listen"];
+    let refused = |words: &str, command: [&[&str]; 3]| {
+        let command = command.concat();
+        let output = try_run(binary().as_os_str(), &command, Some(&place.path("."))).unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(REFUSED), "{stderr}");
-        assert!(stderr.contains(words), "{stderr}");
-        assert!(!place.path("s2").exists() && !place.path("v2").exists(), "nothing may be made");
+        assert_eq!(output.status.code(), Some(REFUSED), "{command:?}\n{stderr}");
+        assert!(stderr.contains(words) && stderr.contains("help:"), "{command:?}\n{stderr}");
+        for made in ["s2", "v2", "v2.key"] {
+            assert!(!place.path(made).exists(), "{command:?} must not make {made}");
+        }
     };
-    try_second("another process uses this disk", &["b=ok.img"]);
-    try_second("is in use by another process", &["b=other.img", "--listen", &listen]);
-    let output = try_run(
-        binary().as_os_str(),
-        &["up", "--state", &state, "--vault", "v2", "--disk", "b=other.img"],
-        Some(&place.path(".")),
-    );
-    assert_eq!(output.unwrap().status.code(), Some(REFUSED));
-    assert!(!place.path("v2").exists());
+    let s2 = &["--state", "s2"][..];
+    // Two writers of one disk: the second one would lose what the first one captured.
+    for role in [&up[..], &agent[..]] {
+        refused("another process uses this disk", [role, s2, &["--disk", "b=ok.img"]]);
+    }
+    refused("is in use by another process", [&up, s2, &[&other[..], &["--listen", &listen]].concat()]);
+    refused(&taken, [&up, s2, &[&other[..], &["--listen", &taken]].concat()]);
+    refused(&taken, [&server, &[&taken], &[]]);
+    refused("used by another redoubt process", [&up, &["--state", &state], &other]);
     assert!(service.terminate().unwrap().success());
 }
 
@@ -129,9 +159,41 @@ fn a_wrong_key_a_damaged_state_and_a_foreign_vault_are_refused_unchanged() {
     );
     place.image("there.img", 512);
     refused(&place, REFUSED, "exists already", &["export", "newest", "there.img", "--vault", &vault]);
-    let record = site.state.join("redoubt.json");
-    let good = std::fs::read(&record).unwrap();
-    std::fs::write(&record, &good[..good.len() / 2]).unwrap();
     let again = ["up", "--state", text(&site.state), "--vault", &vault];
-    refused(&place, REFUSED, "redoubt.json is unusable", &again);
+    damaged(&place, &site.state.join("redoubt.json"), REFUSED, "redoubt.json is unusable", &again);
+    let header = site.vault.join("vault");
+    let good = std::fs::read(&header).unwrap();
+    let mut newer = good.clone();
+    newer[8] += 1;
+    let end = newer.len() - 4;
+    let crc = crc32c(&newer[..end]);
+    newer[end..].copy_from_slice(&crc.to_le_bytes());
+    std::fs::write(&header, newer).unwrap();
+    for command in [
+        &points[..],
+        &again[..],
+        &["process-server", "--vault", &vault, "--listen", "unix:p", "--state", "s3"],
+    ] {
+        refused(&place, REFUSED, "vault has format 2.x, this program knows 1.x", command);
+    }
+    std::fs::write(&header, good).unwrap();
+    damaged(&place, &header, FAILED, "vault is damaged", &points);
+}
+
+/// The checksum of the vault's objects, bit by bit.
+fn crc32c(bytes: &[u8]) -> u32 {
+    let step = |crc: u32| (0..8).fold(crc, |crc, _| (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg()));
+    !bytes.iter().fold(!0, |crc, byte| step(crc ^ u32::from(*byte)))
+}
+
+/// Cuts a file short, then flips a bit in the middle: each is refused with these words, and nothing changes.
+fn damaged(place: &Place, file: &std::path::Path, exit: i32, words: &str, command: &[&str]) {
+    let good = std::fs::read(file).unwrap();
+    let mut flipped = good.clone();
+    flipped[good.len() / 2] ^= 1;
+    for wrong in [&good[..good.len() / 2], &flipped] {
+        std::fs::write(file, wrong).unwrap();
+        refused(place, exit, words, command);
+    }
+    std::fs::write(file, good).unwrap();
 }

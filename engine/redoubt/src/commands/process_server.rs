@@ -37,6 +37,8 @@ pub(crate) async fn run(args: ProcessServer) -> Outcome<()> {
     state::check_directory(&plan.state, "state")?;
     vault::check(&plan.vault, &plan.key).await?;
     let record = state::peek(&plan.state)?;
+    // Before anything is made: a taken address must leave no vault behind.
+    drop(HostNet.listen(&plan.listen).await?);
     let state = State::own(&plan.state).await?;
     let opened = vault::open(&plan.vault, &plan.key).await?;
     let mut record = record.unwrap_or_else(|| Record::new(&redoubt_host::HostEntropy));

@@ -30,6 +30,8 @@ pub(crate) struct Prepared {
 /// directory itself.
 pub(crate) async fn prepare(plan: &AgentPlan) -> Outcome<Prepared> {
     state::check_directory(&plan.state, "state")?;
+    // A directory that exists is taken first: of all that a running service holds, it is the clearest to name.
+    let existing = if plan.state.is_dir() { Some(State::own(&plan.state).await?) } else { None };
     let mut record = match state::peek(&plan.state)? {
         Some(record) => record,
         None => Record::new(&redoubt_host::HostEntropy),
@@ -53,7 +55,10 @@ pub(crate) async fn prepare(plan: &AgentPlan) -> Outcome<Prepared> {
     for endpoint in &plan.listen {
         listeners.push(HostNet.listen(endpoint).await?);
     }
-    let state = State::own(&plan.state).await?;
+    let state = match existing {
+        Some(state) => state,
+        None => State::own(&plan.state).await?,
+    };
     if listeners.is_empty() {
         let path = state.path.join("nbd.sock");
         listeners.push(HostNet.listen(&Endpoint::Unix(path.display().to_string())).await?);
@@ -188,8 +193,12 @@ impl Running {
         let mut record = self.record.lock().await;
         let mut changed = record.clone();
         changed.add(&name, &path)?;
-        self.agent.protect(VolumeSpec::new(&name, &path)).await?;
+        // First the record: what is protected from now on must be protected by the next start too.
         self.state.save(&changed).await?;
+        if let Err(error) = self.agent.protect(VolumeSpec::new(&name, &path)).await {
+            self.state.save(&record).await?;
+            return Err(error.into());
+        }
         *record = changed;
         Ok(self.addresses().into_iter().filter(|address| address.volume == name).collect())
     }
