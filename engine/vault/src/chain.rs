@@ -85,13 +85,13 @@ impl LogTail {
         Ok((tail, newest))
     }
 
-    /// Reads every slot after the tail and hands the accepted records to `each`.
+    /// Reads every slot after the tail and hands the accepted records to `each`, with the slot's bytes.
     pub(crate) async fn load(
         &mut self,
         vault: &Vault,
         machine: MachineId,
         dek: &Key,
-        mut each: impl FnMut(LogRecord),
+        mut each: impl FnMut(LogRecord, &Bytes) + Send,
     ) -> Result<(), VaultError> {
         let prefix = names::log(machine);
         let after = (self.slot > 0).then(|| names::slot(machine, self.slot));
@@ -108,7 +108,7 @@ impl LogTail {
             check_number(machine, key, self.slot + 1)?;
             let bytes = read?.ok_or_else(|| VaultError::damaged(key, "listed, but not there"))?;
             if let Some(record) = self.accept(vault, machine, dek, &bytes)? {
-                each(record);
+                each(record, &bytes);
             }
         }
         Ok(())

@@ -42,7 +42,7 @@ fn body() -> Body {
 
 fn segment() -> crate::segment::Encoded {
     let mut builder = Builder::new(id(), &dek(), crate::segment::TARGET_BYTES);
-    builder.data(VolumeIndex(0), 0, 8, &[9; 1024]);
+    builder.data(VolumeIndex(0), 0, 8, &[&[9; 512], &[9; 512]]);
     builder.zero(VolumeIndex(0), 1, 0, 4);
     builder.finish()
 }

@@ -14,6 +14,9 @@ use redoubt_core::{Change, Extent, Record, SECTOR_BYTES, Sectors, VolumeIndex, W
 use redoubt_wire::aead::Key;
 use std::collections::BTreeMap;
 
+/// Sectors compressed before other tasks get their turn: about a millisecond.
+const YIELD_SECTORS: u64 = (256 << 10) / SECTOR_BYTES;
+
 /// The last content of each sector within one span; `None` is zeros.
 #[derive(Debug, Default)]
 struct Span {
@@ -152,37 +155,32 @@ impl Packed {
         &mut self.spans[last]
     }
 
-    /// Encodes the spans, sorted by address, into segments of `target` bytes. `uuid` gives a new identity each time.
-    pub(crate) fn encode(
+    /// Encodes the spans, sorted by address, into segments of `target` bytes. `uuid` gives a new
+    /// identity each time. Lets other tasks run now and then: compression takes long.
+    pub(crate) async fn encode(
         &self,
         id: SegmentId,
         dek: &Key,
         target: usize,
-        mut uuid: impl FnMut() -> u128,
+        mut uuid: impl FnMut() -> u128 + Send,
     ) -> Result<Vec<Encoded>, CommitError> {
         let mut done = Vec::new();
         let mut open = Builder::new(SegmentId { uuid: uuid(), ..id }, dek, target);
+        let mut before_yield = YIELD_SECTORS;
         for (number, span) in self.spans.iter().enumerate() {
-            let mut run: Option<Run> = None;
-            for ((volume, first), (end, content)) in &span.extents {
-                let content = content.as_ref().map(|bytes| &bytes[..]);
-                for piece in (Pieces { volume: *volume, first: *first, end: *end, content }) {
-                    if let Some(run) = &mut run
-                        && run.join(&piece)
-                    {
-                        continue;
-                    }
-                    if let Some(run) = run.replace(Run::new(&piece)) {
-                        run.put(&mut open, number as u16);
-                    }
-                    if open.is_full() {
-                        let next = Builder::new(SegmentId { uuid: uuid(), ..id }, dek, target);
-                        done.push(std::mem::replace(&mut open, next).finish());
+            for run in Runs::new(span) {
+                if open.is_full() {
+                    done.push(open.finish());
+                    open.begin(SegmentId { uuid: uuid(), ..id }, dek);
+                }
+                run.put(&mut open, number as u16);
+                match before_yield.checked_sub(run.cost()) {
+                    Some(left) => before_yield = left,
+                    None => {
+                        before_yield = YIELD_SECTORS;
+                        tokio::task::yield_now().await;
                     }
                 }
-            }
-            if let Some(run) = run {
-                run.put(&mut open, number as u16);
             }
         }
         if !open.is_empty() {
@@ -203,12 +201,8 @@ struct Piece<'a> {
     content: Option<&'a [u8]>,
 }
 
-struct Pieces<'a> {
-    volume: VolumeIndex,
-    first: u64,
-    end: u64,
-    content: Option<&'a [u8]>,
-}
+/// What is left of an extent, cut at granules.
+type Pieces<'a> = Piece<'a>;
 
 impl<'a> Iterator for Pieces<'a> {
     type Item = Piece<'a>;
@@ -225,33 +219,38 @@ impl<'a> Iterator for Pieces<'a> {
         let end = self.end.min((first / GRANULE_SECTORS + 1) * GRANULE_SECTORS);
         let (piece, rest) = content.split_at(((end - first) * SECTOR_BYTES) as usize);
         (self.first, self.content) = (end, Some(rest));
-        let piece = piece.iter().any(|byte| *byte != 0).then_some(piece);
-        Some(Piece { volume, first, end, content: piece })
+        Some(Piece { volume, first, end, content: (!is_zero(piece)).then_some(piece) })
     }
+}
+
+/// Most content shows in its first bytes; only zeros are read to the end.
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.chunks(64).all(|line| line.iter().fold(0, |all, byte| all | byte) == 0)
 }
 
 /// Neighbouring pieces of one granule, gathered so that they share an entry and a unit.
-struct Run {
+struct Run<'a> {
     volume: VolumeIndex,
     first: u64,
     end: u64,
-    content: Option<Vec<u8>>,
+    /// Empty: zeros.
+    content: Vec<&'a [u8]>,
 }
 
-impl Run {
-    fn new(piece: &Piece<'_>) -> Run {
-        let content = piece.content.map(<[u8]>::to_vec);
+impl<'a> Run<'a> {
+    fn new(piece: Piece<'a>) -> Run<'a> {
+        let content = piece.content.into_iter().collect();
         Run { volume: piece.volume, first: piece.first, end: piece.end, content }
     }
 
-    fn join(&mut self, piece: &Piece<'_>) -> bool {
+    fn join(&mut self, piece: &Piece<'a>) -> bool {
         let adjacent = self.volume == piece.volume && self.end == piece.first;
-        match (&mut self.content, piece.content) {
-            (None, None) if adjacent => {}
-            (Some(content), Some(more))
+        match (self.content.is_empty(), piece.content) {
+            (true, None) if adjacent => {}
+            (false, Some(more))
                 if adjacent && self.first / GRANULE_SECTORS == (piece.end - 1) / GRANULE_SECTORS =>
             {
-                content.extend_from_slice(more);
+                self.content.push(more);
             }
             _ => return false,
         }
@@ -259,11 +258,54 @@ impl Run {
         true
     }
 
-    fn put(self, segment: &mut Builder, span: u16) {
-        match self.content {
-            None => segment.zero(self.volume, span, self.first, self.end - self.first),
-            Some(content) => segment.data(self.volume, span, self.first, &content),
+    fn put(&self, segment: &mut Builder, span: u16) {
+        match &self.content[..] {
+            [] => segment.zero(self.volume, span, self.first, self.end - self.first),
+            content => segment.data(self.volume, span, self.first, content),
         }
+    }
+
+    /// Sectors that have to be compressed.
+    fn cost(&self) -> u64 {
+        if self.content.is_empty() { 1 } else { self.end - self.first }
+    }
+}
+
+/// The runs of a span, by address.
+struct Runs<'a> {
+    extents: std::collections::btree_map::Iter<'a, (VolumeIndex, u64), (u64, Option<Bytes>)>,
+    pieces: Option<Pieces<'a>>,
+    run: Option<Run<'a>>,
+}
+
+impl<'a> Runs<'a> {
+    fn new(span: &'a Span) -> Runs<'a> {
+        Runs { extents: span.extents.iter(), pieces: None, run: None }
+    }
+
+    fn piece(&mut self) -> Option<Piece<'a>> {
+        loop {
+            if let Some(piece) = self.pieces.as_mut().and_then(Iterator::next) {
+                return Some(piece);
+            }
+            let (&(volume, first), (end, content)) = self.extents.next()?;
+            let content = content.as_ref().map(|bytes| &bytes[..]);
+            self.pieces = Some(Pieces { volume, first, end: *end, content });
+        }
+    }
+}
+
+impl<'a> Iterator for Runs<'a> {
+    type Item = Run<'a>;
+
+    fn next(&mut self) -> Option<Run<'a>> {
+        while let Some(piece) = self.piece() {
+            let joined = self.run.as_mut().is_some_and(|run| run.join(&piece));
+            if !joined && let Some(whole) = self.run.replace(Run::new(piece)) {
+                return Some(whole);
+            }
+        }
+        self.run.take()
     }
 }
 

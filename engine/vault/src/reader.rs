@@ -11,13 +11,15 @@ use crate::error::{ReadError, VaultError};
 use crate::index::{Found, Index, Version};
 use crate::log::{HeadState, LogRecord, SegmentRow, Volumes};
 use crate::names;
-use crate::segment::{ExtentRow, UNIT_BYTES, UnitRow, parse_tail};
-use crate::units::{HEADER_DIFFERS, Loaded, UnitCache, load};
+use crate::segment::{ExtentRow, UNIT_BYTES, parse_tail};
+use crate::units::{HEADER_DIFFERS, Loaded, UnitCache, UnitId, load};
 use crate::vault::Vault;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use redoubt_core::{Extent, MachineId, Marker, SECTOR_BYTES, VolumeIndex, WriteSeq};
+use redoubt_ports::StoreKey;
 use redoubt_wire::aead::Key;
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 /// Bytes of one read at most; bounds what one request can make the reader hold.
@@ -70,7 +72,8 @@ struct Inner {
     refreshing: tokio::sync::Mutex<()>,
 }
 
-type Tables = (Vec<UnitRow>, Vec<ExtentRow>);
+/// A segment's tables, with the slot that names it.
+type Tables = (Loaded, u64, Vec<ExtentRow>);
 
 impl Inner {
     async fn refresh(&self) -> Result<u64, VaultError> {
@@ -78,15 +81,25 @@ impl Inner {
         let mut tail = self.state().tail.clone();
         let before = tail.slot;
         let mut records = Vec::new();
-        tail.load(&self.vault, self.machine, &self.dek, |record| records.push(record)).await?;
+        let each = |record: LogRecord, slot: &Bytes| {
+            // An inline segment came along with its record.
+            let inline = record.body.segments.iter().find(|row| row.inline);
+            let tables = inline.map(|row| {
+                let from = record.inline_at + self.skip(row);
+                self.check(&record, row, slot.get(from as usize..).unwrap_or(&[]))
+            });
+            records.push((record, tables));
+        };
+        tail.load(&self.vault, self.machine, &self.dek, each).await?;
         let mut reads = Vec::new();
-        for record in &records {
+        for (record, inline) in &mut records {
+            let mut inline = inline.take();
             for row in &record.body.segments {
-                reads.push(self.tables(record, row));
+                let known = if row.inline { inline.take() } else { None };
+                reads.push(self.tables(record, row, known));
             }
         }
-        let tables: Vec<(Loaded, u64, Vec<ExtentRow>)> =
-            futures::stream::iter(reads).buffered(TABLES_AT_ONCE).try_collect().await?;
+        let tables: Vec<Tables> = futures::stream::iter(reads).buffered(TABLES_AT_ONCE).try_collect().await?;
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         for (loaded, slot, extents) in tables {
             let ordinal = state.segments.len() as u32;
@@ -95,7 +108,7 @@ impl Inner {
                 state.index.add(Version::new(slot, row.span), ordinal, row);
             }
         }
-        for record in records {
+        for (record, _) in records {
             let slot = record.header.slot;
             state.points.extend(record.body.points.into_iter().enumerate().map(|(at, point)| PointInfo {
                 id: PointId { slot, ordinal: at as u16 },
@@ -110,37 +123,55 @@ impl Inner {
         Ok(new)
     }
 
-    /// Reads and checks one segment's tables.
+    /// Where reading a segment begins. Without units nobody would ever read its header; with them
+    /// unit 0 brings it along.
+    fn skip(&self, row: &SegmentRow) -> u64 {
+        if row.units == 0 { 0 } else { row.tail }
+    }
+
+    /// Reads and checks one segment's tables, unless they are `known`.
     async fn tables(
         &self,
         record: &LogRecord,
         row: &SegmentRow,
-    ) -> Result<(Loaded, u64, Vec<ExtentRow>), VaultError> {
-        let id = record.segment_id(row);
-        let slot = record.header.slot;
-        let (object, base) = if row.inline {
-            (names::slot(self.machine, slot), record.inline_at)
-        } else {
-            (names::segment(self.machine, id.epoch, row.uuid), 0)
-        };
-        // Without units nobody would ever read the header; with them unit 0 brings it along.
-        let skip = if row.units == 0 { 0 } else { row.tail };
-        let range = base + skip..base + row.length;
+        known: Option<Result<Tables, VaultError>>,
+    ) -> Result<Tables, VaultError> {
+        if let Some(known) = known {
+            return known;
+        }
+        let (object, base) = self.place(record, row);
+        let range = base + self.skip(row)..base + row.length;
         let bytes = self.vault.store.get(&object, Some(range)).await?;
         let bytes = bytes.ok_or_else(|| VaultError::damaged(&object, "a committed segment is missing"))?;
-        let lost = || VaultError::damaged(&object, "the segment is cut short");
-        let (header, bytes) = bytes.split_at_checked((row.tail - skip) as usize).ok_or_else(lost)?;
-        if row.units == 0 && header != id.header() {
-            return Err(VaultError::damaged(&object, HEADER_DIFFERS));
+        self.check(record, row, &bytes)
+    }
+
+    /// Returns the object that holds the segment, and where in it the segment starts.
+    fn place(&self, record: &LogRecord, row: &SegmentRow) -> (StoreKey, u64) {
+        if row.inline {
+            (names::slot(self.machine, record.header.slot), record.inline_at)
+        } else {
+            (names::segment(self.machine, record.header.epoch, row.uuid), 0)
         }
-        let (rows, extents): Tables = parse_tail(&id, &self.dek, row.tail, &row.root, bytes)
-            .map_err(|what| VaultError::damaged(&object, what))?;
+    }
+
+    /// Checks a segment's tables; `bytes` are those of the segment from [`Inner::skip`] on.
+    fn check(&self, record: &LogRecord, row: &SegmentRow, bytes: &[u8]) -> Result<Tables, VaultError> {
+        let (id, (object, base)) = (record.segment_id(row), self.place(record, row));
+        let damaged = |what: &str| VaultError::damaged(&object, what);
+        let split = bytes.split_at_checked((row.tail - self.skip(row)) as usize);
+        let (header, bytes) = split.ok_or_else(|| damaged("the segment is cut short"))?;
+        if row.units == 0 && header != id.header() {
+            return Err(damaged(HEADER_DIFFERS));
+        }
+        let parsed = parse_tail(&id, &self.dek, row.tail, &row.root, bytes);
+        let (rows, extents) = parsed.map_err(|what| damaged(what.0))?;
         if rows.len() != row.units as usize
             || extents.iter().any(|extent| usize::from(extent.span) > record.body.points.len())
         {
-            return Err(VaultError::damaged(&object, "the tables disagree with the record"));
+            return Err(damaged("the tables disagree with the record"));
         }
-        Ok((Loaded { id, object, base, rows: Arc::new(rows) }, slot, extents))
+        Ok((Loaded { id, object, base, rows: Arc::new(rows) }, record.header.slot, extents))
     }
 
     fn state(&self) -> RwLockReadGuard<'_, State> {
@@ -245,20 +276,24 @@ impl PointView {
             return Err(ReadError::TooLarge(READ_BYTES_MAX));
         }
         let found = self.find(volume, extent)?;
-        let wanted = found.iter().map(|part| (part.segment, part.unit)).collect();
+        let mut parts: BTreeMap<UnitId, Vec<Found>> = BTreeMap::new();
+        for part in found {
+            parts.entry((part.segment, part.unit)).or_default().push(part);
+        }
         let inner = &self.inner;
         let segment = |ordinal: u32| {
             let state = inner.state.read().unwrap_or_else(PoisonError::into_inner);
             state.segments[ordinal as usize].clone()
         };
-        let units = load(&inner.vault, &inner.dek, &inner.cache, &wanted, segment).await?;
         let mut image = vec![0; extent.bytes() as usize];
-        for part in found {
-            let unit = &units[&(part.segment, part.unit)];
-            let (from, to) = (part.offset * SECTOR_BYTES, (part.offset + part.sectors) * SECTOR_BYTES);
-            let at = ((part.first - extent.lba.0) * SECTOR_BYTES) as usize;
-            image[at..at + (to - from) as usize].copy_from_slice(&unit[from as usize..to as usize]);
-        }
+        let place = |id: UnitId, unit: &[u8]| {
+            for part in parts.get(&id).into_iter().flatten() {
+                let (from, to) = (part.offset * SECTOR_BYTES, (part.offset + part.sectors) * SECTOR_BYTES);
+                let at = ((part.first - extent.lba.0) * SECTOR_BYTES) as usize;
+                image[at..at + (to - from) as usize].copy_from_slice(&unit[from as usize..to as usize]);
+            }
+        };
+        load(&inner.vault, &inner.dek, &inner.cache, parts.keys().copied(), segment, place).await?;
         Ok(image.into())
     }
 

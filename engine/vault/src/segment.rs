@@ -14,6 +14,7 @@ use bytes::Bytes;
 use redoubt_core::planted::{self, Bug};
 use redoubt_core::{MachineId, SECTOR_BYTES, VolumeIndex};
 use redoubt_wire::aead::{Key, NONCE_BYTES, Opener, TAG_BYTES};
+use zstd::bulk::{Compressor, Decompressor};
 
 /// Plain bytes of a unit at most: the grain of compression, sealing and reading.
 pub(crate) const UNIT_BYTES: usize = 64 << 10;
@@ -130,11 +131,33 @@ pub(crate) struct Encoded {
     pub(crate) root: [u8; 32],
 }
 
-/// Packs extents into units until the segment is full.
+/// One compression context for a whole commit: making one costs more than compressing a small unit.
+struct Shrinker(Option<Compressor<'static>>);
+
+impl Shrinker {
+    /// Appends the bytes, compressed if that makes them shorter; returns how.
+    fn put(&mut self, plain: &[u8], out: &mut Vec<u8>) -> u8 {
+        let start = out.len();
+        if let Some(zstd) = &mut self.0 {
+            out.resize(start + zstd::zstd_safe::compress_bound(plain.len()), 0);
+            let length = zstd.compress_to_buffer(plain, &mut out[start..]);
+            if let Some(length) = length.ok().filter(|length| *length < plain.len()) {
+                out.truncate(start + length);
+                return ZSTD;
+            }
+            out.truncate(start);
+        }
+        out.put(plain);
+        RAW
+    }
+}
+
+/// Packs extents into units until the segment is full, one segment after another.
 pub(crate) struct Builder {
     target: usize,
     id: SegmentId,
     opener: Opener,
+    shrinker: Shrinker,
     bytes: Vec<u8>,
     rows: Vec<UnitRow>,
     extents: Vec<ExtentRow>,
@@ -145,7 +168,15 @@ impl Builder {
     /// Begins a segment that is full once its units have `target` sealed bytes.
     pub(crate) fn new(id: SegmentId, dek: &Key, target: usize) -> Builder {
         let (opener, bytes) = (id.opener(dek), id.header());
-        Builder { target, id, opener, bytes, rows: Vec::new(), extents: Vec::new(), open: Vec::new() }
+        let shrinker = Shrinker(Compressor::new(ZSTD_LEVEL).ok());
+        let (rows, extents, open) = (Vec::new(), Vec::new(), Vec::with_capacity(UNIT_BYTES));
+        Builder { target, id, opener, shrinker, bytes, rows, extents, open }
+    }
+
+    /// Begins the next segment, after `finish`.
+    pub(crate) fn begin(&mut self, id: SegmentId, dek: &Key) {
+        debug_assert!(self.is_empty() && self.open.is_empty(), "the last segment was finished");
+        (self.opener, self.bytes, self.id) = (id.opener(dek), id.header(), id);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -161,35 +192,44 @@ impl Builder {
         self.extents.push(ExtentRow { volume, span, first, sectors, source: Source::Zero });
     }
 
-    /// Adds content of at most one granule.
-    pub(crate) fn data(&mut self, volume: VolumeIndex, span: u16, first: u64, content: &[u8]) {
-        debug_assert!(!content.is_empty() && content.len() <= UNIT_BYTES);
-        if self.open.len() + content.len() > UNIT_BYTES {
+    /// Adds content of at most one granule, given in parts that follow one another.
+    pub(crate) fn data(&mut self, volume: VolumeIndex, span: u16, first: u64, parts: &[&[u8]]) {
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        debug_assert!(length > 0 && length <= UNIT_BYTES);
+        if self.open.len() + length > UNIT_BYTES {
             self.close_unit();
         }
         let offset = (self.open.len() as u64 / SECTOR_BYTES) as u8;
         let source = Source::Unit { unit: self.rows.len() as u32, offset };
-        self.open.extend_from_slice(content);
-        let sectors = content.len() as u64 / SECTOR_BYTES;
-        self.extents.push(ExtentRow { volume, span, first, sectors, source });
+        parts.iter().for_each(|part| self.open.extend_from_slice(part));
+        self.extents.push(ExtentRow { volume, span, first, sectors: length as u64 / SECTOR_BYTES, source });
+    }
+
+    /// Appends a buffer, compressed and sealed in place.
+    fn put_sealed(&mut self, number: u32, plain: &[u8]) -> UnitRow {
+        let (start, length) = (self.bytes.len(), plain.len() as u32);
+        let codec = self.shrinker.put(plain, &mut self.bytes);
+        let aad = self.id.aad(number, length, codec);
+        let tag = self.opener.seal(nonce(number), &aad, &mut self.bytes[start..]);
+        self.bytes.put(&tag);
+        let sealed = &self.bytes[start..];
+        let (crc, sealed) = (crc32c::crc32c(sealed), sealed.len() as u32);
+        UnitRow { offset: start as u64, sealed, plain: length, codec, crc }
     }
 
     fn close_unit(&mut self) {
         if self.open.is_empty() {
             return;
         }
-        let plain = std::mem::take(&mut self.open);
-        let (codec, mut body) = shrink(&plain);
-        let (number, plain) = (self.rows.len() as u32, plain.len() as u32);
-        let tag = self.opener.seal(nonce(number), &self.id.aad(number, plain, codec), &mut body);
-        body.put(&tag);
-        let crc = crc32c::crc32c(&body);
-        let offset = self.bytes.len() as u64;
-        self.rows.push(UnitRow { offset, sealed: body.len() as u32, plain, codec, crc });
-        self.bytes.put(&body);
+        let mut open = std::mem::take(&mut self.open);
+        let row = self.put_sealed(self.rows.len() as u32, &open);
+        self.rows.push(row);
+        open.clear();
+        self.open = open;
     }
 
-    pub(crate) fn finish(mut self) -> Encoded {
+    /// Closes the segment and returns it.
+    pub(crate) fn finish(&mut self) -> Encoded {
         self.close_unit();
         let tail = self.bytes.len();
         for row in &self.rows {
@@ -197,18 +237,13 @@ impl Builder {
             self.bytes.put_u32(row.plain | u32::from(row.codec) << 24);
             self.bytes.put_u32(row.crc);
         }
-        let plain = encode_extents(&self.extents);
-        let (codec, mut table) = shrink(&plain);
-        let aad = self.id.aad(TABLE_NUMBER, plain.len() as u32, codec);
-        let tag = self.opener.seal(nonce(TABLE_NUMBER), &aad, &mut table);
-        table.put(&tag);
-        self.bytes.put(&table);
+        let table = self.put_sealed(TABLE_NUMBER, &encode_extents(&self.extents));
         let root = root(&self.id, &self.bytes[tail..]);
         let start = self.bytes.len();
         self.bytes.put_u64(tail as u64);
         self.bytes.put_u32(self.rows.len() as u32);
-        self.bytes.put_u32(table.len() as u32);
-        self.bytes.put_u32(plain.len() as u32 | u32::from(codec) << 31);
+        self.bytes.put_u32(table.sealed);
+        self.bytes.put_u32(table.plain | u32::from(table.codec) << 31);
         self.bytes.put(&root);
         self.bytes.put_u32(0);
         let crc = crc32c::crc32c(&self.bytes[start..]);
@@ -216,14 +251,10 @@ impl Builder {
         self.bytes.put(TRAILER_MAGIC);
         self.bytes.resize(start + TRAILER_BYTES, 0);
         let units = self.rows.len() as u32;
-        Encoded { uuid: self.id.uuid, bytes: self.bytes.into(), tail: tail as u64, units, root }
-    }
-}
-
-fn shrink(plain: &[u8]) -> (u8, Vec<u8>) {
-    match zstd::bulk::compress(plain, ZSTD_LEVEL) {
-        Ok(body) if body.len() < plain.len() => (ZSTD, body),
-        _ => (RAW, plain.to_vec()),
+        self.rows.clear();
+        self.extents.clear();
+        let bytes = std::mem::take(&mut self.bytes).into();
+        Encoded { uuid: self.id.uuid, bytes, tail: tail as u64, units, root }
     }
 }
 
@@ -320,7 +351,8 @@ pub(crate) fn parse_tail(
         return Err(Malformed("the extent table is too large"));
     }
     let row = UnitRow { offset: 0, sealed: sealed as u32, plain, codec, crc: 0 };
-    let table = open(id, &id.opener(dek), TABLE_NUMBER, &row, &tables[units * ROW_BYTES..])?;
+    let mut inflater = inflater()?;
+    let table = open(id, &id.opener(dek), &mut inflater, TABLE_NUMBER, &row, &tables[units * ROW_BYTES..])?;
     let extents = decode_extents(&table, &rows)?;
     Ok((rows, extents))
 }
@@ -342,16 +374,24 @@ fn decode_rows(bytes: &[u8], tail: u64) -> Result<Vec<UnitRow>, Malformed> {
     if offset == tail { Ok(rows) } else { Err(Malformed("the units do not fill the segment")) }
 }
 
+/// One decompression context, for as many units as its owner opens.
+pub(crate) type Inflater = Decompressor<'static>;
+
+pub(crate) fn inflater() -> Result<Inflater, Malformed> {
+    Decompressor::new().map_err(|_| Malformed("no memory to decompress it"))
+}
+
 /// Opens one unit; wrong bytes are never returned.
 pub(crate) fn open_unit(
     id: &SegmentId,
     opener: &Opener,
+    inflater: &mut Inflater,
     number: u32,
     row: &UnitRow,
     sealed: &[u8],
 ) -> Result<Bytes, Malformed> {
     if planted::active(Bug::ServeUnchecked) {
-        let served = open(id, opener, number, row, sealed).unwrap_or_else(|_| sealed.to_vec());
+        let served = open(id, opener, inflater, number, row, sealed).unwrap_or_else(|_| sealed.to_vec());
         return Ok(resized(served, row.plain as usize).into());
     }
     if sealed.len() != row.sealed as usize {
@@ -360,7 +400,7 @@ pub(crate) fn open_unit(
     if crc32c::crc32c(sealed) != row.crc {
         return Err(Malformed("a unit's checksum does not match"));
     }
-    open(id, opener, number, row, sealed).map(Bytes::from)
+    open(id, opener, inflater, number, row, sealed).map(Bytes::from)
 }
 
 fn resized(mut bytes: Vec<u8>, length: usize) -> Vec<u8> {
@@ -371,6 +411,7 @@ fn resized(mut bytes: Vec<u8>, length: usize) -> Vec<u8> {
 fn open(
     id: &SegmentId,
     opener: &Opener,
+    inflater: &mut Inflater,
     number: u32,
     row: &UnitRow,
     sealed: &[u8],
@@ -381,8 +422,9 @@ fn open(
     opener.open(nonce(number), &aad, &mut body, tag).map_err(|_| Malformed("the seal is broken"))?;
     let plain = match row.codec {
         RAW => body,
+        // Bounded by the table, whatever the frame says of itself.
         ZSTD => {
-            zstd::bulk::decompress(&body, row.plain as usize).map_err(|_| Malformed("does not decompress"))?
+            inflater.decompress(&body, row.plain as usize).map_err(|_| Malformed("does not decompress"))?
         }
         _ => return Err(Malformed("unknown codec")),
     };

@@ -1,13 +1,13 @@
 //! Plain units by number, from a cache bounded by bytes or from the store, every seal checked.
 
 use crate::error::ReadError;
-use crate::segment::{SegmentId, UnitRow, open_unit};
+use crate::segment::{Inflater, SegmentId, UnitRow, inflater, open_unit};
 use crate::vault::Vault;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use redoubt_ports::StoreKey;
-use redoubt_wire::aead::Key;
-use std::collections::{BTreeMap, BTreeSet};
+use redoubt_wire::aead::{Key, Opener};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Plain bytes of units kept: what a booting guest touches in its first seconds.
@@ -87,19 +87,20 @@ struct Fetch {
     to: u64,
 }
 
-/// Returns the wanted units; fails rather than return one that did not check.
+/// Hands each wanted unit to `each`; fails rather than hand over one that did not check. Besides the
+/// cache it holds the sealed bytes of a few fetches and one plain unit, however many units are wanted.
 pub(crate) async fn load(
     vault: &Vault,
     dek: &Key,
     cache: &UnitCache,
-    wanted: &BTreeSet<UnitId>,
+    wanted: impl Iterator<Item = UnitId>,
     segment: impl Fn(u32) -> Loaded,
-) -> Result<BTreeMap<UnitId, Bytes>, ReadError> {
-    let mut units = BTreeMap::new();
+    mut each: impl FnMut(UnitId, &[u8]) + Send,
+) -> Result<(), ReadError> {
     let mut fetches: Vec<Fetch> = Vec::new();
-    for &(ordinal, unit) in wanted {
+    for (ordinal, unit) in wanted {
         if let Some(bytes) = cache.get((ordinal, unit)) {
-            units.insert((ordinal, unit), bytes);
+            each((ordinal, unit), &bytes);
             continue;
         }
         let loaded = segment(ordinal);
@@ -121,39 +122,50 @@ pub(crate) async fn load(
     }
     let mut reads = Vec::with_capacity(fetches.len());
     for fetch in fetches {
-        reads.push(run(vault, dek, fetch));
+        reads.push(run(vault, fetch));
     }
     let mut reads = futures::stream::iter(reads).buffer_unordered(FETCHES_AT_ONCE);
-    while let Some(opened) = reads.try_next().await? {
-        for (id, bytes) in opened {
-            cache.put(id, bytes.clone());
-            units.insert(id, bytes);
+    while let Some((fetch, sealed)) = reads.try_next().await? {
+        let opener = fetch.segment.id.opener(dek);
+        let mut inflater = inflater().map_err(|what| fetch.damaged(fetch.from, fetch.to, what.0))?;
+        for &unit in &fetch.units {
+            let plain = fetch.open(&opener, &mut inflater, unit, &sealed)?;
+            each((fetch.ordinal, unit), &plain);
+            cache.put((fetch.ordinal, unit), plain);
         }
     }
-    Ok(units)
+    Ok(())
 }
 
-async fn run(vault: &Vault, dek: &Key, fetch: Fetch) -> Result<Vec<(UnitId, Bytes)>, ReadError> {
-    let Loaded { id, object, base, rows } = &fetch.segment;
-    let damaged =
-        |from: u64, to: u64, what: String| ReadError::Damaged { object: object.to_string(), from, to, what };
+async fn run(vault: &Vault, fetch: Fetch) -> Result<(Fetch, Bytes), ReadError> {
+    let Loaded { id, object, base, .. } = &fetch.segment;
     let found = vault.store.get(object, Some(fetch.from..fetch.to)).await?;
-    let found = found.ok_or_else(|| damaged(fetch.from, fetch.to, "the object is missing".to_owned()))?;
+    let found = found.ok_or_else(|| fetch.damaged(fetch.from, fetch.to, "the object is missing"))?;
     let header = id.header();
     if fetch.from == *base && found.get(..header.len()) != Some(&header[..]) {
-        let end = base + header.len() as u64;
-        return Err(damaged(*base, end, HEADER_DIFFERS.to_owned()));
+        return Err(fetch.damaged(*base, base + header.len() as u64, HEADER_DIFFERS));
     }
-    let opener = id.opener(dek);
-    let mut opened = Vec::with_capacity(fetch.units.len());
-    for unit in fetch.units {
+    Ok((fetch, found))
+}
+
+impl Fetch {
+    fn damaged(&self, from: u64, to: u64, what: &str) -> ReadError {
+        ReadError::Damaged { object: self.segment.object.to_string(), from, to, what: what.to_owned() }
+    }
+
+    fn open(
+        &self,
+        opener: &Opener,
+        inflater: &mut Inflater,
+        unit: u32,
+        found: &[u8],
+    ) -> Result<Bytes, ReadError> {
+        let Loaded { id, base, rows, .. } = &self.segment;
         let row = &rows[unit as usize];
         let from = base + row.offset;
-        let at = (from - fetch.from) as usize;
+        let at = (from - self.from) as usize;
         let sealed = found.get(at..at + row.sealed as usize).unwrap_or(&[]);
-        let plain = open_unit(id, &opener, unit, row, sealed)
-            .map_err(|what| damaged(from, from + u64::from(row.sealed), what.to_string()))?;
-        opened.push(((fetch.ordinal, unit), plain));
+        open_unit(id, opener, inflater, unit, row, sealed)
+            .map_err(|what| self.damaged(from, from + u64::from(row.sealed), what.0))
     }
-    Ok(opened)
 }

@@ -208,7 +208,7 @@ impl MachineWriter {
         let again = |old: &Prepared| old.from == self.tail.head.position && old.head.position == to;
         if !self.prepared.as_ref().is_some_and(again) {
             self.prepared = None;
-            self.prepared = Some(self.prepare(records, to)?);
+            self.prepared = Some(self.prepare(records, to).await?);
         }
         let early = planted::active(Bug::PublishBeforeLastSegment);
         self.put_segments(usize::from(early)).await?;
@@ -227,14 +227,14 @@ impl MachineWriter {
     }
 
     /// Encodes a commit. Nothing is stored yet.
-    fn prepare(&self, records: &[Record], to: BatchPosition) -> Result<Prepared, CommitError> {
+    async fn prepare(&self, records: &[Record], to: BatchPosition) -> Result<Prepared, CommitError> {
         let from = self.tail.head.position;
         let mut packed = Packed::new(&self.tail.head, records)?;
         packed.head.position = to;
         let (vault, machine) = (self.vault.uuid, self.machine);
         let id = SegmentId { vault, machine, epoch: self.epoch, uuid: 0, dek: DEK };
         let target = self.settings.segment_bytes.min(TARGET_BYTES);
-        let encoded = packed.encode(id, &self.dek, target, || self.entropy.id())?;
+        let encoded = packed.encode(id, &self.dek, target, || self.entropy.id()).await?;
         let segments = encoded.into_iter().map(|segment| (segment, false)).collect();
         Ok(Prepared { from, head: packed.head, points: packed.points, segments })
     }

@@ -262,3 +262,23 @@ fn a_lost_claim_is_made_again_by_the_next_writer_and_fences_as_before() {
         third.commit(records(), position(3, 1)).await.unwrap();
     });
 }
+
+#[test]
+fn small_commits_cost_a_put_and_a_look_each_and_one_request_to_open() {
+    run(async {
+        let (store, dice, vault) = moody().await;
+        let mut writer = MachineWriter::claim(&vault, MACHINE, dice).await.unwrap();
+        writer.commit(records(), position(3, 1)).await.unwrap();
+        store.count();
+        for seq in 4..24 {
+            let payload = vec![seq as u8; 4096].into();
+            let change = Change::Write { volume: VolumeIndex(0), lba: Lba(0), payload };
+            writer.commit(vec![Record { seq: WriteSeq(seq), change }], position(seq, 1)).await.unwrap();
+            // The slot with the segment in it, and the look for the next claim.
+            assert_eq!(store.count(), 2);
+        }
+        let reader = MachineReader::open(&vault, MACHINE).await.unwrap();
+        // The key, the list, the newest claim, and each slot: its segment's tables came along.
+        assert_eq!(u64::from(store.count()), 3 + reader.slot());
+    });
+}
