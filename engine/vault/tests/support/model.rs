@@ -17,7 +17,7 @@ use redoubt_vault::{
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-const MACHINE: MachineId = MachineId(7);
+pub(crate) const MACHINE: MachineId = MachineId(7);
 const SECTORS_MAX: u64 = 700;
 /// More than 64 granules of 128 sectors: zeros over all of it are indexed as one.
 const SECTORS_WIDE: u64 = 70 * 128 + 5;
@@ -36,14 +36,14 @@ pub(crate) struct Shape {
 }
 
 /// Picks limits so that every way to cut a commit into objects occurs.
-fn settings(dice: &Seeded) -> WriterSettings {
+pub(crate) fn settings(dice: &Seeded) -> WriterSettings {
     let pick = |values: &[usize]| values[dice.below(values.len() as u64) as usize];
     let inline_bytes = pick(&[0, 1 << 10, 8 << 10, 4 << 20]);
     WriterSettings { inline_bytes, segment_bytes: pick(&[1, 2 << 10, 16 << 10, 100 << 10, 16 << 20]) }
 }
 
 /// Makes a legal history.
-fn history(dice: &Seeded, shape: Shape) -> Vec<Record> {
+pub(crate) fn history(dice: &Seeded, shape: Shape) -> Vec<Record> {
     let mut sizes = [if shape.wide { SECTORS_WIDE } else { 600 }, 300];
     let mut ids = [1u128, 2];
     let mut changes: Vec<Change> = (0..2u16)
@@ -102,7 +102,7 @@ fn history(dice: &Seeded, shape: Shape) -> Vec<Record> {
     changes.into_iter().enumerate().map(record).collect()
 }
 
-fn position(seq: u64) -> BatchPosition {
+pub(crate) fn position(seq: u64) -> BatchPosition {
     let chain = Chain(*blake3::hash(&seq.to_le_bytes()).as_bytes());
     BatchPosition { generation: Generation(1), seq: WriteSeq(seq), chain }
 }
