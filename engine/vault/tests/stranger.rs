@@ -32,7 +32,7 @@ impl<'a> Fields<'a> {
 
     fn varint(&mut self) -> u64 {
         let byte = self.le(1);
-        if byte < 128 { byte } else { byte - 128 | self.varint() << 7 }
+        if byte < 128 { byte } else { (byte - 128) | (self.varint() << 7) }
     }
 
     fn skip(&mut self, magic: &[u8]) {
