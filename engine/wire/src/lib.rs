@@ -13,7 +13,7 @@ pub mod sealed;
 
 pub use aead::{Key, Opener, StreamKey};
 pub use frame::{Decoder, FrameError, encode};
-pub use message::{prove, verify};
+pub use message::{MessageError, prove, verify};
 pub use redoubt_core::message::Message;
 pub use redoubt_core::sealed::{SealedBatch, SealedFlags, SealedMeta};
 pub use sealed::{SealError, open, peek, seal};

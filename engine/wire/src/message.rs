@@ -9,8 +9,8 @@ use crate::reader::{Reader, Short};
 use crate::sealed;
 use bytes::{BufMut, Bytes, BytesMut};
 use redoubt_core::message::{
-    DETAIL_BYTES_MAX, HASH_BLOCKS_MAX, HashReply, HashRequest, Hello, Message, RefusedReason, VOLUMES_MAX,
-    Versions, VolumeInfo, Welcome,
+    DETAIL_BYTES_MAX, HASH_BLOCKS_MAX, HashReply, HashRequest, Hello, Message, PROTOCOL_VERSIONS,
+    RefusedReason, VOLUMES_MAX, Versions, VolumeInfo, Welcome,
 };
 use redoubt_core::{
     BatchPosition, Chain, Extent, Generation, MachineId, Sectors, VolumeId, VolumeIndex, WriteSeq,
@@ -26,6 +26,9 @@ pub enum MessageError {
     /// A field has no legal value.
     #[error("the message has an illegal {0}")]
     Field(&'static str),
+    /// A peer whose protocol versions are all foreign, and whose hello is not laid out as ours.
+    #[error("the peer speaks protocol versions {}..{}, this engine {}..{}", .0.min, .0.max, PROTOCOL_VERSIONS.min, PROTOCOL_VERSIONS.max)]
+    Versions(Versions),
     /// The sealed batch inside is malformed.
     #[error(transparent)]
     Sealed(#[from] sealed::SealError),
@@ -99,7 +102,7 @@ fn put_hello(out: &mut BytesMut, hello: &Hello) {
 }
 
 fn hello(reader: &mut Reader<'_>) -> Result<Hello, MessageError> {
-    let versions = Versions { min: reader.u16()?, max: reader.u16()? };
+    let versions = versions(reader)?;
     let machine = MachineId(reader.u128()?);
     let generation = Generation(reader.u64()?);
     let count = usize::from(reader.u16()?);
@@ -241,12 +244,26 @@ fn hash_request(reader: &mut Reader<'_>) -> Result<Message, MessageError> {
     Ok(Message::HashRequest(request))
 }
 
-/// Decodes the payload of a frame of this kind.
+/// Decodes the payload of a frame of this kind. Of a hello every version keeps the first field, so that
+/// a foreign one is named as such.
 pub(crate) fn take(kind: u8, payload: Bytes) -> Result<Message, MessageError> {
     if kind == BATCH {
         return Ok(Message::Batch(sealed::parse(payload)?));
     }
-    let mut reader = Reader(&payload);
+    control(kind, &payload).map_err(|error| match versions(&mut Reader(&payload)) {
+        Ok(theirs) if kind == HELLO && theirs.common(PROTOCOL_VERSIONS).is_none() => {
+            MessageError::Versions(theirs)
+        }
+        _ => error,
+    })
+}
+
+fn versions(reader: &mut Reader<'_>) -> Result<Versions, MessageError> {
+    Ok(Versions { min: reader.u16()?, max: reader.u16()? })
+}
+
+fn control(kind: u8, payload: &[u8]) -> Result<Message, MessageError> {
+    let mut reader = Reader(payload);
     let message = match kind {
         CHALLENGE => Message::Challenge(reader.array()?),
         HELLO => Message::Hello(hello(&mut reader)?),

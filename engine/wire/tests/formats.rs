@@ -276,6 +276,27 @@ fn the_largest_messages_fit_their_frames() {
     }
 }
 
+#[test]
+fn a_hello_of_another_time_is_refused_by_its_versions() {
+    let hello = Hello { versions: Versions { min: 2, max: 7 }, ..fixed_hello() };
+    let mut decoder = Decoder::new();
+    decoder.feed(&encode(&Message::Hello(hello.clone())).concat());
+    assert_eq!(decoder.next(), Ok(Some(Message::Hello(hello.clone()))), "our layout: the session refuses it");
+    // Laid out as nobody knows here: longer, and cut after the versions.
+    let whole = encode(&Message::Hello(hello)).concat()[12..].to_vec();
+    for payload in [[&whole[..], &[1; 9]].concat(), whole[..4].to_vec()] {
+        let mut frame = vec![b'R', b'F', 1, 2];
+        frame.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&frame), &payload);
+        frame.extend_from_slice(&crc.to_le_bytes());
+        frame.extend_from_slice(&payload);
+        let mut decoder = Decoder::new();
+        decoder.feed(&frame);
+        let error = decoder.next().unwrap_err().to_string();
+        assert!(error.contains("the peer speaks protocol versions 2..7, this engine 1..1"), "{error}");
+    }
+}
+
 fn fixed_position(seq: u64) -> BatchPosition {
     BatchPosition { generation: Generation(2), seq: WriteSeq(seq), chain: Chain([seq as u8; 32]) }
 }

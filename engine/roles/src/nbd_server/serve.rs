@@ -43,6 +43,9 @@ pub async fn serve(
                             Err(error) => tracing::info!(%peer, %error, "NBD client was cut off"),
                         }
                     }));
+                    if connections.len() == MAX_CONNECTIONS {
+                        tracing::warn!(MAX_CONNECTIONS, "no more NBD clients are taken until one leaves");
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot take NBD connections");

@@ -10,7 +10,7 @@ use super::shared::{Shared, stopped};
 use redoubt_core::message::{DETAIL_BYTES_MAX, Hello, Message, RefusedReason};
 use redoubt_core::receiver::SessionId;
 use redoubt_ports::ByteStream;
-use redoubt_wire::{Decoder, FrameError, encode, verify};
+use redoubt_wire::{Decoder, FrameError, MessageError, encode, verify};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, WriteHalf};
@@ -28,7 +28,13 @@ struct Refusal(RefusedReason, String);
 
 impl Refusal {
     fn protocol(error: &FrameError) -> Refusal {
-        Refusal(RefusedReason::Protocol, error.to_string())
+        let reason = match error {
+            FrameError::Version(_) | FrameError::Message { error: MessageError::Versions(_), .. } => {
+                RefusedReason::Version
+            }
+            _ => RefusedReason::Protocol,
+        };
+        Refusal(reason, error.to_string())
     }
 }
 
