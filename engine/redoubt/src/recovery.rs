@@ -71,7 +71,10 @@ pub(crate) async fn open(args: &VaultArgs) -> Outcome<Recovery> {
             return Err(Failure::usage(what).hint("choose one with --machine"));
         }
     };
-    let reader = MachineReader::open(&vault, machine).await?;
+    let (reader, damage) = MachineReader::open_damaged(&vault, machine).await?;
+    if let Some(damage) = damage {
+        crate::output::say(format!("warning: {damage}; recovery points made after it are lost"));
+    }
     for finding in reader.findings() {
         crate::output::say(format!("warning: {finding}; no recovery point is affected"));
     }

@@ -29,6 +29,21 @@ pub(crate) struct LogTail {
     enters: bool,
 }
 
+/// The end of a log without its head state: small enough to keep one for each record.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LogMark {
+    slot: u64,
+    digest: [u8; 32],
+    epoch: u64,
+}
+
+impl LogMark {
+    /// Makes the tail again from the head state there.
+    pub(crate) fn tail(self, head: HeadState) -> LogTail {
+        LogTail { slot: self.slot, digest: self.digest, epoch: self.epoch, head, enters: false }
+    }
+}
+
 impl LogTail {
     /// Takes the next slot's bytes; `None` if the record is void.
     pub(crate) fn accept(
@@ -85,13 +100,14 @@ impl LogTail {
         Ok((tail, newest))
     }
 
-    /// Reads every slot after the tail and hands the accepted records to `each`, with the slot's bytes.
+    /// Reads every slot after the tail and hands the accepted records to `each`, with the
+    /// slot's bytes and the log's end before it. After an error the tail is at the last good slot.
     pub(crate) async fn load(
         &mut self,
         vault: &Vault,
         machine: MachineId,
         dek: &Key,
-        mut each: impl FnMut(LogRecord, &Bytes) + Send,
+        mut each: impl FnMut(LogRecord, &Bytes, LogMark) + Send,
     ) -> Result<(), VaultError> {
         let prefix = names::log(machine);
         let after = (self.slot > 0).then(|| names::slot(machine, self.slot));
@@ -107,8 +123,9 @@ impl LogTail {
             let Some(key) = names.next() else { break };
             check_number(machine, key, self.slot + 1)?;
             let bytes = read?.ok_or_else(|| VaultError::damaged(key, "listed, but not there"))?;
+            let before = LogMark { slot: self.slot, digest: self.digest, epoch: self.epoch };
             if let Some(record) = self.accept(vault, machine, dek, &bytes)? {
-                each(record, &bytes);
+                each(record, &bytes, before);
             }
         }
         Ok(())

@@ -4,8 +4,9 @@
 //! - RD-1 A view never changes: what is loaded later has later versions.
 //! - RD-2 Bytes are returned only if every unit they come from opened; damage is an error that names
 //!   object and range, never zeros and never older content.
+//! - RD-3 Damage in the log or in a segment's tables takes the points behind it, never one before it.
 
-use crate::chain::LogTail;
+use crate::chain::{LogMark, LogTail};
 use crate::claims;
 use crate::error::{ReadError, VaultError};
 use crate::index::{Found, Index, Version};
@@ -15,7 +16,7 @@ use crate::segment::{ExtentRow, UNIT_BYTES, parse_tail};
 use crate::units::{HEADER_DIFFERS, Loaded, UnitCache, UnitId, load};
 use crate::vault::Vault;
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use redoubt_core::{Extent, MachineId, Marker, SECTOR_BYTES, VolumeIndex, WriteSeq};
 use redoubt_ports::StoreKey;
 use redoubt_wire::aead::Key;
@@ -61,6 +62,38 @@ struct State {
     tail: LogTail,
 }
 
+/// A record being loaded.
+struct Step {
+    record: LogRecord,
+    /// The tables of its inline segment, if it has one.
+    inline: Option<Result<Tables, VaultError>>,
+    /// The log's end before it.
+    before: LogMark,
+}
+
+impl State {
+    fn append(&mut self, steps: Vec<Step>, tables: Vec<Tables>, tail: LogTail) {
+        for (loaded, slot, extents) in tables {
+            let ordinal = self.segments.len() as u32;
+            self.segments.push(loaded);
+            for row in &extents {
+                self.index.add(Version::new(slot, row.span), ordinal, row);
+            }
+        }
+        for Step { record, .. } in steps {
+            let slot = record.header.slot;
+            self.points.extend(record.body.points.into_iter().enumerate().map(|(at, point)| PointInfo {
+                id: PointId { slot, ordinal: at as u16 },
+                marker: point.marker,
+                seq: point.seq,
+                exact: point.exact,
+                volumes: point.volumes,
+            }));
+        }
+        self.tail = tail;
+    }
+}
+
 struct Inner {
     vault: Vault,
     machine: MachineId,
@@ -76,51 +109,63 @@ struct Inner {
 type Tables = (Loaded, u64, Vec<ExtentRow>);
 
 impl Inner {
+    /// Loads what is new, up to the first damage or other error: that is returned, and what lies before
+    /// it is loaded (RD-3).
     async fn refresh(&self) -> Result<u64, VaultError> {
         let _one = self.refreshing.lock().await;
         let mut tail = self.state().tail.clone();
         let before = tail.slot;
-        let mut records = Vec::new();
-        let each = |record: LogRecord, slot: &Bytes| {
+        let mut steps = Vec::new();
+        let each = |record: LogRecord, slot: &Bytes, before: LogMark| {
             // An inline segment came along with its record.
             let inline = record.body.segments.iter().find(|row| row.inline);
-            let tables = inline.map(|row| {
+            let inline = inline.map(|row| {
                 let from = record.inline_at + self.skip(row);
                 self.check(&record, row, slot.get(from as usize..).unwrap_or(&[]))
             });
-            records.push((record, tables));
+            steps.push(Step { record, inline, before });
         };
-        tail.load(&self.vault, self.machine, &self.dek, each).await?;
-        let mut reads = Vec::new();
-        for (record, inline) in &mut records {
-            let mut inline = inline.take();
-            for row in &record.body.segments {
-                let known = if row.inline { inline.take() } else { None };
-                reads.push(self.tables(record, row, known));
+        let mut outcome = tail.load(&self.vault, self.machine, &self.dek, each).await;
+        let tables = match self.all_tables(&mut steps).await {
+            (tables, None) => tables,
+            (tables, Some((at, error))) => {
+                outcome = Err(error);
+                let mark = steps[at].before;
+                steps.truncate(at);
+                let newest = steps.last().map(|step| &step.record.body.head);
+                tail = mark.tail(newest.unwrap_or(&self.state().tail.head).clone());
+                tables
             }
-        }
-        let tables: Vec<Tables> = futures::stream::iter(reads).buffered(TABLES_AT_ONCE).try_collect().await?;
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        for (loaded, slot, extents) in tables {
-            let ordinal = state.segments.len() as u32;
-            state.segments.push(loaded);
-            for row in &extents {
-                state.index.add(Version::new(slot, row.span), ordinal, row);
-            }
-        }
-        for (record, _) in records {
-            let slot = record.header.slot;
-            state.points.extend(record.body.points.into_iter().enumerate().map(|(at, point)| PointInfo {
-                id: PointId { slot, ordinal: at as u16 },
-                marker: point.marker,
-                seq: point.seq,
-                exact: point.exact,
-                volumes: point.volumes,
-            }));
-        }
+        };
         let new = tail.slot - before;
-        state.tail = tail;
-        Ok(new)
+        self.state.write().unwrap_or_else(PoisonError::into_inner).append(steps, tables, tail);
+        outcome.map(|()| new)
+    }
+
+    /// Reads the tables of all segments, in order, up to the first that fails: its step and the error.
+    async fn all_tables(&self, steps: &mut [Step]) -> (Vec<Tables>, Option<(usize, VaultError)>) {
+        let mut reads = Vec::new();
+        for (at, step) in steps.iter_mut().enumerate() {
+            for row in &step.record.body.segments {
+                let known = if row.inline { step.inline.take() } else { None };
+                let read = self.tables(&step.record, row, known);
+                reads.push(async move { (at, read.await) });
+            }
+        }
+        let mut reads = futures::stream::iter(reads).buffered(TABLES_AT_ONCE);
+        let mut done: Vec<Tables> = Vec::new();
+        while let Some((at, read)) = reads.next().await {
+            match read {
+                Ok(tables) => done.push(tables),
+                Err(error) => {
+                    drop(reads);
+                    let slot = steps[at].record.header.slot;
+                    done.retain(|(_, of, _)| *of < slot);
+                    return (done, Some((at, error)));
+                }
+            }
+        }
+        (done, None)
     }
 
     /// Where reading a segment begins. Without units nobody would ever read its header; with them
@@ -192,18 +237,34 @@ impl std::fmt::Debug for MachineReader {
 impl MachineReader {
     /// Loads the log and verifies its chain. `UnknownMachine` if nobody ever wrote it here.
     pub async fn open(vault: &Vault, machine: MachineId) -> Result<MachineReader, VaultError> {
+        match MachineReader::open_damaged(vault, machine).await? {
+            (reader, None) => Ok(reader),
+            (_, Some(damage)) => Err(damage),
+        }
+    }
+
+    /// Opens what can be read of a log, for a recovery: with damage, returned beside it, the points that
+    /// lie before it (RD-3). Its head is then not what was acknowledged last.
+    pub async fn open_damaged(
+        vault: &Vault,
+        machine: MachineId,
+    ) -> Result<(MachineReader, Option<VaultError>), VaultError> {
         let dek = vault.data_key(machine).await?.ok_or(VaultError::UnknownMachine(machine))?;
         let (state, cache, findings) = (RwLock::default(), UnitCache::default(), Vec::new());
         let (vault, refreshing) = (vault.clone(), tokio::sync::Mutex::new(()));
         let mut inner = Inner { vault, machine, dek, state, cache, findings, refreshing };
-        inner.refresh().await?;
+        let damage = match inner.refresh().await {
+            Ok(_) => None,
+            Err(damage @ VaultError::Damaged { .. }) => Some(damage),
+            Err(other) => return Err(other),
+        };
         let epoch = inner.state().tail.epoch;
         inner.findings.extend(claims::check_newest(&inner.vault, machine, epoch).await?);
-        Ok(MachineReader(Arc::new(inner)))
+        Ok((MachineReader(Arc::new(inner)), damage))
     }
 
-    /// Loads slots created since; returns how many. Views made before do not change. After an
-    /// error nothing of this call is visible, and it may be repeated.
+    /// Loads slots created since; returns how many. Views made before do not change. After an error
+    /// the slots before it are loaded, and it may be repeated.
     pub async fn refresh(&self) -> Result<u64, VaultError> {
         self.0.refresh().await
     }

@@ -3,9 +3,14 @@
 mod support;
 
 use bytes::Bytes;
-use redoubt_core::{Extent, MachineId};
+use redoubt_core::change::ResyncReason;
+use redoubt_core::{
+    BatchPosition, Chain, Change, Extent, Generation, Lba, MachineId, Marker, MarkerId, MarkerKind, Record,
+    Sectors, VolumeId, WallTime, WriteSeq,
+};
 use redoubt_ports::StoreKey;
-use redoubt_vault::{MachineReader, Vault, VaultError, VaultKeys};
+use redoubt_vault::{MachineReader, MachineWriter, MemStore, Vault, VaultError, VaultKeys, WriterSettings};
+use std::sync::Arc;
 use support::damage::{MACHINE, VOLUME, build, flips_are_noticed, keys, read_all};
 use support::{Seeded, run};
 
@@ -105,5 +110,77 @@ fn a_wrong_key_or_an_unknown_format_is_refused_before_anything_changes() {
         assert_eq!(vault.list_machines().await.unwrap(), [MACHINE]);
         let missing = MachineReader::open(&vault, MachineId(1)).await;
         assert_eq!(missing.unwrap_err(), VaultError::UnknownMachine(MachineId(1)));
+    });
+}
+
+/// A log of small commits, each with one point; returns the images of the points, oldest first.
+async fn log_of_points(store: &Arc<MemStore>) -> Vec<Vec<u8>> {
+    let dice = Seeded::new(4);
+    let vault = Vault::init(store.clone(), keys(), &*dice).await.unwrap();
+    let mut changes = vec![
+        Change::Attach { volume: VOLUME, id: VolumeId(1), sectors: Sectors(256) },
+        Change::ResyncBegin { reason: ResyncReason::Initial },
+        Change::ResyncEnd,
+    ];
+    let (mut image, mut images) = (vec![0; 256 * 512], Vec::new());
+    for at in 1..=6u8 {
+        image[usize::from(at) * 4096..][..8192].fill(at);
+        let payload = Bytes::from(vec![at; 8192]);
+        changes.push(Change::Write { volume: VOLUME, lba: Lba(u64::from(at) * 8), payload });
+        let (id, wall) = (MarkerId(u128::from(at)), WallTime(1));
+        changes.push(Change::Marker(Marker { id, kind: MarkerKind::Crash, wall }));
+        images.push(image.clone());
+    }
+    let record = |(at, change)| Record { seq: WriteSeq(at as u64 + 1), change };
+    let records: Vec<Record> = changes.into_iter().enumerate().map(record).collect();
+    // In turn: a segment beside the log, one in it, and another writer.
+    for (round, to) in (5..=records.len()).step_by(2).enumerate() {
+        let settings = WriterSettings { inline_bytes: (round % 2) << 20, ..WriterSettings::default() };
+        let writer = MachineWriter::claim_with(&vault, MACHINE, dice.clone(), settings).await;
+        let seq = WriteSeq(to as u64);
+        let position = BatchPosition { generation: Generation(1), seq, chain: Chain([to as u8; 32]) };
+        writer.unwrap().commit(records[..to].to_vec(), position).await.unwrap();
+    }
+    images
+}
+
+#[test]
+fn damage_takes_the_points_behind_it_and_none_before_it() {
+    run(async {
+        let store = Arc::new(MemStore::new());
+        let images = log_of_points(&store).await;
+        let vault = Vault::open(store.clone(), keys()).await.unwrap();
+        let whole = MachineReader::open(&vault, MACHINE).await.unwrap().points();
+        assert_eq!(whole.len(), images.len());
+        let structural = |name: &StoreKey| name.as_str().contains("/log/") || name.as_str().contains("/seg/");
+        let mut shortest = images.len();
+        for name in store.names().into_iter().filter(structural) {
+            let bytes = store.peek(&name).unwrap();
+            let mut rotten = bytes.to_vec();
+            // In the trailer of a segment, and in the chained part of a slot.
+            let at = if name.as_str().contains("/seg/") { bytes.len() - 40 } else { 60 };
+            rotten[at] ^= 1;
+            for damage in [None, Some(rotten.into())] {
+                store.tamper(&name, damage);
+                let (reader, damage) = MachineReader::open_damaged(&vault, MACHINE).await.unwrap();
+                let points = reader.points();
+                assert_eq!(points, whole[..points.len()], "{name}");
+                let is_newest =
+                    name == *store.names().iter().rfind(|name| name.as_str().contains("/log/")).unwrap();
+                match damage {
+                    Some(damage) => assert!(damage.to_string().contains(name.as_str()), "{name}: {damage}"),
+                    None => assert!(is_newest || points.len() + 1 == whole.len(), "{name} went unnoticed"),
+                }
+                for (point, image) in points.iter().zip(&images) {
+                    let read =
+                        reader.view(point.id).unwrap().read(VOLUME, Extent::new(0, 256)).await.unwrap();
+                    assert!(read == *image, "{name}: point {:?}", point.id);
+                }
+                shortest = shortest.min(points.len());
+                assert!(reader.refresh().await.is_err() || points.len() + 1 >= whole.len(), "{name}");
+            }
+            store.tamper(&name, Some(bytes));
+        }
+        assert_eq!(shortest, 0, "damage at the beginning takes all");
     });
 }

@@ -55,8 +55,13 @@ pub(super) async fn all(estate: &Estate, how: &How<'_>) -> Restored {
         }
     };
     for (name, machine) in &estate.machines {
-        match MachineReader::open(&vault, machine.id).await {
-            Ok(reader) => judge_machine(&mut restored, machine, &reader, how).await,
+        match MachineReader::open_damaged(&vault, machine.id).await {
+            Ok((reader, damaged)) => {
+                if let Some(error) = &damaged {
+                    damage(&mut restored, how, format!("{name} cannot be read in full: {error}"));
+                }
+                judge_machine(&mut restored, machine, &reader, damaged.is_some(), how).await;
+            }
             Err(VaultError::UnknownMachine(_)) if how.vaulted.get(name).is_none_or(|seq| seq.0 == 0) => {}
             Err(error) => damage(&mut restored, how, format!("{name} cannot be read: {error}")),
         }
@@ -72,11 +77,18 @@ fn damage(restored: &mut Restored, how: &How<'_>, what: String) {
     }
 }
 
-async fn judge_machine(restored: &mut Restored, machine: &Machine, reader: &MachineReader, how: &How<'_>) {
+/// Judges every point that the reader shows; those behind reported damage are not there.
+async fn judge_machine(
+    restored: &mut Restored,
+    machine: &Machine,
+    reader: &MachineReader,
+    is_damaged: bool,
+    how: &How<'_>,
+) {
     let name = &machine.spec.name;
     let reported = how.vaulted.get(name).copied().unwrap_or_default();
     let head = reader.head().position.seq;
-    if head < reported {
+    if head < reported && !is_damaged {
         let what =
             format!("{name}: everything up to {reported} was reported as vaulted; the vault ends at {head}");
         restored.find("loss-never-hidden", what);
