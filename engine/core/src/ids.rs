@@ -95,3 +95,14 @@ pub struct BatchPosition {
     /// Chain digest at that sequence.
     pub chain: Chain,
 }
+
+/// No sequence and no generation ever gets here: at a million a second it takes 146,000 years. What a peer
+/// says beyond it is a mistake or a lie, and is refused before arithmetic overflows.
+pub const NUMBER_MAX: u64 = 1 << 62;
+
+impl BatchPosition {
+    /// Tells whether a stream can have such a position.
+    pub fn is_possible(&self) -> bool {
+        self.seq.0 <= NUMBER_MAX && self.generation.0 <= NUMBER_MAX
+    }
+}

@@ -11,24 +11,35 @@
 //! - LK-1 Batches and hash requests leave only while Streaming; the spool's session exists exactly then.
 //! - LK-2 A session without a sign of life for `SILENCE` ends, decided or not; each attempt ends within
 //!   `HANDSHAKE`.
-//! - LK-3 Attempts after failures are 1, 2, 4, 8, 16, 30 s apart, each shortened by up to a quarter.
+//! - LK-3 Attempts after failures are 1, 2, 4, 8, 16, 30 s apart, each shortened by up to a quarter. They are
+//!   counted anew after a session that was of use: it brought an acknowledgement, or stood for `BACKOFF_MAX`.
 //! - LK-4 A refusal that trying again cannot change stops the link.
 //! - LK-5 Messages of an earlier connection are ignored: every connection has its own number.
 //! - LK-6 The newest acknowledgement that came while Deciding is passed on when Streaming begins: a process
 //!   server with a full stage grants permits once, when its commit ends, and must not be missed.
+//! - LK-7 A position that no stream can reach, or a vault that is ahead of the stage, ends the session before
+//!   anything relies on it.
 //!
 //! Why not the delays of R-68 (1, 2, 4, 8, 10, then every 30 min): those belong to the classic profile,
 //! whose unit of work is a backup job. Here every second without a session grows the spool and ages the
 //! newest recovery point, and an attempt costs one connection, so the pauses stay within half a minute.
 //! R-68's other half holds as it stands: no loop without a pause, nothing hopeless is tried again.
 //!
+//! Parts: what goes in and out (`events`), the pauses (`pause`).
+//!
 //! What is *not* here: sockets, frames, the proof, what to do about a gap or a fork (the caller).
 
+mod events;
+mod pause;
+
+pub use events::{ConnectionId, LinkEffect, LinkEvent, LinkState};
+pub use pause::BACKOFF_MAX;
+
 use crate::ids::BatchPosition;
-use crate::message::{HashReply, HashRequest, Hello, Message, PROTOCOL_VERSIONS, RefusedReason, Welcome};
+use crate::message::{Message, PROTOCOL_VERSIONS, RefusedReason};
 use crate::planted::{self, Bug};
-use crate::sealed::SealedBatch;
 use crate::time::Instant;
+use pause::Pause;
 use std::time::Duration;
 
 /// Longest time from the start of an attempt to `Welcome`; covers a slow promise over a bad line.
@@ -37,100 +48,6 @@ pub const HANDSHAKE: Duration = Duration::from_secs(15);
 pub const PING_EVERY: Duration = Duration::from_secs(5);
 /// A session that heard nothing for this long is dead: three pings were not answered.
 pub const SILENCE: Duration = Duration::from_secs(16);
-/// Longest pause between attempts.
-pub const BACKOFF_MAX: Duration = Duration::from_secs(30);
-
-/// Number of one connection; grows with every attempt.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ConnectionId(pub u64);
-
-/// What happened.
-#[derive(Clone, Debug)]
-pub enum LinkEvent {
-    /// Begin, or begin again after a stop.
-    Start,
-    /// End the session and stay disconnected.
-    Stop,
-    /// Time passed; comes at or after [`Link::deadline`].
-    Tick,
-    /// The connection stands.
-    Connected(ConnectionId),
-    /// The attempt failed, or the connection broke, or its bytes were no frames.
-    Broken(ConnectionId),
-    /// A message arrived.
-    Received(ConnectionId, Message),
-    /// The caller filled in `Hello` (asked for by `SayHello`).
-    HelloReady(Hello),
-    /// The caller settled the resume decision (asked for by `Decide`). Then the spool gets `SessionUp`, and
-    /// only after that are the effects of this step performed: one may be an `Acked` that raises permits.
-    Resumed,
-    /// The spool sends a batch.
-    Send(SealedBatch),
-    /// The resync asks for digests.
-    Ask(HashRequest),
-}
-
-/// What the shell does, in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LinkEffect {
-    /// Connect to the endpoint of this ordinal in the configured list.
-    Connect {
-        /// Number for all events of this connection.
-        connection: ConnectionId,
-        /// Ordinal of the endpoint.
-        endpoint: usize,
-    },
-    /// Close the connection; its later events are ignored.
-    Close(ConnectionId),
-    /// Answer with `HelloReady`: fields from the agent's state, proof by the key for this challenge.
-    SayHello {
-        /// The process server's nonce.
-        challenge: [u8; 32],
-    },
-    /// Send a message.
-    Transmit(ConnectionId, Message),
-    /// Compare the staged position with what is held, act, then answer `Resumed`.
-    Decide(Welcome),
-    /// Durable watermarks and permits arrived.
-    Acked {
-        /// Durable at the process server.
-        staged: BatchPosition,
-        /// Durable in the vault.
-        vaulted: BatchPosition,
-        /// Cumulative permits.
-        permits_total: u64,
-    },
-    /// Digests arrived.
-    Hashes(HashReply),
-    /// The streaming session ended; the spool gets `SessionDown`, open hash requests are asked again.
-    SessionDown,
-    /// The link stopped; nothing but a change helps.
-    Stopped {
-        /// Why.
-        reason: RefusedReason,
-        /// The process server's words.
-        detail: String,
-    },
-}
-
-/// Where the link stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LinkState {
-    /// Not wanted.
-    Disconnected,
-    /// Waiting for a connection.
-    Connecting,
-    /// Waiting for the challenge or the welcome.
-    Handshaking,
-    /// Waiting for the caller's resume decision.
-    Deciding,
-    /// Batches flow.
-    Streaming,
-    /// Pausing until the instant.
-    BackingOff(Instant),
-    /// Refused for good.
-    Stopped(RefusedReason),
-}
 
 /// The machine. See the module.
 #[derive(Debug)]
@@ -139,12 +56,11 @@ pub struct Link {
     connection: ConnectionId,
     endpoints: usize,
     endpoint: usize,
-    failures: u32,
     attempt_until: Instant,
     heard: Instant,
     spoke: Instant,
     pings: u64,
-    jitter: u64,
+    pause: Pause,
     acked_early: Option<LinkEffect>,
 }
 
@@ -158,12 +74,11 @@ impl Link {
             connection: ConnectionId(0),
             endpoints,
             endpoint: 0,
-            failures: 0,
             attempt_until: Instant(0),
             heard: Instant(0),
             spoke: Instant(0),
             pings: 0,
-            jitter: jitter_seed,
+            pause: Pause::new(jitter_seed),
             acked_early: None,
         }
     }
@@ -190,7 +105,7 @@ impl Link {
         match event {
             LinkEvent::Start => {
                 if matches!(self.state, LinkState::Disconnected | LinkState::Stopped(_)) {
-                    self.failures = 0;
+                    self.pause.reset();
                     self.connect(now, effects);
                 }
             }
@@ -221,7 +136,7 @@ impl Link {
             LinkEvent::Resumed => {
                 if self.state == LinkState::Deciding {
                     self.state = LinkState::Streaming;
-                    self.failures = 0;
+                    self.pause.on_streaming(now);
                     effects.extend(self.acked_early.take());
                 }
             }
@@ -299,15 +214,14 @@ impl Link {
         }
         self.leave(effects);
         self.endpoint = (self.endpoint + 1) % self.endpoints;
-        let whole = Duration::from_secs(1 << self.failures.min(5)).min(BACKOFF_MAX);
-        self.failures = self.failures.saturating_add(1);
-        // A linear congruential step is enough to spread agents; nothing depends on its quality.
-        self.jitter = self.jitter.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        let shorter = whole / 4 * ((self.jitter >> 48) as u32) / 65_536;
-        self.state = LinkState::BackingOff(now.after(whole - shorter));
+        self.state = LinkState::BackingOff(now.after(self.pause.after_failure(now)));
     }
 
     fn on_message(&mut self, now: Instant, message: Message, effects: &mut Vec<LinkEffect>) {
+        if !is_possible(&message) {
+            // LK-7: relied upon, it would end in sequences that overflow or in marks that are forgotten.
+            return self.fail(now, effects);
+        }
         match (self.state, message) {
             (LinkState::Handshaking, Message::Challenge(challenge)) => {
                 effects.push(LinkEffect::SayHello { challenge });
@@ -323,6 +237,7 @@ impl Link {
             ) => {
                 let acked = LinkEffect::Acked { staged, vaulted, permits_total };
                 if state == LinkState::Streaming {
+                    self.pause.reset();
                     effects.push(acked);
                 } else {
                     self.acked_early = Some(acked);
@@ -353,99 +268,17 @@ impl Link {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn step(link: &mut Link, now: Instant, event: LinkEvent) -> Vec<LinkEffect> {
-        let mut effects = Vec::new();
-        link.step(now, event, &mut effects);
-        effects
-    }
-
-    fn deciding() -> Link {
-        let mut link = Link::new(2, 7);
-        let now = Instant(0);
-        step(&mut link, now, LinkEvent::Start);
-        let id = ConnectionId(1);
-        step(&mut link, now, LinkEvent::Connected(id));
-        let position = BatchPosition::default();
-        let welcome = Welcome { staged: position, vaulted: position, permits_total: 0, exact: false };
-        step(&mut link, now, LinkEvent::Received(id, Message::Welcome(welcome)));
-        assert_eq!(link.state(), LinkState::Deciding);
-        link
-    }
-
-    fn streaming() -> Link {
-        let mut link = deciding();
-        step(&mut link, Instant(0), LinkEvent::Resumed);
-        assert_eq!(link.state(), LinkState::Streaming);
-        link
-    }
-
-    #[test]
-    fn a_session_that_falls_silent_while_the_caller_decides_is_ended() {
-        let mut link = deciding();
-        step(&mut link, Instant(0).after(PING_EVERY), LinkEvent::Tick);
-        let end = step(&mut link, Instant(0).after(SILENCE), LinkEvent::Tick);
-        assert_eq!(end, [LinkEffect::Close(ConnectionId(1)), LinkEffect::SessionDown]);
-    }
-
-    #[test]
-    fn permits_that_arrive_while_the_caller_decides_are_passed_on_when_it_has() {
-        let mut link = deciding();
-        let staged = BatchPosition::default();
-        let ack = |permits_total| Message::Ack { staged, vaulted: staged, permits_total };
-        for permits in [5, 9] {
-            let early = LinkEvent::Received(ConnectionId(1), ack(permits));
-            assert_eq!(step(&mut link, Instant(1), early), []);
-        }
-        let acked = LinkEffect::Acked { staged, vaulted: staged, permits_total: 9 };
-        assert_eq!(step(&mut link, Instant(2), LinkEvent::Resumed), [acked]);
-    }
-
-    #[test]
-    fn pauses_double_up_to_the_limit_and_endpoints_rotate() {
-        let mut link = Link::new(2, 1);
-        let mut now = Instant(0);
-        let mut effects = step(&mut link, now, LinkEvent::Start);
-        for (attempt, seconds) in [1u64, 2, 4, 8, 16, 30, 30].into_iter().enumerate() {
-            let id = ConnectionId(attempt as u64 + 1);
-            assert_eq!(effects, [LinkEffect::Connect { connection: id, endpoint: attempt % 2 }]);
-            step(&mut link, now, LinkEvent::Broken(id));
-            let LinkState::BackingOff(until) = link.state() else { panic!("it pauses") };
-            let pause = until.since(now);
-            assert!(pause <= Duration::from_secs(seconds) && pause >= Duration::from_secs(seconds) * 3 / 4);
-            now = until;
-            effects = step(&mut link, now, LinkEvent::Tick);
-        }
-    }
-
-    #[test]
-    fn a_silent_session_is_pinged_and_then_ended() {
-        let mut link = streaming();
-        let ping = step(&mut link, Instant(0).after(PING_EVERY), LinkEvent::Tick);
-        assert_eq!(ping, [LinkEffect::Transmit(ConnectionId(1), Message::Ping(1))]);
-        let end = step(&mut link, Instant(0).after(SILENCE), LinkEvent::Tick);
-        assert_eq!(end, [LinkEffect::Close(ConnectionId(1)), LinkEffect::SessionDown]);
-    }
-
-    #[test]
-    fn only_a_refusal_that_trying_again_cannot_change_stops_the_link() {
-        for reason in RefusedReason::ALL {
-            let mut link = streaming();
-            let refused = Message::Refused { reason, detail: String::new() };
-            step(&mut link, Instant(1), LinkEvent::Received(ConnectionId(1), refused));
-            assert_eq!(link.state() == LinkState::Stopped(reason), !reason.is_retryable(), "{reason:?}");
-        }
-    }
-
-    #[test]
-    fn messages_of_an_earlier_connection_are_ignored() {
-        let mut link = streaming();
-        assert_eq!(step(&mut link, Instant(1), LinkEvent::Broken(ConnectionId(0))), []);
-        let late = LinkEvent::Received(ConnectionId(0), Message::Bye);
-        assert_eq!(step(&mut link, Instant(1), late), []);
-        assert_eq!(link.state(), LinkState::Streaming);
+/// Tells whether the positions in a message can be true.
+fn is_possible(message: &Message) -> bool {
+    let in_order = |staged: &BatchPosition, vaulted: &BatchPosition| {
+        staged.is_possible() && vaulted.is_possible() && vaulted.seq <= staged.seq
+    };
+    match message {
+        Message::Welcome(welcome) => in_order(&welcome.staged, &welcome.vaulted),
+        Message::Ack { staged, vaulted, .. } => in_order(staged, vaulted),
+        _ => true,
     }
 }
+
+#[cfg(test)]
+mod tests;

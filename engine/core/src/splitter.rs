@@ -16,16 +16,24 @@
 //!   may be cut.
 //! - CP-5 Each submitted operation is completed exactly once.
 //!
+//! Parts: operations (`operation`), what goes in and out (`events`), failed writes (`recapture`).
+//!
 //! What is *not* here: disk operations, payloads, reads of the guest (they change nothing), the
 //! extent map and the sequencer (both behind [`CaptureContext`]).
 //! Source: ours; field lessons 1 and 2 (one ordered queue, stamp on completion).
 
-use crate::extent_map::EXTENT_SECTORS;
+mod events;
+mod operation;
+mod recapture;
+
+pub use events::{CaptureContext, Effect, Event};
+pub use operation::{IoFailure, IoId, Op, Stamp};
+pub use recapture::{RECAPTURES_MAX, split_at_extents};
+
 use crate::planted::{self, Bug};
-use crate::sequencer::SeqRange;
 use crate::units::{Extent, Sectors};
+use recapture::Recaptures;
 use std::collections::{BTreeMap, VecDeque};
-use thiserror::Error;
 
 /// Operations on the disk at once per volume, flushes not counted: more than a fast disk needs to
 /// be busy, and it bounds the scan for overlaps.
@@ -34,207 +42,6 @@ pub const IN_FLIGHT_MAX: usize = 256;
 /// Operations queued per volume. The NBD server stops reading requests before
 /// ([`Splitter::has_room`]); beyond it an operation is refused.
 pub const QUEUED_MAX: usize = 4096;
-
-/// Failed pieces remembered exactly; beyond it a failure is widened to its whole extent of the
-/// extent map, so that a disk that fails every write cannot grow the list without end.
-pub const RECAPTURES_MAX: usize = 1024;
-
-/// Names one operation; chosen by the caller, unique among the unfinished ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct IoId(pub u64);
-
-/// What is to be done on the disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Op {
-    /// The guest writes.
-    Write {
-        /// Sectors written.
-        extent: Extent,
-        /// Durable before completion.
-        fua: bool,
-    },
-    /// The guest wants the extent to read as zeros.
-    WriteZeroes {
-        /// Sectors that become zero.
-        extent: Extent,
-        /// Durable before completion.
-        fua: bool,
-        /// The space may be given back.
-        may_unmap: bool,
-    },
-    /// The guest discards; done as zeros at the source, so that both sides stay equal.
-    Trim {
-        /// Sectors that become zero.
-        extent: Extent,
-    },
-    /// The volume gets a new size.
-    Resize {
-        /// New size.
-        sectors: Sectors,
-    },
-    /// Everything completed before becomes durable.
-    Flush,
-    /// The resync reads; what it read goes into the stream in the step that completes it.
-    ResyncRead {
-        /// Sectors read.
-        extent: Extent,
-    },
-    /// Reads back what a failed write left; goes into the stream as a plain write.
-    Recapture {
-        /// Sectors read, as asked for by [`Effect::Recapture`].
-        extent: Extent,
-    },
-}
-
-impl Op {
-    /// Returns the sectors addressed, if the operation addresses some.
-    pub fn extent(&self) -> Option<Extent> {
-        match *self {
-            Op::Write { extent, .. }
-            | Op::WriteZeroes { extent, .. }
-            | Op::Trim { extent }
-            | Op::ResyncRead { extent }
-            | Op::Recapture { extent } => Some(extent),
-            Op::Resize { .. } | Op::Flush => None,
-        }
-    }
-
-    /// Returns the sectors whose content this operation changes: they must be hot before it starts,
-    /// and the caller tells the extent map of start and end.
-    pub fn changes(&self) -> Option<Extent> {
-        match *self {
-            Op::Write { extent, .. } | Op::WriteZeroes { extent, .. } | Op::Trim { extent } => Some(extent),
-            _ => None,
-        }
-    }
-
-    fn conflicts(&self, other: &Op) -> bool {
-        if planted::active(Bug::OverlapUnordered) {
-            return false;
-        }
-        match (self, other) {
-            (Op::Flush, _) | (_, Op::Flush) => false,
-            (Op::Resize { .. }, _) | (_, Op::Resize { .. }) => true,
-            _ => match (self.extent(), other.extent()) {
-                (Some(a), Some(b)) => a.overlaps(b),
-                _ => false,
-            },
-        }
-    }
-}
-
-/// Where a completed operation found its place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stamp {
-    /// In the stream, at these sequences.
-    Ordered(SeqRange),
-    /// In the bitmap: its order is lost.
-    Bitmap,
-    /// Nowhere, because it changes nothing: a resync read that found no difference.
-    Nothing,
-}
-
-/// Why an operation failed. The guest sees it; replication never causes one but [`IoFailure::Overloaded`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum IoFailure {
-    /// It reaches beyond the end; nothing happened.
-    #[error("{extent} reach beyond the end of the volume at sector {}; nothing was done", end.0)]
-    OutOfRange {
-        /// What was asked.
-        extent: Extent,
-        /// Size at that moment.
-        end: Sectors,
-    },
-    /// The disk failed it; each sector holds the old or the new content.
-    #[error("the disk failed the operation; the sectors may hold old or new content")]
-    Device,
-    /// The disk is full; each sector holds the old or the new content.
-    #[error("the disk has no space left; the sectors may hold old or new content")]
-    NoSpace,
-    /// The disk cannot do this; nothing happened.
-    #[error("the disk cannot do this operation; nothing was done")]
-    Unsupported,
-    /// The client ignored [`Splitter::has_room`]; nothing happened.
-    #[error("more than {QUEUED_MAX} operations are queued on this volume; nothing was done")]
-    Overloaded,
-}
-
-impl IoFailure {
-    fn may_have_changed(self) -> bool {
-        matches!(self, IoFailure::Device | IoFailure::NoSpace)
-    }
-}
-
-/// What happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// An operation is wanted.
-    Submit {
-        /// Its name.
-        io: IoId,
-        /// What to do.
-        op: Op,
-    },
-    /// More extents are durably marked.
-    Hot,
-    /// A started operation ended on the disk.
-    Done {
-        /// Its name.
-        io: IoId,
-        /// How it ended.
-        result: Result<(), IoFailure>,
-    },
-}
-
-/// What the caller does, in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Mark every extent of these sectors durably, then step [`Event::Hot`].
-    MarkHot {
-        /// Sectors about to change.
-        extent: Extent,
-    },
-    /// Perform the operation, then step [`Event::Done`]. Tell the extent map if the operation changes sectors.
-    Start {
-        /// Its name.
-        io: IoId,
-        /// What to do.
-        op: Op,
-    },
-    /// The operation has its place: append its records with these sequences, or mark the bitmap,
-    /// before the next effect is performed.
-    Stamped {
-        /// Its name.
-        io: IoId,
-        /// What was done.
-        op: Op,
-        /// Its place.
-        stamp: Stamp,
-    },
-    /// Tell who submitted it.
-    Complete {
-        /// Its name.
-        io: IoId,
-        /// How it ended.
-        result: Result<(), IoFailure>,
-    },
-    /// Submit [`Op::Recapture`] of this extent, at once for attempt 0, after a growing delay later.
-    Recapture {
-        /// Sectors, within one extent of the extent map.
-        extent: Extent,
-        /// Attempts that failed so far.
-        attempt: u32,
-    },
-}
-
-/// What the splitter asks while it steps. Answers are final within the step.
-pub trait CaptureContext {
-    /// Tells whether every extent of these sectors is durably marked.
-    fn is_hot(&self, extent: Extent) -> bool;
-
-    /// Gives a completed operation its place. Called once per success, in the order of the stream.
-    fn stamp(&mut self, io: IoId, op: &Op) -> Stamp;
-}
 
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
@@ -253,8 +60,7 @@ pub struct Splitter {
     active: BTreeMap<IoId, Op>,
     active_flushes: usize,
     waiting_flushes: usize,
-    /// Extents to read back, by first sector and length, with the number of failed attempts.
-    recaptures: BTreeMap<Extent, u32>,
+    recaptures: Recaptures,
 }
 
 impl Splitter {
@@ -266,7 +72,7 @@ impl Splitter {
             active: BTreeMap::new(),
             active_flushes: 0,
             waiting_flushes: 0,
-            recaptures: BTreeMap::new(),
+            recaptures: Recaptures::default(),
         }
     }
 
@@ -301,7 +107,7 @@ impl Splitter {
 
     /// Returns the sectors to be read back; the extent map must not cool them.
     pub fn recaptures(&self) -> impl Iterator<Item = Extent> {
-        self.recaptures.keys().copied()
+        self.recaptures.iter()
     }
 
     /// Tells whether nothing is queued, started or to be read back.
@@ -401,9 +207,12 @@ impl Splitter {
             Op::WriteZeroes { .. } if planted::active(Bug::LoseWriteZeroes) => return,
             _ => {}
         }
-        if let Op::Recapture { extent: known } | Op::Write { extent: known, .. } = op {
-            // New content of all of it is about to be stamped, whether read back or written.
-            self.recaptures.retain(|piece, _| piece.intersection(known) != Some(*piece));
+        if let Op::Recapture { extent }
+        | Op::Write { extent, .. }
+        | Op::WriteZeroes { extent, .. }
+        | Op::Trim { extent } = op
+        {
+            self.recaptures.on_known(extent);
         }
         let stamp = context.stamp(io, &op);
         let may_be_nothing = matches!(op, Op::ResyncRead { .. });
@@ -414,33 +223,9 @@ impl Splitter {
     fn fail(&mut self, io: IoId, op: &Op, failure: IoFailure, effects: &mut Vec<Effect>) {
         effects.push(Effect::Complete { io, result: Err(failure) });
         if let Op::Recapture { extent } = *op {
-            if matches!(failure, IoFailure::OutOfRange { .. }) {
-                // A resize took the sectors away; only what is left of them is to be read back.
-                let is_known = self.recaptures.remove(&extent).is_some();
-                let left = self.sectors.0.saturating_sub(extent.lba.0);
-                if is_known && left > 0 {
-                    self.want_recapture(Extent::new(extent.lba.0, left), effects);
-                }
-                return;
-            }
-            if let Some(attempt) = self.recaptures.get_mut(&extent) {
-                *attempt += 1;
-                effects.push(Effect::Recapture { extent, attempt: *attempt });
-            }
+            self.recaptures.on_failed(extent, failure, self.sectors, effects);
         } else if let (Some(extent), true) = (op.changes(), failure.may_have_changed()) {
-            split_at_extents(extent).for_each(|piece| self.want_recapture(piece, effects));
-        }
-    }
-
-    fn want_recapture(&mut self, mut piece: Extent, effects: &mut Vec<Effect>) {
-        if self.recaptures.len() >= RECAPTURES_MAX {
-            let first = piece.lba.0 / EXTENT_SECTORS * EXTENT_SECTORS;
-            piece = Extent::new(first, (first + EXTENT_SECTORS).min(self.sectors.0) - first);
-        }
-        // Known already: its read is queued behind this failure, or will be submitted again.
-        if let std::collections::btree_map::Entry::Vacant(entry) = self.recaptures.entry(piece) {
-            entry.insert(0);
-            effects.push(Effect::Recapture { extent: piece, attempt: 0 });
+            self.recaptures.want(extent, self.sectors, effects);
         }
     }
 
@@ -456,19 +241,6 @@ impl Splitter {
         let fits = extent.lba.0.checked_add(extent.sectors.0).is_some_and(|end| end <= self.sectors.0);
         (!fits).then_some(IoFailure::OutOfRange { extent, end: self.sectors })
     }
-}
-
-/// Cuts an extent at the boundaries of the extent map, so that each piece lies in one extent.
-pub fn split_at_extents(extent: Extent) -> impl Iterator<Item = Extent> {
-    let mut at = extent.lba.0;
-    std::iter::from_fn(move || {
-        (at < extent.end()).then(|| {
-            let end = ((at / EXTENT_SECTORS + 1) * EXTENT_SECTORS).min(extent.end());
-            let piece = Extent::new(at, end - at);
-            at = end;
-            piece
-        })
-    })
 }
 
 #[cfg(test)]

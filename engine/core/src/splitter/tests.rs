@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ids::WriteSeq;
+use crate::sequencer::SeqRange;
 use proptest::prelude::*;
 
 /// Hot sectors in eighths of the volume, and the stream as (io, op) in the order of the stamps.
