@@ -14,6 +14,8 @@
 //! - AG-4 A marker is stamped only while the stream is exact and nothing waits to be read back.
 //! - AG-5 A generation is used only after the record that names it is durable.
 //! - AG-6 No extent is cooled while changes stamped before this start may be outside the vault.
+//! - AG-7 The record of a clean stop is asked for only when every change is flushed on its disk and durable
+//!   in the spill; nothing is stamped behind it.
 //!
 //! What is *not* here: IO, frames, cryptography (a [`Sealer`] is handed in), names of files.
 
@@ -477,7 +479,7 @@ impl AgentMachine {
     /// Tells whether a marker can be cut now (AG-4).
     pub fn can_mark(&self) -> bool {
         let is_exact = self.is_exact || planted::active(Bug::PointInsideResync);
-        is_exact && !self.is_bitmap && !self.is_recapture_pending()
+        is_exact && !self.is_bitmap && !self.is_stopping && !self.is_recapture_pending()
     }
 
     fn is_recapture_pending(&self) -> bool {

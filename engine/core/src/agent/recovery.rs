@@ -52,6 +52,8 @@ impl AgentMachine {
             self.is_bitmap = true;
             effects.push(AgentEffect::Note(Note::BitmapMode));
         }
+        // AG-7: a record that says clean is not true any more.
+        self.state_wanted |= std::mem::take(&mut self.is_clean);
         self.is_exact = false;
         self.planner = None;
         self.epoch += 1;
@@ -72,7 +74,7 @@ impl AgentMachine {
         let Some(reason) = self.pending_resync else { return };
         let records = self.volumes.len() as u64 + 1;
         let has_room = self.sequencer.remaining() >= records;
-        let is_held = self.new_generation || self.fork.is_some();
+        let is_held = self.new_generation || self.fork.is_some() || self.is_stopping;
         if is_held || self.volumes.is_empty() || self.spool.is_overflowing() || !has_room {
             return;
         }
@@ -163,6 +165,10 @@ impl AgentMachine {
     }
 
     pub(super) fn on_welcome(&mut self, now: Instant, welcome: Welcome, effects: &mut Vec<AgentEffect>) {
+        if self.is_stopping {
+            effects.push(AgentEffect::CloseSession("the agent stops"));
+            return;
+        }
         self.seal_open(now, effects);
         let mut decision = self.spool.resume(welcome.staged, self.newest);
         if welcome.vaulted.seq < self.vaulted.seq {

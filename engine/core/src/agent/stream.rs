@@ -6,6 +6,7 @@ use crate::ids::{BatchPosition, WriteSeq};
 use crate::markers::{MarkerEffect, MarkerEvent};
 use crate::spool::{SpoolEffect, SpoolEvent};
 use crate::time::Instant;
+use crate::units::Extent;
 use bytes::Bytes;
 
 impl AgentMachine {
@@ -62,14 +63,19 @@ impl AgentMachine {
         self.on_spool(now, steps, effects);
     }
 
-    /// The records have no place in the stream: their blocks are dirty (AG-3).
+    /// The records have no place in the stream: their blocks are dirty (AG-3). Sectors that a resize took
+    /// away and a later one gave back are zeros here, which the vault does not know either.
     pub(super) fn dirty(&mut self, records: &[Record]) {
-        for (volume, extent) in records.iter().filter_map(|record| record.change.touched()) {
-            if let Some(volume) = self.volumes.get_mut(&volume)
-                && let Some(inside) =
-                    extent.intersection(crate::units::Extent::new(0, volume.map.sectors().0.max(1)))
-            {
-                volume.map.dirty_sectors(inside);
+        for record in records {
+            let touched = match record.change {
+                Change::Resize { volume, sectors } => Some((volume, sectors.0, u64::MAX)),
+                _ => record.change.touched().map(|(volume, extent)| (volume, extent.lba.0, extent.end())),
+            };
+            let Some((volume, first, end)) = touched else { continue };
+            let Some(volume) = self.volumes.get_mut(&volume) else { continue };
+            let end = end.min(volume.map.sectors().0);
+            if first < end {
+                volume.map.dirty_sectors(Extent::new(first, end - first));
             }
         }
     }
@@ -201,6 +207,10 @@ impl AgentMachine {
         let Some(range) = self.sequencer.stamp(1) else { return };
         self.watermarks.on_issued(range.first);
         self.append(now, range.first, Change::Marker(marker.clone()), effects);
+        if self.is_bitmap {
+            // Making room for it ended order: it has no place.
+            return;
+        }
         self.seal_open(now, effects);
         effects.push(AgentEffect::MarkerCut { marker, seq: range.first });
     }
@@ -270,7 +280,10 @@ impl AgentMachine {
         self.seal_open(now, effects);
         self.spool(now, SpoolEvent::SpillAll, effects);
         let is_idle = self.volumes.values().all(|volume| volume.splitter.is_idle());
-        if self.spool.is_all_on_disk() && self.is_exact && !self.is_bitmap && is_idle && !self.is_clean {
+        // What ended after the last flush may be in the disk's cache only, and nothing will compare it.
+        let is_flushed = self.volumes.keys().all(|volume| self.flush_wanted(*volume).is_none());
+        let is_settled = is_idle && is_flushed && self.spool.is_all_on_disk();
+        if is_settled && self.can_stop_clean() && !self.is_clean {
             self.is_clean = true;
             self.state_wanted = true;
         }
