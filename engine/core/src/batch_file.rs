@@ -67,7 +67,8 @@ fn entry_crc(length: [u8; 4], batch: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&length), batch)
 }
 
-/// Why a file is not used at all. The caller leaves it in place and begins a resync.
+/// Why a file is not used at all. Shorter than its header it never held anything durable. A newer format or
+/// another machine's file is for a person to sort out: start nothing, remove nothing. The rest is damage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum FileError {
     /// Shorter than its header: it was never synced, so it held nothing durable.

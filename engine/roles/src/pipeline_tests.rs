@@ -267,3 +267,24 @@ async fn a_failed_write_is_read_back_into_the_stream() {
     let marker = cut.await.unwrap();
     assert!(lab.point_content(marker).await == lab.disk.content(), "half a write is missing");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_start_in_another_machines_directory_is_refused_and_leaves_its_spill_alone() {
+    let lab = Lab::new(8_192).await;
+    let (server, agent) = (lab.server().await, lab.agent().await);
+    exact(&agent).await;
+    lab.net.cut();
+    drop(server);
+    agent.export("root").unwrap().write(0, pattern(5, 4096), false).await.unwrap();
+    agent.stop().await.unwrap();
+    let before = lab.source.world.files.list().await.unwrap();
+    assert!(before.iter().any(|name| name.ends_with(".hrl")), "{before:?}");
+
+    let mut settings = lab.settings();
+    settings.machine = MachineId(8);
+    let refused = Agent::start(settings, lab.source.world.clone(), lab.key.clone()).await;
+    assert!(refused.is_err());
+    let after = lab.source.world.files.list().await.unwrap();
+    let spills = |names: &[String]| names.iter().filter(|name| name.ends_with(".hrl")).count();
+    assert_eq!(spills(&after), spills(&before), "{after:?}");
+}

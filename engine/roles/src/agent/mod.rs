@@ -11,6 +11,7 @@ mod recover;
 mod settings;
 mod shell;
 mod spill;
+mod spill_scan;
 mod status;
 mod workers;
 

@@ -2,18 +2,16 @@
 
 use super::settings::{AgentSettings, VolumeSpec};
 use super::shell::VolumeShell;
-use super::spill::spill_name;
+use super::spill_scan::FoundSpill;
 use super::status::AgentError;
 use redoubt_core::agent::{AgentStart, VolumeStart};
 use redoubt_core::agent_state::{
-    AgentRecord, Beside, Decision, DiskFact, SLOT_BYTES, Slot, Spill, decode_slot, next_counter, recover,
+    AgentRecord, Beside, Decision, DiskFact, SLOT_BYTES, Slot, decode_slot, next_counter, recover,
 };
-use redoubt_core::batch_file::{self, ENTRY_HEADER_BYTES, SPILL_MAGIC, Tail};
 use redoubt_core::change::ResyncReason;
 use redoubt_core::extent_log::{LogError, LogImage, decode_file};
 use redoubt_core::extent_map::StartMarks;
-use redoubt_core::sealed::SealedMeta;
-use redoubt_core::spool::{SpillPlace, SpoolLimits};
+use redoubt_core::spool::SpoolLimits;
 use redoubt_core::{BatchPosition, Generation, Sectors, VolumeId, VolumeIndex, WriteSeq};
 use redoubt_ports::{File, Files, OpenMode, World};
 use redoubt_wire::StreamKey;
@@ -30,69 +28,6 @@ pub(super) struct Recovered {
     pub(super) spill_files: BTreeMap<u64, Arc<dyn File>>,
     pub(super) state: Arc<dyn File>,
     pub(super) state_counter: u64,
-}
-
-/// Intact batches found in spill files.
-#[derive(Default)]
-struct FoundSpill {
-    files: BTreeMap<u64, Arc<dyn File>>,
-    lengths: Vec<(u64, u64)>,
-    batches: Vec<(SealedMeta, SpillPlace)>,
-    is_damaged: bool,
-}
-
-impl FoundSpill {
-    fn kind(&self) -> Spill {
-        match (self.is_damaged, self.batches.is_empty()) {
-            (true, _) => Spill::Damaged,
-            (false, true) => Spill::Empty,
-            (false, false) => Spill::Held,
-        }
-    }
-}
-
-async fn scan_spill(world: &World, settings: &AgentSettings) -> Result<FoundSpill, AgentError> {
-    let mut found = FoundSpill::default();
-    let names = world.files.list().await?;
-    let number = |name: &String| {
-        let digits = name.strip_prefix("spill-")?.strip_suffix(".hrl")?;
-        u64::from_str_radix(digits, 16).ok()
-    };
-    let mut numbers: Vec<u64> = names.iter().filter_map(number).collect();
-    numbers.sort_unstable();
-    for number in numbers {
-        let name = spill_name(number);
-        let file = world.files.open(&name, OpenMode::Existing).await?;
-        let length = file.len().await?;
-        let bytes = file.read_at(0, length as usize).await?;
-        let scan = batch_file::scan(&bytes, SPILL_MAGIC, settings.machine);
-        let Some(scan) = scan.ok().filter(|_| !found.is_damaged) else {
-            // Shorter than its header: it held nothing durable. Behind damage: order has a hole.
-            world.files.remove(&name).await?;
-            continue;
-        };
-        for entry in &scan.entries {
-            let Ok(meta) = redoubt_wire::peek(&entry.bytes) else {
-                found.is_damaged = true;
-                break;
-            };
-            let follows = found.batches.last().is_none_or(|(last, _)| {
-                last.last.next() == meta.first || (meta.first > last.last && meta.flags.starts_resync())
-            });
-            if !follows {
-                found.is_damaged = true;
-                break;
-            }
-            let offset = entry.offset - ENTRY_HEADER_BYTES as u64;
-            found.batches.push((meta, SpillPlace { file: number, offset, bytes: meta.bytes }));
-        }
-        found.is_damaged |= matches!(scan.tail, Tail::Damaged(_));
-        // A crashed run's writes may be in the page cache only; from here on they count as durable.
-        file.sync().await?;
-        found.lengths.push((number, length));
-        found.files.insert(number, file);
-    }
-    Ok(found)
 }
 
 /// Opens a disk and the file of its activity log.
@@ -176,7 +111,7 @@ pub(super) async fn read(
 ) -> Result<Recovered, AgentError> {
     let state = world.files.open(STATE_NAME, OpenMode::CreateOrOpen).await?;
     let (first, second, next) = read_slots(&*state).await?;
-    let spill = scan_spill(world, settings).await?;
+    let mut spill = FoundSpill::scan(world, settings).await?;
     let has_extent_log = has_extent_log(world).await?;
     let mut opened = Vec::new();
     for spec in &settings.volumes {
@@ -201,6 +136,7 @@ pub(super) async fn read(
             return Err(AgentError::State { file: STATE_NAME.to_owned(), detail: refused.to_string() });
         }
     };
+    spill.clear(world).await?;
     let state_counter =
         if reason.is_some() { write_both(&*world.files, &*state, next, &record).await? } else { next - 1 };
     build(settings, key, (record, reason, whole), spill, (opened, state, state_counter)).await
