@@ -32,11 +32,15 @@ const QUIESCE: Duration = Duration::from_secs(3);
 /// Plays one plan. Runs on the calling thread, which should be a fresh one.
 pub fn play(scenario: &Scenario, plan: &Plan, trace: bool) -> Outcome {
     let runtime = Runtime::with_seed_and_config(plan.seed, Config::default());
-    runtime.block_on(async { run(scenario, plan, trace).await })
+    runtime.block_on(async {
+        let world = SimWorld::new(plan.seed, trace);
+        let outcome = run(scenario, plan, world.clone()).await;
+        world.end().await;
+        outcome
+    })
 }
 
-async fn run(scenario: &Scenario, plan: &Plan, trace: bool) -> Outcome {
-    let world = SimWorld::new(plan.seed, trace);
+async fn run(scenario: &Scenario, plan: &Plan, world: SimWorld) -> Outcome {
     let mut outcome = Outcome { scenario: plan.scenario.clone(), seed: plan.seed, ..Outcome::default() };
     let estate = match Estate::build(scenario, plan, world.clone()).await {
         Ok(estate) => Arc::new(estate),

@@ -26,6 +26,9 @@ use rand_core::{Rng, SeedableRng};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+/// Time for the executor to drop the tasks of a world that ends.
+const DRAIN: Duration = Duration::from_millis(2);
+
 /// Locks; a panic elsewhere ends the run anyway.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -96,6 +99,7 @@ pub struct SimWorld {
     pub net: SimNet,
     /// The object store, in the site `target`.
     pub store: SimStore,
+    hosts: Arc<Mutex<Vec<Host>>>,
 }
 
 impl SimWorld {
@@ -110,12 +114,25 @@ impl SimWorld {
         };
         let net = SimNet::new(shared.clone());
         let store = SimStore::new(shared.clone(), net.clone());
-        SimWorld { shared, net, store }
+        SimWorld { shared, net, store, hosts: Arc::default() }
     }
 
     /// Adds a host in a site.
     pub fn host(&self, name: &str, site: &str) -> Host {
         self.net.add_host(name, site);
-        Host::new(self, name)
+        let host = Host::new(self, name);
+        lock(&self.hosts).push(host.clone());
+        host
+    }
+
+    /// Ends every process and the hardware, and lets the executor drop their tasks.
+    ///
+    /// Tasks hold disks, files and the runtime itself, so a run that does not end them is never freed.
+    pub async fn end(self) {
+        for host in lock(&self.hosts).drain(..) {
+            host.kill_process();
+        }
+        madsim::runtime::Handle::current().kill(self.shared.hardware.id());
+        tokio::time::sleep(DRAIN).await;
     }
 }
