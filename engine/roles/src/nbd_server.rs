@@ -5,6 +5,7 @@
 //! traffic between the two: `serve` takes connections, `connection` moves bytes and requests,
 //! `in_flight` waits for the export.
 
+pub(crate) mod byte_range;
 mod connection;
 pub mod disk_export;
 pub mod export;

@@ -2,15 +2,16 @@
 
 use super::shell::Shell;
 use super::workers::failure;
+use crate::nbd_server::byte_range::{ByteRange, failure as told, whole_sectors};
 use crate::nbd_server::{BlockRange, Export, ExportError, ExportInfo};
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use redoubt_core::agent::AgentEvent;
 use redoubt_core::planted::{self, Bug};
 use redoubt_core::splitter::{IoFailure, Op};
-use redoubt_core::{Extent, SECTOR_BYTES, VolumeIndex};
+use redoubt_core::{Extent, VolumeIndex};
 use redoubt_ports::{Disk, IoError, IoKind};
 use std::future::Future;
 use std::pin::Pin;
@@ -96,16 +97,11 @@ impl VolumeExport {
         op: impl Fn(Extent) -> Op,
         (unmap, fua): (bool, bool),
     ) -> Result<(), ExportError> {
-        let end = offset + length;
-        let first = offset.next_multiple_of(SECTOR_BYTES).min(end);
-        let last = (end / SECTOR_BYTES * SECTOR_BYTES).max(first);
-        for (from, to) in [(offset, first), (last, end)] {
-            if from < to {
-                let payload = Bytes::from(vec![0; (to - from) as usize]);
-                self.write(from, payload, fua).await?;
-            }
+        let range = ByteRange::new(offset, length);
+        for end in range.torn_ends() {
+            self.write(end.offset, Bytes::from(vec![0; end.length as usize]), fua).await?;
         }
-        match Extent::covering_bytes(first, last - first) {
+        match range.inner() {
             Some(extent) => self.run(op(extent), Work::Zero { extent, unmap, fua }).await,
             None => Ok(()),
         }
@@ -140,7 +136,7 @@ async fn operate(
     let result = done.as_ref().map(|_| ()).map_err(failure);
     let answer = match &done {
         Ok(_) => Ok(()),
-        Err(error) => Err(io_error(error)),
+        Err(error) => Err(told(error)),
     };
     let ended = AgentEvent::Done { volume, io, result, payload: done.ok().flatten() };
     if planted::is_order_late(&op) {
@@ -162,7 +158,8 @@ async fn operate(
 async fn perform(disk: &dyn Disk, op: &Op, work: Work) -> Result<Option<Bytes>, IoError> {
     match (work, op) {
         (Work::Write { offset, payload, fua }, Op::Write { extent, .. }) => {
-            let payload = whole_sectors(disk, *extent, offset, payload).await?;
+            // The splitter keeps others away.
+            let payload = whole_sectors(disk, offset, payload).await?;
             disk.write(*extent, payload.clone(), fua).await?;
             Ok(Some(payload))
         }
@@ -180,44 +177,12 @@ async fn perform(disk: &dyn Disk, op: &Op, work: Work) -> Result<Option<Bytes>, 
     }
 }
 
-/// Fills a write up to whole sectors with what the disk holds; the splitter keeps others away.
-async fn whole_sectors(
-    disk: &dyn Disk,
-    extent: Extent,
-    offset: u64,
-    payload: Bytes,
-) -> Result<Bytes, IoError> {
-    let skip = (offset - extent.lba.bytes()) as usize;
-    if skip == 0 && payload.len() as u64 == extent.bytes() {
-        return Ok(payload);
-    }
-    let mut whole = BytesMut::zeroed(extent.bytes() as usize);
-    let sector = SECTOR_BYTES as usize;
-    let last = extent.end() - 1;
-    for at in [extent.lba.0, last] {
-        let old = disk.read(Extent::new(at, 1)).await?;
-        let place = (at - extent.lba.0) as usize * sector;
-        whole[place..place + sector].copy_from_slice(&old);
-    }
-    whole[skip..skip + payload.len()].copy_from_slice(&payload);
-    Ok(whole.freeze())
-}
-
 fn refusal(failure: IoFailure) -> ExportError {
     match failure {
         IoFailure::OutOfRange { .. } => ExportError::OutOfRange,
         IoFailure::NoSpace => ExportError::NoSpace,
         IoFailure::Unsupported => ExportError::Unsupported,
         IoFailure::Device | IoFailure::Overloaded => ExportError::Io(failure.to_string()),
-    }
-}
-
-fn io_error(error: &IoError) -> ExportError {
-    match error.kind {
-        IoKind::NoSpace => ExportError::NoSpace,
-        IoKind::OutOfRange => ExportError::OutOfRange,
-        IoKind::Unsupported => ExportError::Unsupported,
-        _ => ExportError::Io(error.to_string()),
     }
 }
 
@@ -239,10 +204,7 @@ impl Export for VolumeExport {
     }
 
     async fn read(&self, offset: u64, length: u32) -> Result<Bytes, ExportError> {
-        let extent = self.extent(offset, u64::from(length))?;
-        let bytes = self.disk.read(extent).await.map_err(|error| io_error(&error))?;
-        let skip = (offset - extent.lba.bytes()) as usize;
-        Ok(bytes.slice(skip..skip + length as usize))
+        ByteRange::new(offset, u64::from(length)).read(&*self.disk).await.map_err(|error| told(&error))
     }
 
     async fn write(&self, offset: u64, payload: Bytes, fua: bool) -> Result<(), ExportError> {
@@ -267,33 +229,17 @@ impl Export for VolumeExport {
 
     async fn trim(&self, offset: u64, length: u64, fua: bool) -> Result<(), ExportError> {
         // Sectors that are trimmed in part keep their content: a trim promises nothing.
-        let first = offset.next_multiple_of(SECTOR_BYTES);
-        let end = (offset + length) / SECTOR_BYTES * SECTOR_BYTES;
-        if first >= end {
-            return Ok(());
+        match ByteRange::new(offset, length).inner() {
+            Some(extent) => self.run(Op::Trim { extent }, Work::Zero { extent, unmap: true, fua }).await,
+            None => Ok(()),
         }
-        self.zero(first, end - first, |extent| Op::Trim { extent }, (true, fua)).await
     }
 
     async fn flush(&self) -> Result<(), ExportError> {
-        self.disk.flush().await.map_err(|error| io_error(&error))
+        self.disk.flush().await.map_err(|error| told(&error))
     }
 
     async fn block_status(&self, offset: u64, length: u64) -> Result<Vec<BlockRange>, ExportError> {
-        let extent = self.extent(offset, length)?;
-        let data = self.disk.data_extents(extent).await.map_err(|error| io_error(&error))?;
-        let (mut at, mut ranges) = (offset, Vec::new());
-        let mut push = |to: u64, is_zero: bool, at: &mut u64| {
-            if to > *at {
-                ranges.push(BlockRange { length: to - *at, is_hole: is_zero, is_zero });
-                *at = to;
-            }
-        };
-        for part in data {
-            push(part.lba.bytes(), true, &mut at);
-            push(part.end() * SECTOR_BYTES, false, &mut at);
-        }
-        push(offset + length, true, &mut at);
-        Ok(ranges)
+        ByteRange::new(offset, length).status(&*self.disk).await.map_err(|error| told(&error))
     }
 }
