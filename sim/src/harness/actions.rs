@@ -159,17 +159,21 @@ fn disk_errors(
     write: Option<u32>,
 ) {
     let Some(machine) = estate.machines.get(host) else { return };
+    let mut is_faulty = false;
     for disk in &machine.disks {
         let (old_read, old_write) = disk.errors();
-        disk.set_errors(read.unwrap_or(old_read), write.unwrap_or(old_write));
+        let (read, write) = (read.unwrap_or(old_read), write.unwrap_or(old_write));
+        disk.set_errors(read, write);
+        is_faulty |= read > 0 || write > 0;
     }
-    if read.or(write).is_some_and(|ppm| ppm > 0) {
+    // Read and write errors may overlap: the first to end does not end what the other excuses.
+    if is_faulty {
         account.excuse(host, now, u64::MAX / 2, true);
-    } else {
-        for excuse in account.excuses.entry(host.to_owned()).or_default() {
-            if excuse.errors && excuse.to > now {
-                excuse.to = now;
-            }
+        return;
+    }
+    for excuse in account.excuses.entry(host.to_owned()).or_default() {
+        if excuse.errors && excuse.to > now {
+            excuse.to = now;
         }
     }
 }
