@@ -50,7 +50,9 @@ fn a_database_survives_the_loss_of_its_site() {
 
 fn recover(place: &Place, site: &Site, point: &str) {
     let socket = place.path("point.sock");
-    let mount = site.mount(point, &socket, &["--volume", "erp", "--overlay"]).unwrap();
+    let overlay = place.path("point.overlay");
+    let more = ["--volume", "erp", "--overlay", "--overlay-file", text(&overlay)];
+    let mount = site.mount(point, &socket, &more).unwrap();
     let device = LoopDevice::attach(place, "fuse2", &socket).unwrap();
     let name = device.device.clone();
     let mounted = Mounted::new(place, "mnt2", device).unwrap();
