@@ -19,24 +19,49 @@ use crate::workload::log::{Base, Cut, MachineLog, Op, OpKind};
 use crate::workload::stamp::Seen;
 use std::collections::BTreeSet;
 
-/// Per sector, the operations that touch it, as indices in order of submission.
-struct Touches(Vec<Vec<Vec<u32>>>);
+/// Per sector, the operations that touch it, as indices in order of submission. One list per volume, cut
+/// at `starts`: a list per sector would spend more time on memory than on judging.
+struct Touches(Vec<Touching>);
+
+struct Touching {
+    starts: Vec<u32>,
+    ops: Vec<u32>,
+}
 
 impl Touches {
     fn new(base: &Base, ops: &[Op], images: &[Vec<Seen>]) -> Touches {
-        let mut volumes: Vec<Vec<Vec<u32>>> = images
-            .iter()
-            .enumerate()
-            .map(|(v, image)| vec![Vec::new(); image.len().max(base.volumes.get(v).map_or(0, Vec::len))])
-            .collect();
-        for (index, op) in ops.iter().enumerate() {
-            let Some(extent) = op.extent else { continue };
-            let Some(sectors) = volumes.get_mut(op.volume as usize) else { continue };
-            for lba in extent.lba.0..extent.end().min(sectors.len() as u64) {
-                sectors[lba as usize].push(index as u32);
-            }
+        let sizes = images.iter().enumerate().map(|(v, image)| {
+            let of_base = base.volumes.get(v).map_or(0, Vec::len);
+            (v, image.len().max(of_base))
+        });
+        Touches(sizes.map(|(v, sectors)| Touching::new(ops, v, sectors)).collect())
+    }
+
+    fn of(&self, volume: usize, lba: usize) -> &[u32] {
+        let touching = &self.0[volume];
+        &touching.ops[touching.starts[lba] as usize..touching.starts[lba + 1] as usize]
+    }
+}
+
+impl Touching {
+    fn new(ops: &[Op], volume: usize, sectors: usize) -> Touching {
+        let touched = || {
+            ops.iter().enumerate().filter(|(_, op)| op.volume as usize == volume).flat_map(|(index, op)| {
+                let range = op.extent.map_or(0..0, |extent| extent.lba.0..extent.end());
+                (range.start..range.end.min(sectors as u64)).map(move |lba| (index as u32, lba as usize))
+            })
+        };
+        // Counted first, so that each sector's part of the one list is known before it is filled.
+        let mut starts = vec![0; sectors + 1];
+        touched().for_each(|(_, lba)| starts[lba + 1] += 1);
+        (0..sectors).for_each(|lba| starts[lba + 1] += starts[lba]);
+        let mut free = starts.clone();
+        let mut list = vec![0; starts[sectors] as usize];
+        for (index, lba) in touched() {
+            list[free[lba] as usize] = index;
+            free[lba] += 1;
         }
-        Touches(volumes)
+        Touching { starts, ops: list }
     }
 }
 
@@ -114,7 +139,8 @@ fn judge_zeros(
             if *writer != Writer::Zeros || of_base == Seen::Zero {
                 continue;
             }
-            let zeroed = touches.0[v][lba]
+            let zeroed = touches
+                .of(v, lba)
                 .iter()
                 .map(|t| &ops[*t as usize])
                 .any(|op| op.kind != OpKind::Write && op.submit < cut.done);
@@ -137,7 +163,7 @@ fn judge_sectors(
 ) -> Result<(), String> {
     for (v, sectors) in writers.iter().enumerate() {
         for (lba, writer) in sectors.iter().enumerate() {
-            let touching = &touches.0[v][lba];
+            let touching = touches.of(v, lba);
             let lost = match writer {
                 Writer::Base => touching.iter().map(|t| *t as usize).find(|t| member(*t)),
                 Writer::Op(w) => overwritten(ops, touching, ops[*w].ack, member),
