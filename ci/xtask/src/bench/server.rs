@@ -38,14 +38,38 @@ impl Server {
         Ok(Server { child, socket: socket.to_owned() })
     }
 
-    /// Returns the CPU seconds that the server has used so far, user and system.
-    pub(crate) fn cpu_seconds(&self) -> Result<f64> {
-        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // The program's name may hold blanks; the fields after its bracket do not.
-        let fields: Vec<&str> = text.rsplit_once(')').context("/proc stat")?.1.split_whitespace().collect();
-        let ticks: f64 = fields[11].parse::<f64>()? + fields[12].parse::<f64>()?;
-        Ok(ticks / 100.0)
+    /// Moves every thread but the first one to another processor; threads that they start follow them.
+    pub(crate) fn move_helpers(&self, cpu: u32) -> Result<()> {
+        let pid = self.child.id().to_string();
+        for entry in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+            let thread = entry?.file_name().to_string_lossy().into_owned();
+            if thread != pid {
+                let mut command = Command::new("taskset");
+                command.args(["--pid", "--cpu-list", &cpu.to_string(), &thread]);
+                // A helper may have ended since; then there is nothing to move.
+                command.output().context("taskset")?;
+            }
+        }
+        Ok(())
     }
+
+    /// Returns the CPU seconds that all threads have used so far, user and system.
+    pub(crate) fn cpu_seconds(&self) -> Result<f64> {
+        ticks(&format!("/proc/{}/stat", self.child.id()))
+    }
+
+    /// As [`Server::cpu_seconds`], for the first thread alone: in our service that is the agent.
+    pub(crate) fn first_thread_seconds(&self) -> Result<f64> {
+        ticks(&format!("/proc/{0}/task/{0}/stat", self.child.id()))
+    }
+}
+
+fn ticks(path: &str) -> Result<f64> {
+    let text = std::fs::read_to_string(path)?;
+    // The program's name may hold blanks; the fields after its bracket do not.
+    let fields: Vec<&str> = text.rsplit_once(')').context("/proc stat")?.1.split_whitespace().collect();
+    let ticks: f64 = fields[11].parse::<f64>()? + fields[12].parse::<f64>()?;
+    Ok(ticks / 100.0)
 }
 
 /// Takes a server's greeting and leaves with the farewell of the protocol, so that nobody logs an error.
