@@ -258,6 +258,7 @@ impl MachineReader {
             Err(damage @ VaultError::Damaged { .. }) => Some(damage),
             Err(other) => return Err(other),
         };
+        inner.state.write().unwrap_or_else(PoisonError::into_inner).index.settle();
         let epoch = inner.state().tail.epoch;
         inner.findings.extend(claims::check_newest(&inner.vault, machine, epoch).await?);
         Ok((MachineReader(Arc::new(inner)), damage))
