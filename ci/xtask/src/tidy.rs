@@ -2,7 +2,7 @@
 //!
 //! Rules: T-1 an edge between crates must be in the table; T-2 each Rust file starts with a `//!` header;
 //! T-3 no file over 700 lines; T-4 no banned word of the glossary; T-5 `cfg(madsim)` only in the leaves;
-//! T-6 no unfinished mark and no ignored test.
+//! T-6 no unfinished mark and no ignored test; T-7 an invariant's id is defined in one header only.
 
 use crate::command::{cargo, output, top};
 use anyhow::{Context, Result, bail};
@@ -73,9 +73,11 @@ pub(crate) fn run() -> Result<ExitCode> {
 pub(crate) fn check() -> Result<()> {
     let mut findings = Vec::new();
     edges(&mut findings)?;
+    let mut defined = BTreeMap::new();
     for file in rust_files()? {
         let text = std::fs::read_to_string(top().join(&file))?;
         check_file(&file, &text, &mut findings);
+        check_invariants(&file, &text, &mut defined, &mut findings);
     }
     if !findings.is_empty() {
         bail!("{} findings:\n  {}", findings.len(), findings.join("\n  "));
@@ -154,6 +156,30 @@ fn check_file(file: &Path, text: &str, findings: &mut Vec<String>) {
     }
 }
 
+/// T-7: a line `//! - XY-1 ..` of a header defines the id that asserts, oracles and documents name.
+fn check_invariants(
+    file: &Path,
+    text: &str,
+    defined: &mut BTreeMap<String, String>,
+    findings: &mut Vec<String>,
+) {
+    let definitions = text.lines().filter_map(|line| line.strip_prefix("//! - ")?.split(' ').next());
+    for id in definitions.filter(|id| is_invariant(id)) {
+        let name = file.display().to_string();
+        if let Some(other) = defined.insert(id.to_owned(), name.clone()) {
+            findings.push(format!("{name}: T-7 {id} is defined in {other} as well; rename one"));
+        }
+    }
+}
+
+fn is_invariant(id: &str) -> bool {
+    id.split_once('-').is_some_and(|(letters, number)| {
+        letters.len() == 2
+            && letters.bytes().all(|byte| byte.is_ascii_uppercase())
+            && number.parse::<u32>().is_ok()
+    })
+}
+
 fn has_word(line: &str, word: &str) -> bool {
     line.match_indices(word).any(|(at, _)| {
         let before = line[..at].chars().next_back();
@@ -203,6 +229,18 @@ mod tests {
         assert_eq!(findings("sim/src/a.rs", "//! H.\nlet lsn = 1;\n").len(), 1);
         assert_eq!(findings("sim/src/a.rs", "//! H.\n// TODO\n").len(), 1);
         assert_eq!(findings("sim/src/a.rs", &format!("//! H.\n{}", "\n".repeat(800))).len(), 1);
+    }
+
+    #[test]
+    fn an_invariant_is_defined_once() {
+        let (mut defined, mut findings) = (BTreeMap::new(), Vec::new());
+        let mut check = |name: &str, text: &str| {
+            check_invariants(Path::new(name), text, &mut defined, &mut findings);
+            findings.len()
+        };
+        assert_eq!(check("a.rs", "//! - AB-1 One.\n//! - AB-2 Two.\n//! - Not an id.\n"), 0);
+        assert_eq!(check("b.rs", "//! As AB-1 says.\n// AB-2\n//! - AC-1 Three.\n"), 0);
+        assert_eq!(check("c.rs", "//! - AB-2 Another.\n"), 1);
     }
 
     #[test]

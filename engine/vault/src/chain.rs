@@ -1,8 +1,8 @@
 //! Walks a machine's log: digests, epochs, and which records count.
 //!
 //! Invariants
-//! - CN-1 Each record names the digest of the slot before it; a gap or a change is damage.
-//! - CN-2 Epochs never decrease along accepted records; a record of an older epoch behind a newer
+//! - VC-1 Each record names the digest of the slot before it; a gap or a change is damage.
+//! - VC-2 Epochs never decrease along accepted records; a record of an older epoch behind a newer
 //!   one is void: it holds its slot and nothing else.
 
 use crate::error::VaultError;
@@ -132,7 +132,7 @@ impl LogTail {
     }
 }
 
-/// CN-1: slots are dense.
+/// VC-1: slots are dense.
 fn check_number(machine: MachineId, key: &StoreKey, slot: u64) -> Result<(), VaultError> {
     if names::number(key, &names::log(machine), 16) == Some(slot) {
         return Ok(());

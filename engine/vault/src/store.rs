@@ -1,11 +1,11 @@
 //! Certain answers from an uncertain store: the resolve layer over [`RawStore`].
 //!
 //! Invariants
-//! - RS-1 No claim of the store about *who* created an object is believed: after "already exists" the
+//! - VS-1 No claim of the store about *who* created an object is believed: after "already exists" the
 //!   object is read and its bytes are compared.
-//! - RS-2 A retry puts the same bytes; nothing is encoded twice (also a nonce rule).
-//! - RS-3 Every call ends: attempts have a deadline each, operations have one in total.
-//! - RS-4 After an ambiguous reply the object is put again, not just read: what can be read need not be
+//! - VS-2 A retry puts the same bytes; nothing is encoded twice (also a nonce rule).
+//! - VS-3 Every call ends: attempts have a deadline each, operations have one in total.
+//! - VS-4 After an ambiguous reply the object is put again, not just read: what can be read need not be
 //!   durable, but a put that finds it vouches for it.
 
 use crate::error::StoreFailure;

@@ -1,8 +1,8 @@
 //! One connection: challenge, proof, then messages to and from the machine's actor.
 //!
 //! Invariants
-//! - CN-1 No machine learns of a connection before it proved that it holds that machine's key.
-//! - CN-2 Every wait on the peer has a deadline; after the proof the receiver's silence limit is it.
+//! - PC-1 No machine learns of a connection before it proved that it holds that machine's key.
+//! - PC-2 Every wait on the peer has a deadline; after the proof the receiver's silence limit is it.
 
 use super::actor::{Caller, ToActor};
 use super::outbox::Outbox;

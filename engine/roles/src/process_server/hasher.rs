@@ -1,8 +1,8 @@
 //! Answers of one machine's digest questions, from the vault's newest state.
 //!
 //! Invariants
-//! - HS-1 An answer shows everything up to the sequence asked for; until the reader sees it, it waits.
-//! - HS-2 Damage in the vault is answered by a digest that no content has: the agent sends the block
+//! - HA-1 An answer shows everything up to the sequence asked for; until the reader sees it, it waits.
+//! - HA-2 Damage in the vault is answered by a digest that no content has: the agent sends the block
 //!   again, which heals it. It is never answered by "zeros".
 
 use super::packer::{PAUSE_FIRST, PAUSE_MAX};
@@ -92,7 +92,7 @@ async fn run(
     }
 }
 
-/// One attempt; `None` if the reader does not see far enough yet (HS-1).
+/// One attempt; `None` if the reader does not see far enough yet (HA-1).
 async fn answer(
     vault: &Vault,
     machine: MachineId,

@@ -4,7 +4,7 @@
 //! in one call. The vault's bad days are waited out here, so that the actor goes on receiving.
 //!
 //! Invariants
-//! - PK-1 A job is retried with the same records until its outcome is certain (the writer's rule).
+//! - PA-1 A job is retried with the same records until its outcome is certain (the writer's rule).
 
 use super::stage::StagedBatch;
 use redoubt_core::{BatchPosition, Record, WriteSeq};

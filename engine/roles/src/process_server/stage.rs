@@ -4,10 +4,10 @@
 //! it found: appends go to a new file, so that a torn tail stays the end of its file.
 //!
 //! Invariants
-//! - SG-1 Entries in memory are in stream order, and each lies whole in its file.
-//! - SG-2 What is cut from the end vanishes newest file first, each removal durable before the next: a
+//! - SE-1 Entries in memory are in stream order, and each lies whole in its file.
+//! - SE-2 What is cut from the end vanishes newest file first, each removal durable before the next: a
 //!   crash in between leaves a prefix. What is trimmed from the front vanishes oldest first.
-//! - SG-3 What [`Stage::open`] returns is durable: it was synced before.
+//! - SE-3 What [`Stage::open`] returns is durable: it was synced before.
 //!
 //! What is *not* here: what continues the stream (`core::receiver::judge`), when to sync.
 
@@ -117,14 +117,14 @@ impl Stage {
                 break;
             }
         }
-        // Only now (SG-2): what lies behind a broken end of this file is gone.
+        // Only now (SE-2): what lies behind a broken end of this file is gone.
         if let Some(newest) = stage.files.back() {
             stage.next_number = newest.number + 1;
             if newest.file.len().await? > newest.length {
                 newest.file.set_len(newest.length).await?;
             }
         }
-        // SG-3: a process that died before its sync left bytes that only the system's cache holds.
+        // SE-3: a process that died before its sync left bytes that only the system's cache holds.
         for file in &stage.files {
             file.file.sync().await?;
         }

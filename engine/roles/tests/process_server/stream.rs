@@ -77,7 +77,7 @@ async fn a_wrong_stream_key_and_a_wrong_vault_key_are_named() {
     let (reason, detail) = site.refused(&server, &wrong).await;
     assert_eq!(reason, RefusedReason::WrongKey);
     assert!(detail.contains("key"), "{detail}");
-    assert!(server.status().machines.is_empty(), "CN-1: an unproven hello leaves no trace");
+    assert!(server.status().machines.is_empty(), "PC-1: an unproven hello leaves no trace");
     server.stop().await;
     let settings = PsSettings::new(Endpoint::Tcp("ps".to_owned(), 0), "ps");
     let other = VaultKeys::new([4; 32]);
