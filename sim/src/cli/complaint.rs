@@ -23,8 +23,9 @@ fn causes(outcome: &Outcome) -> Vec<(String, String)> {
     all.chain(findings).filter(|(oracle, _)| spoke.insert(oracle.clone())).collect()
 }
 
-/// Prints what broke in a run and how to play it again; nothing if it held.
-pub(super) fn print(outcome: &Outcome) {
+/// Prints what broke in a run, what happened around it in the trace and how to play it again; nothing if
+/// it held.
+pub(super) fn print(outcome: &Outcome, trace: &[String]) {
     let verdict = outcome.verdict();
     if verdict == Verdict::Held {
         return;
@@ -35,6 +36,7 @@ pub(super) fn print(outcome: &Outcome) {
         println!("    {oracle}: {}", lines.next().unwrap_or_default());
         lines.for_each(|line| println!("        {line}"));
     }
+    print_around(trace);
     println!("    {}", pool::replay_line(outcome));
 }
 
@@ -46,7 +48,7 @@ fn around(trace: &[String]) -> &[String] {
 }
 
 /// Prints the events around the first finding.
-pub(super) fn print_around(trace: &[String]) {
+fn print_around(trace: &[String]) {
     for line in around(trace) {
         let is_long = line.chars().count() > WIDTH;
         let short: String = line.chars().take(WIDTH - 1).collect();

@@ -2,7 +2,7 @@
 
 use crate::harness::Verdict;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
-use comfy_table::{Cell, Color, ContentArrangement, Table};
+use comfy_table::{Cell, Color, ColumnConstraint, ContentArrangement, Table};
 use std::io::IsTerminal;
 
 /// Tells whether standard output takes colours.
@@ -16,9 +16,13 @@ pub(super) fn table(header: &[&str]) -> Table {
     table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
     if !std::io::stdout().is_terminal() {
         table.force_no_tty();
-        table.set_width(140);
+        table.set_width(100);
     }
     table.set_header(header.iter().map(|title| Cell::new(*title)));
+    // Names are for copying: the first column is never broken.
+    if let Some(first) = table.column_mut(0) {
+        first.set_constraint(ColumnConstraint::ContentWidth);
+    }
     table
 }
 

@@ -14,10 +14,14 @@ use std::cell::RefCell;
 use std::panic::PanicHookInfo;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError, mpsc};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Stack of a run's thread: restoring and judging recurse little, but debug builds are fat.
 const STACK: usize = 16 << 20;
+
+/// Longest time of one run on a real clock, hundreds of times what the longest takes: simulated time is
+/// bounded by the scenario, and one that stands still must not stop the tool. The thread is left behind.
+const RUN_MAX: Duration = Duration::from_secs(10 * 60);
 
 thread_local! {
     static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
@@ -126,13 +130,16 @@ fn timed(scenario: &Scenario, seed: u64, trace: bool) -> (Outcome, f64) {
         let message = PANIC.with_borrow_mut(Option::take).unwrap_or_else(|| "a panic without a word".into());
         let _ = sender.send((result.map_err(|_| (message, lines_left())), seconds));
     });
-    let (panic, trace) = match (thread, receiver.recv()) {
+    let (panic, trace) = match (thread, receiver.recv_timeout(RUN_MAX)) {
         (Ok(thread), Ok((result, seconds))) => {
             let _ = thread.join();
             match result {
                 Ok(outcome) => return (outcome, seconds),
                 Err(crash) => crash,
             }
+        }
+        (Ok(_), Err(mpsc::RecvTimeoutError::Timeout)) => {
+            (format!("the run did not end within {} min of real time", RUN_MAX.as_secs() / 60), Vec::new())
         }
         _ => ("the run's thread could not be started".into(), Vec::new()),
     };

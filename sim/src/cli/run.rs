@@ -65,20 +65,27 @@ fn play(
     let mut lines: Vec<Line> = scenarios.iter().map(|_| Line::new()).collect();
     let mut explained = BTreeSet::new();
     pool::many(scenarios, tasks, jobs, |index, outcome, seconds| {
-        complaint::print(&outcome);
+        let mut trace = Vec::new();
         if outcome.verdict() != Verdict::Held && explained.insert(index) {
             // The run again, with its trace: one per scenario is enough to read.
-            complaint::print_around(&pool::one(&scenarios[index], outcome.seed, true).trace);
+            trace = pool::one(&scenarios[index], outcome.seed, true).trace;
         }
+        complaint::print(&outcome, &trace);
         lines[index].take(&outcome, seconds);
         until.is_none_or(|until| Instant::now() < until)
     })?;
     Ok(lines)
 }
 
+/// Scenarios in one report whose marks are listed.
+const FEW: usize = 3;
+
 fn report(scenarios: &[Scenario], mut lines: Vec<Line>, wall: f64) -> u8 {
-    let mut table =
-        paint::table(&["scenario", "seeds", "verdict", "simulated", "guest ops", "points", "seen", "CPU"]);
+    // Marks interest the author of a story, and make a long list unreadable.
+    let few = lines.iter().filter(|line| line.runs > 0).count() <= FEW;
+    let mut header = vec!["scenario", "seeds", "verdict", "guest ops", "points", "CPU"];
+    header.extend(few.then_some("seen"));
+    let mut table = paint::table(&header);
     let mut worst = Verdict::Held;
     let mut total = Line::new();
     for (scenario, line) in scenarios.iter().zip(&mut lines) {
@@ -100,17 +107,18 @@ fn report(scenarios: &[Scenario], mut lines: Vec<Line>, wall: f64) -> u8 {
         total.runs += line.runs;
         total.stats += line.stats;
         total.seconds += line.seconds;
-        let seen = line.marks.iter().copied().collect::<Vec<_>>().join(" ");
-        table.add_row(vec![
+        let mut row = vec![
             scenario.name.clone().into(),
             line.runs.into(),
             paint::verdict(line.verdict),
-            format!("{:.0} s", line.stats.simulated as f64 / 1000.0).into(),
             line.stats.operations.into(),
             line.stats.points.into(),
-            seen.into(),
             format!("{:.1} s", line.seconds).into(),
-        ]);
+        ];
+        if few {
+            row.push(line.marks.iter().copied().collect::<Vec<_>>().join(" ").into());
+        }
+        table.add_row(row);
     }
     println!("{table}");
     let summary = format!(
@@ -137,7 +145,7 @@ pub(super) fn replay(directory: &Path, run: &str, digest_only: bool) -> Result<u
     for line in &outcome.trace {
         println!("{line}");
     }
-    complaint::print(&outcome);
+    complaint::print(&outcome, &[]);
     let verdict = outcome.verdict();
     println!("{} digest {}", paint::paint(verdict.word(), verdict), outcome.digest);
     Ok(verdict.code())

@@ -186,11 +186,10 @@ impl Watch {
 fn agent_line(name: &str, status: &AgentStatus) -> String {
     let link = if status.is_connected { "connected" } else { "not connected" };
     let marks = &status.watermarks;
-    let trouble = status.last_error.as_ref().map(|error| format!("; {error}")).unwrap_or_default();
+    let trouble = status.last_error.as_ref().map(|error| format!("\n    {error}")).unwrap_or_default();
     format!(
-        "agent {name}: {:?}, {link}, generation {}, issued {} sent {} staged {} vaulted {}{trouble}",
+        "agent {name}: {:?}, {link}, issued {} sent {} staged {} vaulted {}{trouble}",
         status.mode,
-        status.generation,
         marks.issued(),
         marks.sent(),
         marks.staged(),
@@ -201,9 +200,9 @@ fn agent_line(name: &str, status: &AgentStatus) -> String {
 fn server_line(name: &str, status: &PsMachineStatus) -> String {
     let link = if status.is_connected { "connected" } else { "not connected" };
     let fenced = if status.is_fenced { ", fenced" } else { "" };
-    let trouble = status.last_error.as_ref().map(|error| format!("; {error}")).unwrap_or_default();
+    let trouble = status.last_error.as_ref().map(|error| format!("\n    {error}")).unwrap_or_default();
     format!(
-        "process server {name}: {link}{fenced}, generation {}, staged {} vaulted {}, {} bytes staged{trouble}",
-        status.generation, status.staged.seq, status.vaulted.seq, status.stage_bytes
+        "process server {name}: {link}{fenced}, staged {} vaulted {}, {} bytes staged{trouble}",
+        status.staged.seq, status.vaulted.seq, status.stage_bytes
     )
 }
