@@ -82,10 +82,10 @@ fn peers(place: &Place) -> Result<Vec<Peer>> {
     let restic = Peer { name: "restic", repository: place.path("restic"), backup: restic };
     let mut init = Command::new("borg");
     init.args(["init", "--encryption=repokey-blake2"]).arg(&borg.repository);
-    run_command(with_secrets(init, place))?;
+    output(with_secrets(init, place))?;
     let mut init = Command::new("restic");
     init.args(["init", "--quiet", "--no-cache", "--repo"]).arg(&restic.repository);
-    run_command(with_secrets(init, place))?;
+    output(with_secrets(init, place))?;
     Ok(vec![borg, restic])
 }
 

@@ -14,6 +14,9 @@ const END: &str = "<!-- end of figures -->";
 const COLUMNS: &str = "date,commit,bar,what,median,low,high,rounds,unit,goal,held,sides,load,machine";
 const FIELDS: usize = 14;
 
+/// Load average above which the table warns its readers.
+const WORTH_QUOTING: f64 = 1.0;
+
 /// Reasons and plans of missed bars, by bar.
 pub(crate) type Reasons = BTreeMap<String, String>;
 
@@ -128,6 +131,10 @@ fn table(history: &str, reasons: &Reasons) -> Result<String> {
     machines.sort_unstable();
     machines.dedup();
     text += &format!("\nMeasured on: {}.\n", machines.join("; "));
+    let loads: Vec<f64> = newest.iter().filter_map(|row| row[12].parse().ok()).collect();
+    let busiest = loads.iter().copied().fold(0.0, f64::max);
+    text += &format!("\nLoad average when a measurement began: at most {}.", number(busiest));
+    text += if busiest > WORTH_QUOTING { " **A busy machine: ratios only, and with care.**\n" } else { "\n" };
     let mut missed: Vec<&str> =
         newest.iter().filter(|row| row[10] != "held").map(|row| row[2].as_str()).collect();
     missed.dedup();
