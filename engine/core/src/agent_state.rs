@@ -13,7 +13,7 @@
 //! | 8..16 | counter of the write |
 //! | 16..32 | machine id |
 //! | 32..40, 40..48, 48..56 | generation, last issued sequence, end of the reserved block |
-//! | 56, 57, 58..60 | clean stop (0/1), bit 0 resync open and bit 1 compare all, number of volumes |
+//! | 56, 57, 58..60 | clean stop (0/1), flags (bit 0 resync open, bit 1 compare all, bit 2 first copy not complete), number of volumes |
 //! | 60..108, 108..156, 156..204 | sealed, staged, vaulted position: generation, sequence, chain |
 //! | 204.. | per volume 60 bytes: index (2), flags (2: bit 0 = fingerprint known), id (16), sectors (8), fingerprint (32) |
 //! | last 32 | BLAKE3 over everything before |
@@ -72,6 +72,8 @@ pub struct AgentRecord {
     pub is_clean: bool,
     /// A resync was open; it goes on after the restart.
     pub is_resync_open: bool,
+    /// The first copy of some volume is not complete in the vault.
+    pub is_initial: bool,
     /// An activity log may lack marks: a start from this record compares everything, whatever else
     /// it says (see [`crate::extent_map::ExtentMap::must_compare_all`]).
     pub must_compare_all: bool,
@@ -124,7 +126,9 @@ pub fn encode_slot(counter: u64, record: &AgentRecord) -> Vec<u8> {
     for number in [record.generation.0, record.issued.0, record.reserved_until.0] {
         out.extend_from_slice(&number.to_le_bytes());
     }
-    let flags = u8::from(record.is_resync_open) | u8::from(record.must_compare_all) << 1;
+    let flags = u8::from(record.is_resync_open)
+        | u8::from(record.must_compare_all) << 1
+        | u8::from(record.is_initial) << 2;
     out.extend_from_slice(&[u8::from(record.is_clean), flags]);
     out.extend_from_slice(&(record.volumes.len() as u16).to_le_bytes());
     for position in [record.sealed, record.staged, record.vaulted] {
@@ -201,6 +205,7 @@ pub fn decode_slot(bytes: &[u8]) -> Slot {
         is_clean: bytes[56] == 1,
         is_resync_open: bytes[57] & 1 == 1,
         must_compare_all: bytes[57] & 2 == 2,
+        is_initial: bytes[57] & 4 == 4,
         sealed: position(bytes, 60),
         staged: position(bytes, 108),
         vaulted: position(bytes, 156),

@@ -6,13 +6,15 @@ pub(crate) mod server;
 
 use crate::output::{self, Cell, Tone};
 use crate::recovery::point_name;
-use crate::units::{show_size, show_wall};
+use crate::units::{show_duration, show_size, show_wall};
 use redoubt_vault::PointInfo;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Beyond this without a connection nobody can call it an interruption.
 const DISCONNECTED_CRITICAL: Duration = Duration::from_secs(300);
+/// A point that is due may be this late before anybody is told: its way into the vault.
+const POINT_GRACE: Duration = Duration::from_secs(10);
 
 /// The verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,16 +51,36 @@ pub(crate) enum Report {
 
 /// What the stream can promise now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Mode {
-    /// Ordered, in memory.
-    Exact,
-    /// Ordered, partly on the local disk.
-    Spill,
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum StreamState {
+    /// Every change is on its way in order, and the vault holds the source as it was.
+    Protected,
+    /// The same, partly on the local disk.
+    Spilling,
     /// Order lost: only the places that differ are known.
     Bitmap,
     /// What differs is being copied.
     Resync,
+    /// The first copy is not complete.
+    InitialReplication,
+}
+
+/// How far a copy is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProgressReport {
+    /// Below 100 until the end of the copy is in the vault.
+    pub(crate) percent: u64,
+    /// Blocks of 64 KiB that are settled.
+    pub(crate) blocks_done: u64,
+    /// Blocks that were to be settled.
+    pub(crate) blocks_total: u64,
+}
+
+impl ProgressReport {
+    pub(crate) fn new(blocks_done: u64, blocks_total: u64) -> ProgressReport {
+        let percent = (blocks_done * 100).checked_div(blocks_total).unwrap_or(0).min(99);
+        ProgressReport { percent, blocks_done, blocks_total }
+    }
 }
 
 /// A service at one moment.
@@ -68,12 +90,14 @@ pub(crate) struct StatusReport {
     pub(crate) machine: String,
     pub(crate) generation: u64,
     pub(crate) health: Health,
-    pub(crate) mode: Mode,
-    /// Blocks done and in all, while resyncing.
-    pub(crate) resync: Option<(u64, u64)>,
+    pub(crate) state: StreamState,
+    /// How far the copy is; `None` unless there is one.
+    pub(crate) progress: Option<ProgressReport>,
     pub(crate) connected: bool,
-    /// Age of the oldest change that is not staged.
-    pub(crate) lag_ms: u64,
+    /// Age of the oldest change that is not staged; `None` while no order is promised.
+    pub(crate) lag_ms: Option<u64>,
+    /// The promise: time between two recovery points.
+    pub(crate) rpo_ms: u64,
     pub(crate) watermarks: WatermarksReport,
     pub(crate) memory_bytes: u64,
     pub(crate) spill_bytes: u64,
@@ -117,14 +141,48 @@ pub(crate) struct VolumeReport {
     pub(crate) uri: String,
 }
 
-/// Judges a service.
-pub(crate) fn health(mode: Mode, connected: bool, lag: Duration, has_error: bool) -> Health {
-    match mode {
-        Mode::Bitmap => Health::Critical,
-        _ if !connected && lag >= DISCONNECTED_CRITICAL => Health::Critical,
-        Mode::Resync | Mode::Spill => Health::Warning,
-        Mode::Exact if !connected || has_error => Health::Warning,
-        Mode::Exact => Health::Ok,
+/// What the verdict is made of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Facts {
+    pub(crate) state: StreamState,
+    pub(crate) connected: bool,
+    /// Age of the oldest change that the process server does not hold.
+    pub(crate) unstaged: Duration,
+    /// The promise: time between two recovery points.
+    pub(crate) rpo: Duration,
+    /// Age of the newest point, `Some(None)` if there is none; `None` if this service does not see the vault.
+    pub(crate) point_age: Option<Option<Duration>>,
+    /// Something is wrong that has not ended.
+    pub(crate) has_trouble: bool,
+}
+
+/// Judges a service: ok only while the whole promise is kept.
+pub(crate) fn health(facts: Facts) -> Health {
+    let overdue = facts.rpo * 2 + POINT_GRACE;
+    let has_points = facts.point_age.is_none_or(|age| age.is_some_and(|age| age <= overdue));
+    match facts.state {
+        StreamState::Bitmap => Health::Critical,
+        _ if !facts.connected && facts.unstaged >= DISCONNECTED_CRITICAL => Health::Critical,
+        StreamState::Protected
+            if facts.connected && !facts.has_trouble && has_points && facts.unstaged <= facts.rpo =>
+        {
+            Health::Ok
+        }
+        _ => Health::Warning,
+    }
+}
+
+fn show_state(state: StreamState, progress: Option<ProgressReport>) -> String {
+    let words = match state {
+        StreamState::Protected => "protected",
+        StreamState::Spilling => "spilling",
+        StreamState::Bitmap => "order lost",
+        StreamState::Resync => "resync",
+        StreamState::InitialReplication => "initial replication",
+    };
+    match progress {
+        Some(progress) => format!("{words} {} %", progress.percent),
+        None => words.to_owned(),
     }
 }
 
@@ -141,18 +199,15 @@ pub(crate) fn link_cell(is_up: bool) -> Cell {
 }
 
 fn show_agent(report: &StatusReport) -> String {
-    let mode = match (report.mode, report.resync) {
-        (Mode::Resync, Some((done, total))) if total > 0 => format!("resync {} %", done * 100 / total),
-        (mode, _) => format!("{mode:?}").to_lowercase(),
-    };
     let (point, taken) = show_point(report.newest_point.as_ref(), report.points.is_some());
     let points = report.points.map_or("-".to_owned(), |points| points.to_string());
-    let lag = format!("{:.1} s", report.lag_ms as f64 / 1000.0);
+    let lag = report.lag_ms.map_or("--".to_owned(), |lag| show_duration(Duration::from_millis(lag)));
+    let lag = format!("{lag} / {}", show_duration(Duration::from_millis(report.rpo_ms)));
     let head = output::table(
-        &["HEALTH", "MODE", "LINK", ">LAG", ">POINTS", "NEWEST", "TAKEN (UTC)"],
+        &["HEALTH", "STATE", "LINK", ">LAG / RPO", ">POINTS", "NEWEST", "TAKEN (UTC)"],
         vec![vec![
             report.health.cell(),
-            mode.into(),
+            show_state(report.state, report.progress).into(),
             link_cell(report.connected),
             lag.into(),
             points.into(),
@@ -201,10 +256,11 @@ pub(crate) mod tests {
             machine: "0123456789abcdef0123456789abcdef".into(),
             generation: 2,
             health: Health::Warning,
-            mode: Mode::Resync,
-            resync: Some((62, 100)),
+            state: StreamState::Resync,
+            progress: Some(ProgressReport::new(62, 100)),
             connected: true,
-            lag_ms: 1234,
+            lag_ms: None,
+            rpo_ms: 300_000,
             watermarks: WatermarksReport { issued: 40, sent: 30, staged: 20, vaulted: 10 },
             memory_bytes: 3 << 20,
             spill_bytes: 0,
@@ -241,12 +297,49 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn lost_order_is_critical_and_a_resync_is_not() {
-        let none = Duration::ZERO;
-        assert_eq!(health(Mode::Exact, true, none, false), Health::Ok);
-        assert_eq!(health(Mode::Exact, true, none, true), Health::Warning);
-        assert_eq!(health(Mode::Resync, true, none, false), Health::Warning);
-        assert_eq!(health(Mode::Bitmap, true, none, false), Health::Critical);
-        assert_eq!(health(Mode::Spill, false, DISCONNECTED_CRITICAL, false), Health::Critical);
+    fn a_protected_machine_shows_its_lag_beside_the_promise() {
+        let mut report = report();
+        report.state = StreamState::Protected;
+        (report.progress, report.lag_ms, report.last_error) = (None, Some(1234), None);
+        report.health = Health::Ok;
+        insta::assert_snapshot!(show_agent(&report));
+    }
+
+    #[test]
+    fn a_copy_is_never_shown_as_complete() {
+        assert_eq!(ProgressReport::new(100, 100).percent, 99);
+        assert_eq!(ProgressReport::new(0, 0).percent, 0);
+        let state = show_state(StreamState::InitialReplication, Some(ProgressReport::new(5, 8)));
+        assert_eq!(state, "initial replication 62 %");
+    }
+
+    #[test]
+    fn health_is_ok_only_while_the_promise_is_kept() {
+        let rpo = Duration::from_secs(300);
+        let kept = Facts {
+            state: StreamState::Protected,
+            connected: true,
+            unstaged: Duration::ZERO,
+            rpo,
+            point_age: Some(Some(rpo)),
+            has_trouble: false,
+        };
+        assert_eq!(health(kept), Health::Ok);
+        assert_eq!(health(Facts { point_age: None, ..kept }), Health::Ok);
+        for broken in [
+            Facts { connected: false, ..kept },
+            Facts { has_trouble: true, ..kept },
+            Facts { point_age: Some(None), ..kept },
+            Facts { point_age: Some(Some(rpo * 3)), ..kept },
+            Facts { unstaged: rpo * 2, ..kept },
+            Facts { state: StreamState::Resync, ..kept },
+            Facts { state: StreamState::InitialReplication, ..kept },
+            Facts { state: StreamState::Spilling, ..kept },
+        ] {
+            assert_eq!(health(broken), Health::Warning, "{broken:?}");
+        }
+        assert_eq!(health(Facts { state: StreamState::Bitmap, ..kept }), Health::Critical);
+        let cut = Facts { connected: false, unstaged: DISCONNECTED_CRITICAL, ..kept };
+        assert_eq!(health(cut), Health::Critical);
     }
 }

@@ -54,6 +54,19 @@ pub(crate) fn show_size(bytes: u64) -> String {
     if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", units[unit]) }
 }
 
+/// Shows a duration in its largest fitting unit, such as `1.2 s` or `5 min`.
+pub(crate) fn show_duration(duration: Duration) -> String {
+    let seconds = duration.as_secs_f64();
+    let (value, unit) = match seconds {
+        s if s < 120.0 => (s, "s"),
+        s if s < 7_200.0 => (s / 60.0, "min"),
+        s if s < 172_800.0 => (s / 3_600.0, "h"),
+        s => (s / 86_400.0, "d"),
+    };
+    let text = format!("{value:.1}");
+    format!("{} {unit}", text.strip_suffix(".0").unwrap_or(&text))
+}
+
 /// Shows wall-clock milliseconds as UTC, such as `2026-03-01 14:02:11`.
 pub(crate) fn show_wall(millis: u64) -> String {
     let seconds = millis / 1000;

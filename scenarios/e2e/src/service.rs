@@ -137,7 +137,7 @@ impl Site {
         let issued = self.status()?["watermarks"]["issued"].as_u64().context("issued")?;
         let reached =
             |status: &Value| status["newest_point"]["seq"].as_u64().is_some_and(|seq| seq >= issued);
-        let status = self.watch(|status| status["mode"] == "exact" && reached(status))?;
+        let status = self.watch(|status| status["state"] == "protected" && reached(status))?;
         Ok(status["newest_point"]["point"].as_str().context("point")?.to_owned())
     }
 

@@ -118,7 +118,7 @@ impl Watch {
         }
         let vaulted = self.vaulted.entry(name.to_owned()).or_default();
         *vaulted = marks.vaulted().max(*vaulted);
-        self.lag = self.lag.max(status.lag.as_millis() as u64);
+        self.lag = self.lag.max(status.unstaged.as_millis() as u64);
         if status.memory_bytes > estate.bounds.memory_bytes_max + SLACK {
             let bound = estate.bounds.memory_bytes_max;
             self.find(

@@ -2,12 +2,12 @@
 //!
 //! What is *not* here: the rules of order and of marks ([`crate::splitter`], [`crate::extent_map`]).
 
-use super::{AgentEffect, AgentMachine, Internal, Note};
+use super::{AgentEffect, AgentMachine, Internal};
 use crate::change::{Change, RECORD_BYTES_MAX};
-use crate::extent_map::{BLOCK_SECTORS, COOL_AFTER, ExtentMap, FlushToken};
+use crate::extent_map::{ExtentMap, blocks_of};
 use crate::ids::{VolumeIndex, WriteSeq};
-use crate::resync::{self, Content, ResyncPlanner, Verdict, retry_delay};
-use crate::sequencer::Sequencer;
+use crate::resync::{self, Piece, ResyncPlanner, RunRead, Verdict, pieces, retry_delay};
+use crate::sequencer::{SeqRange, Sequencer};
 use crate::splitter::{CaptureContext, Effect, Event, IoFailure, IoId, Op, Stamp};
 use crate::time::Instant;
 use crate::units::{Extent, Lba, SECTOR_BYTES};
@@ -21,9 +21,18 @@ struct Stamper<'a> {
     planner: Option<&'a mut ResyncPlanner>,
     internal: Option<Internal>,
     epoch: u64,
-    payload: Option<&'a Bytes>,
+    read: Option<&'a RunRead>,
     is_bitmap: &'a mut bool,
-    verdict: Option<Verdict>,
+    /// What becomes of the run that was read.
+    pieces: Vec<Piece>,
+}
+
+/// What an operation that ended brought along.
+#[derive(Default)]
+pub(super) struct Brought {
+    payload: Option<Bytes>,
+    read: Option<RunRead>,
+    pieces: Vec<Piece>,
 }
 
 impl Stamper<'_> {
@@ -41,20 +50,20 @@ impl Stamper<'_> {
         }
     }
 
-    fn judge(&mut self) -> Stamp {
-        let (Some(Internal::Resync { block, epoch }), Some(planner), Some(payload)) =
-            (self.internal, self.planner.as_deref_mut(), self.payload)
+    fn judge(&mut self, run: Extent) -> Stamp {
+        let (Some(Internal::Resync { epoch, .. }), Some(planner), Some(read)) =
+            (self.internal, self.planner.as_deref_mut(), self.read)
         else {
             return Stamp::Bitmap;
         };
         if epoch != self.epoch || *self.is_bitmap {
             return Stamp::Bitmap;
         }
-        let is_zero = payload.iter().all(|byte| *byte == 0);
-        let content = if is_zero { Content::Zeros } else { Content::Hash(*blake3::hash(payload).as_bytes()) };
-        let verdict = planner.on_read(self.volume, block, content);
-        self.verdict = Some(verdict);
-        if verdict == Verdict::Same { Stamp::Nothing } else { self.take(1) }
+        self.pieces = pieces(run, &planner.on_read(self.volume, run, &read.contents));
+        match self.pieces.iter().filter(|piece| piece.verdict != Verdict::Same).count() {
+            0 => Stamp::Nothing,
+            records => self.take(records as u64),
+        }
     }
 }
 
@@ -65,7 +74,7 @@ impl CaptureContext for Stamper<'_> {
 
     fn stamp(&mut self, _io: IoId, op: &Op) -> Stamp {
         match op {
-            Op::ResyncRead { .. } => self.judge(),
+            Op::ResyncRead { extent } => self.judge(*extent),
             Op::Write { extent, .. } | Op::Recapture { extent } => {
                 self.take(extent.bytes().div_ceil(RECORD_BYTES_MAX as u64))
             }
@@ -84,7 +93,7 @@ impl AgentMachine {
         effects: &mut Vec<AgentEffect>,
     ) {
         if self.volumes.contains_key(&volume) {
-            self.split(now, volume, Event::Submit { io, op }, None, effects);
+            self.split(now, volume, Event::Submit { io, op }, Brought::default(), effects);
         } else {
             effects.push(AgentEffect::Complete { io, result: Err(IoFailure::Unsupported) });
         }
@@ -99,24 +108,37 @@ impl AgentMachine {
         payload: Option<Bytes>,
         effects: &mut Vec<AgentEffect>,
     ) {
-        let internal = self.internal.get(&io).copied();
-        if let (Some(Internal::Resync { block, epoch }), Err(_)) = (internal, result)
-            && epoch == self.epoch
-            && let Some(planner) = &mut self.planner
-        {
-            planner.on_read_failed(now, volume, block);
-        }
-        self.split(now, volume, Event::Done { io, result }, payload, effects);
+        self.split(
+            now,
+            volume,
+            Event::Done { io, result },
+            Brought { payload, ..Brought::default() },
+            effects,
+        );
+        self.internal.remove(&io);
+    }
+
+    /// A resync read ended.
+    pub(super) fn on_resync_read(
+        &mut self,
+        now: Instant,
+        volume: VolumeIndex,
+        io: IoId,
+        result: Result<RunRead, IoFailure>,
+        effects: &mut Vec<AgentEffect>,
+    ) {
+        let ended = Event::Done { io, result: result.as_ref().map(|_| ()).map_err(|failure| *failure) };
+        self.split(now, volume, ended, Brought { read: result.ok(), ..Brought::default() }, effects);
         self.internal.remove(&io);
     }
 
     /// Steps a splitter and performs what it asks for within the machine.
-    fn split(
+    pub(super) fn split(
         &mut self,
         now: Instant,
         index: VolumeIndex,
         event: Event,
-        payload: Option<Bytes>,
+        mut brought: Brought,
         effects: &mut Vec<AgentEffect>,
     ) {
         let was_bitmap = self.is_bitmap;
@@ -132,21 +154,21 @@ impl AgentMachine {
             planner: self.planner.as_mut(),
             internal: done.and_then(|io| self.internal.get(&io).copied()),
             epoch: self.epoch,
-            payload: payload.as_ref(),
+            read: brought.read.as_ref(),
             is_bitmap: &mut self.is_bitmap,
-            verdict: None,
+            pieces: Vec::new(),
         };
         let mut steps = Vec::new();
         volume.splitter.step(event, &mut stamper, &mut steps);
-        let verdict = stamper.verdict;
+        brought.pieces = stamper.pieces;
         if !was_bitmap && self.is_bitmap {
             // The open batch is a legal prefix; only what follows lost its place.
             self.is_bitmap = false;
             self.seal_open(now, effects);
-            self.lose_order(now, effects);
+            self.lose_order(effects);
         }
         for step in steps {
-            self.on_split(now, index, step, (payload.as_ref(), verdict), effects);
+            self.on_split(now, index, step, &brought, effects);
         }
     }
 
@@ -155,7 +177,7 @@ impl AgentMachine {
         now: Instant,
         index: VolumeIndex,
         step: Effect,
-        (payload, verdict): (Option<&Bytes>, Option<Verdict>),
+        brought: &Brought,
         effects: &mut Vec<AgentEffect>,
     ) {
         let volume = self.volumes.get_mut(&index).expect("the volume of an operation exists");
@@ -170,14 +192,23 @@ impl AgentMachine {
             }
             Effect::Stamped { io, op, stamp } => {
                 self.started.remove(&io);
-                self.on_stamped(now, index, op, stamp, (payload, verdict), effects);
+                if let Op::Resize { .. } = op {
+                    self.hold_resize(io, index);
+                }
+                self.on_stamped(now, index, op, stamp, brought, effects);
             }
             Effect::Complete { io, result } => {
                 if let Some(extent) = self.started.remove(&io) {
                     volume.map.on_write_finished(now, extent, Stamp::Nothing);
                 }
-                if self.internal.remove(&io).is_none() {
-                    effects.push(AgentEffect::Complete { io, result });
+                match self.internal.remove(&io) {
+                    Some(Internal::Resync { run, epoch }) if epoch == self.epoch => {
+                        self.on_run_ended(now, index, run, result);
+                    }
+                    Some(Internal::Resync { .. }) => {}
+                    Some(Internal::Recapture) => {}
+                    None if self.is_resize_held(io) => {}
+                    None => effects.push(AgentEffect::Complete { io, result }),
                 }
             }
             Effect::Recapture { extent, attempt } => {
@@ -193,36 +224,51 @@ impl AgentMachine {
         index: VolumeIndex,
         op: Op,
         stamp: Stamp,
-        (payload, verdict): (Option<&Bytes>, Option<Verdict>),
+        brought: &Brought,
         effects: &mut Vec<AgentEffect>,
     ) {
         let volume = self.volumes.get_mut(&index).expect("the volume of an operation exists");
+        let mut event = resync::Event::Poll;
         match op {
             Op::Write { extent, .. } | Op::WriteZeroes { extent, .. } | Op::Trim { extent } => {
                 volume.map.on_write_finished(now, extent, stamp);
             }
             Op::Recapture { extent } => volume.map.on_recaptured(now, extent, stamp),
-            Op::ResyncRead { extent } => volume.map.on_resynced(now, extent, stamp),
+            Op::ResyncRead { extent } => resynced(&mut volume.map, now, extent, stamp, &brought.pieces),
             Op::Resize { sectors } => {
                 volume.map.on_resized(sectors, stamp);
                 self.state_wanted = true;
+                event = resync::Event::Resized { volume: index, blocks: blocks_of(sectors) };
             }
             Op::Flush => {}
         }
-        let is_zero = verdict == Some(Verdict::Zeroes);
         if let Stamp::Ordered(range) = stamp {
             self.watermarks.on_issued(range.last);
-            for (change, seq) in changes_of(index, op, payload, is_zero).into_iter().zip(range.first.0..) {
+            for (change, seq) in changes_of(index, op, brought).into_iter().zip(range.first.0..) {
                 self.append(now, WriteSeq(seq), change, effects);
             }
             self.seal_if_large(now, effects);
         }
         // After the records have their place: the planner may find that nothing is left, and stamp that.
-        match op.extent() {
-            Some(extent) if !matches!(op, Op::ResyncRead { .. }) => {
-                self.plan(now, resync::Event::Dirtied { volume: index, extent }, effects);
-            }
-            _ => self.plan(now, resync::Event::Poll, effects),
+        if matches!(op, Op::ResyncRead { .. } | Op::Resize { .. }) {
+            self.plan(now, event, effects);
+        }
+    }
+
+    /// A resync read is over for the splitter. The planner must not wait for one that was never stamped:
+    /// the disk failed it, a resize took its sectors, or the queue is full.
+    fn on_run_ended(
+        &mut self,
+        now: Instant,
+        volume: VolumeIndex,
+        run: Extent,
+        result: Result<(), IoFailure>,
+    ) {
+        let Some(planner) = &mut self.planner else { return };
+        match result {
+            Ok(()) => {}
+            Err(IoFailure::OutOfRange { .. } | IoFailure::Overloaded) => planner.on_read_refused(volume, run),
+            Err(_) => planner.on_read_failed(now, volume, run),
         }
     }
 
@@ -236,7 +282,7 @@ impl AgentMachine {
     ) {
         let io = self.next_io();
         self.internal.insert(io, internal);
-        self.split(now, volume, Event::Submit { io, op }, None, effects);
+        self.split(now, volume, Event::Submit { io, op }, Brought::default(), effects);
     }
 
     /// Submits the reads of failed writes that are due.
@@ -249,74 +295,27 @@ impl AgentMachine {
             self.submit_internal(now, volume, Op::Recapture { extent }, Internal::Recapture, effects);
         }
     }
+}
 
-    pub(super) fn on_persisted(
-        &mut self,
-        now: Instant,
-        index: VolumeIndex,
-        ok: bool,
-        effects: &mut Vec<AgentEffect>,
-    ) {
-        let Some(volume) = self.volumes.get_mut(&index) else { return };
-        let had_doubts = volume.map.must_compare_all();
-        let delay = volume.map.on_persisted(if ok { Ok(()) } else { Err(()) });
-        self.state_wanted |= had_doubts != volume.map.must_compare_all();
-        volume.persist_after = delay.map(|delay| now.after(delay));
-        if ok {
-            self.split(now, index, Event::Hot, None, effects);
+/// Tells the map what became of each piece of a run.
+fn resynced(map: &mut ExtentMap, now: Instant, run: Extent, stamp: Stamp, pieces: &[Piece]) {
+    let Stamp::Ordered(range) = stamp else { return map.on_resynced(now, run, stamp) };
+    let mut seq = range.first;
+    for piece in pieces {
+        if piece.verdict == Verdict::Same {
+            map.on_resynced(now, piece.extent, Stamp::Nothing);
         } else {
-            effects.push(AgentEffect::Note(Note::LogFailing(volume.map.persist_failures())));
-        }
-    }
-
-    /// A record that disowns these logs was written, or could not be: guests wait no longer.
-    pub(super) fn disown_logs(
-        &mut self,
-        now: Instant,
-        logs: Vec<VolumeIndex>,
-        effects: &mut Vec<AgentEffect>,
-    ) {
-        for index in logs {
-            let Some(volume) = self.volumes.get_mut(&index) else { continue };
-            volume.map.on_disowned();
-            self.split(now, index, Event::Hot, None, effects);
-        }
-    }
-
-    /// Asks for the writes of activity logs that are wanted and not under way.
-    pub(super) fn persist_maps(&mut self, now: Instant, effects: &mut Vec<AgentEffect>) {
-        for (index, volume) in &mut self.volumes {
-            if volume.persist_after.is_some_and(|after| now < after) {
-                continue;
-            }
-            if let Some(persist) = volume.map.take_persist() {
-                effects.push(AgentEffect::Persist { volume: *index, persist });
-            }
-        }
-    }
-
-    pub(super) fn on_flushed(
-        &mut self,
-        now: Instant,
-        index: VolumeIndex,
-        token: FlushToken,
-        _effects: &mut Vec<AgentEffect>,
-    ) {
-        let may_cool = self.vaulted.seq >= self.carried_until;
-        let Some(volume) = self.volumes.get_mut(&index) else { return };
-        volume.map.on_flushed(token);
-        if may_cool {
-            let idle_for = if self.is_stopping { std::time::Duration::ZERO } else { COOL_AFTER };
-            volume.map.cool(now, idle_for, volume.splitter.recaptures());
+            map.on_resynced(now, piece.extent, Stamp::Ordered(SeqRange { first: seq, last: seq }));
+            seq = seq.next();
         }
     }
 }
 
 /// Makes the records of a completed operation.
-fn changes_of(volume: VolumeIndex, op: Op, payload: Option<&Bytes>, is_zero: bool) -> Vec<Change> {
+fn changes_of(volume: VolumeIndex, op: Op, brought: &Brought) -> Vec<Change> {
     match op {
         Op::Write { extent, .. } | Op::Recapture { extent } => {
-            let payload = payload.expect("a write ends with its content");
+            let payload = brought.payload.as_ref().expect("a write ends with its content");
             assert_eq!(payload.len() as u64, extent.bytes(), "the content fills the sectors");
             let pieces = (0..payload.len()).step_by(RECORD_BYTES_MAX);
             let piece = |at: usize| Change::Write {
@@ -326,11 +325,18 @@ fn changes_of(volume: VolumeIndex, op: Op, payload: Option<&Bytes>, is_zero: boo
             };
             pieces.map(piece).collect()
         }
-        Op::ResyncRead { extent } if is_zero => vec![Change::ResyncZeroes { volume, extent }],
-        Op::ResyncRead { extent } => {
-            let payload = payload.expect("a resync read ends with its content").clone();
-            debug_assert!(extent.sectors.0 <= BLOCK_SECTORS);
-            vec![Change::ResyncWrite { volume, lba: extent.lba, payload }]
+        Op::ResyncRead { extent: run } => {
+            let read = brought.read.as_ref().expect("a resync read ends with what it read");
+            let sent = brought.pieces.iter().filter(|piece| piece.verdict != Verdict::Same);
+            let change = |piece: &Piece| match piece.verdict {
+                Verdict::Zeroes => Change::ResyncZeroes { volume, extent: piece.extent },
+                _ => {
+                    let at = (piece.extent.lba.0 - run.lba.0) * SECTOR_BYTES;
+                    let payload = read.payload.slice(at as usize..(at + piece.extent.bytes()) as usize);
+                    Change::ResyncWrite { volume, lba: piece.extent.lba, payload }
+                }
+            };
+            sent.map(change).collect()
         }
         Op::WriteZeroes { extent, .. } => vec![Change::WriteZeroes { volume, extent }],
         Op::Trim { extent } => vec![Change::Trim { volume, extent }],

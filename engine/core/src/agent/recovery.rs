@@ -1,12 +1,12 @@
 //! Lost order and how it comes back: overflow, gaps, forks, lost stages, and the resync.
 
 use super::{AgentEffect, AgentMachine, Internal, Note};
-use crate::change::{Change, ResyncReason};
+use crate::change::{Change, MarkerKind, ResyncReason};
 use crate::extent_log::LogImage;
 use crate::extent_map::EXTENT_SECTORS;
 use crate::ids::{Generation, VolumeIndex, WriteSeq};
 use crate::message::{HashReply, HashRequest, Welcome};
-use crate::resync::{DirtyBlocks, Effect, Event, Mode, ResyncPlanner};
+use crate::resync::{Around, DirtyBlocks, Effect, Event, ResyncPlanner};
 use crate::sequencer::Sequencer;
 use crate::splitter::Op;
 use crate::spool::Resume;
@@ -46,15 +46,21 @@ pub(super) fn marked_extents(image: &LogImage, sectors: Sectors) -> Vec<Extent> 
 }
 
 impl AgentMachine {
-    /// Order is lost from here on; the open records lost their place (AG-2, AG-3).
-    pub(super) fn lose_order(&mut self, _now: Instant, effects: &mut Vec<AgentEffect>) {
+    /// Order is lost because a change found no place.
+    pub(super) fn lose_order(&mut self, effects: &mut Vec<AgentEffect>) {
         if !self.is_bitmap {
-            self.is_bitmap = true;
-            effects.push(AgentEffect::Note(Note::BitmapMode));
+            effects.push(AgentEffect::Note(Note::OrderLost));
         }
+        self.break_order();
+    }
+
+    /// Changes have no place from here on; the open records lost theirs (AG-2, AG-3).
+    fn break_order(&mut self) {
+        self.is_bitmap = true;
         // AG-7: a record that says clean is not true any more.
         self.state_wanted |= std::mem::take(&mut self.is_clean);
         self.is_exact = false;
+        self.settling = None;
         self.planner = None;
         self.epoch += 1;
         let open = std::mem::take(&mut self.open.records);
@@ -66,6 +72,7 @@ impl AgentMachine {
     }
 
     pub(super) fn want_resync(&mut self, reason: ResyncReason) {
+        self.is_initial |= reason == ResyncReason::Initial;
         self.pending_resync = Some(reason);
     }
 
@@ -89,6 +96,7 @@ impl AgentMachine {
         self.pending_resync = None;
         self.is_bitmap = false;
         self.is_exact = false;
+        self.settling = None;
         self.epoch += 1;
         let attach = self.volumes.iter().map(|(index, volume)| Change::Attach {
             volume: *index,
@@ -105,8 +113,11 @@ impl AgentMachine {
             return;
         }
         self.is_recovering = false;
-        effects.push(AgentEffect::Note(Note::ResyncBegan(reason)));
-        self.planner = Some(ResyncPlanner::new(self.volumes.keys().map(|index| (*index, Mode::Compare))));
+        if !std::mem::take(&mut self.is_begun_again) {
+            let (_, blocks) = self.marks();
+            effects.push(AgentEffect::Note(Note::ResyncBegan { reason, blocks }));
+        }
+        self.planner = Some(ResyncPlanner::new(range.last, self.volumes.keys().copied()));
         self.plan(now, Event::Poll, effects);
     }
 
@@ -114,38 +125,35 @@ impl AgentMachine {
     pub(super) fn plan(&mut self, now: Instant, event: Event, effects: &mut Vec<AgentEffect>) {
         let Some(planner) = &mut self.planner else { return };
         let mut steps = Vec::new();
-        // The resync gives way when the spool fills: its reads could push the guest's order out.
-        let has_room = self.spool.memory_bytes() < self.memory_bytes_max / 2;
-        let connected = self.session.is_some() && has_room;
-        let issued = self.watermarks.issued();
-        planner.step(now, event, (&Dirty(&self.volumes), issued, connected), &mut steps);
-        let mut asked = false;
+        let around = Around {
+            dirty: &Dirty(&self.volumes),
+            is_connected: self.session.is_some(),
+            // The resync gives way when the spool fills: its reads could push the guest's order out.
+            has_room: self.spool.memory_bytes() < self.memory_bytes_max / 2,
+        };
+        planner.step(now, event, around, &mut steps);
         for step in steps {
             match step {
                 Effect::Compare { id, volume, extent, after } => {
-                    asked = true;
                     // The epoch in the id keeps replies to an older resync apart.
                     let id = self.epoch << 32 | id & 0xffff_ffff;
                     effects.push(AgentEffect::AskHashes(HashRequest { id, volume, extent, after }));
                 }
-                Effect::ReadBlock { volume, block, extent } => {
-                    let internal = Internal::Resync { block, epoch: self.epoch };
+                Effect::ReadRun { volume, extent } => {
+                    let internal = Internal::Resync { run: extent, epoch: self.epoch };
                     self.submit_internal(now, volume, Op::ResyncRead { extent }, internal, effects);
                 }
                 Effect::Finished => self.finish_resync(now, effects),
             }
         }
-        if asked {
-            // The answer waits for what was stamped before the question.
-            self.seal_open(now, effects);
-        }
     }
 
     fn finish_resync(&mut self, now: Instant, effects: &mut Vec<AgentEffect>) {
+        self.progress = self.resync_progress();
         self.planner = None;
         self.epoch += 1;
         let Some(range) = self.sequencer.stamp(1) else {
-            self.lose_order(now, effects);
+            self.lose_order(effects);
             return;
         };
         self.watermarks.on_issued(range.last);
@@ -153,7 +161,12 @@ impl AgentMachine {
         self.seal_open(now, effects);
         if !self.is_bitmap {
             self.is_exact = true;
-            effects.push(AgentEffect::Note(Note::ResyncEnded));
+            self.settling = Some(range.first);
+            effects.push(AgentEffect::Note(Note::ResyncEnded(self.progress)));
+            if self.cutter.is_some() {
+                // The promise is kept again from here on: a point says so.
+                effects.push(AgentEffect::MarkerDue(MarkerKind::Crash));
+            }
         }
     }
 
@@ -207,6 +220,7 @@ impl AgentMachine {
         if self.first_reason.is_none() {
             effects.push(AgentEffect::Note(Note::StageLost));
         }
+        self.is_begun_again = self.first_reason.is_some();
         self.abandon(now, effects);
         // The resync is sealed onto what the process server holds, so that it continues from there.
         self.newest = welcome.staged;
@@ -220,7 +234,7 @@ impl AgentMachine {
 
     /// Gives up what the spool holds; its ranges are dirty already.
     fn abandon(&mut self, now: Instant, effects: &mut Vec<AgentEffect>) {
-        self.lose_order(now, effects);
+        self.break_order();
         self.unstaged.clear();
         let mut steps = Vec::new();
         self.spool.abandon(&mut steps);
@@ -257,7 +271,8 @@ impl AgentMachine {
     }
 
     /// A spilled batch cannot be read: it and all later ones are given up.
-    pub(super) fn on_lost(&mut self, now: Instant, first: WriteSeq, effects: &mut Vec<AgentEffect>) {
+    pub(super) fn on_spill_lost(&mut self, now: Instant, first: WriteSeq, effects: &mut Vec<AgentEffect>) {
+        effects.push(AgentEffect::Note(Note::SpillLost));
         self.dirty_after(WriteSeq(first.0 - 1));
         self.abandon(now, effects);
     }

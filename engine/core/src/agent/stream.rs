@@ -90,7 +90,7 @@ impl AgentMachine {
         for step in steps {
             match step {
                 SpoolEffect::Accepted => {}
-                SpoolEffect::Refused | SpoolEffect::Overflow => self.lose_order(now, effects),
+                SpoolEffect::Refused | SpoolEffect::Overflow => self.lose_order(effects),
                 SpoolEffect::Spill(work) => effects.push(AgentEffect::Spill(work)),
                 SpoolEffect::Send(batch) => {
                     self.watermarks.on_sent(batch.meta.last);
@@ -100,7 +100,7 @@ impl AgentMachine {
                     effects.push(AgentEffect::Send(batch));
                 }
                 SpoolEffect::Drained => {}
-                SpoolEffect::Lost { first } => self.on_lost(now, first, effects),
+                SpoolEffect::Lost { first } => self.on_spill_lost(now, first, effects),
             }
         }
     }
@@ -169,6 +169,8 @@ impl AgentMachine {
         let permits = self.permits();
         self.spool(now, SpoolEvent::Permits(permits), effects);
         self.spool(now, SpoolEvent::Staged(staged.seq), effects);
+        // The resync may have waited for this room.
+        self.plan(now, crate::resync::Event::Poll, effects);
     }
 
     pub(super) fn take_positions(&mut self, staged: BatchPosition, vaulted: BatchPosition) {
@@ -186,6 +188,10 @@ impl AgentMachine {
                 if vaulted.seq >= carried {
                     volume.carried.clear();
                 }
+            }
+            if self.settling.is_some_and(|end| end <= vaulted.seq) {
+                self.settling = None;
+                self.state_wanted |= std::mem::take(&mut self.is_initial);
             }
         }
     }
@@ -212,6 +218,10 @@ impl AgentMachine {
             return;
         }
         self.seal_open(now, effects);
+        if self.settling.is_some_and(|end| end.next() == range.first) {
+            // The first point behind a resync belongs to it.
+            self.settling = Some(range.first);
+        }
         effects.push(AgentEffect::MarkerCut { marker, seq: range.first });
     }
 
@@ -253,6 +263,7 @@ impl AgentMachine {
                 // The record is built after this effect, so it says so for at least these.
                 let doubted = self.volumes.iter().filter(|(_, volume)| volume.map.is_disown_wanted());
                 self.disowning = doubted.map(|(index, _)| *index).collect();
+                self.record_begun();
                 effects.push(AgentEffect::WriteState);
             }
         }
@@ -273,6 +284,7 @@ impl AgentMachine {
         }
         let disowned = std::mem::take(&mut self.disowning);
         self.disown_logs(now, disowned, effects);
+        self.record_ended(effects);
     }
 
     pub(super) fn on_stop(&mut self, now: Instant, effects: &mut Vec<AgentEffect>) {
@@ -282,7 +294,7 @@ impl AgentMachine {
         let is_idle = self.volumes.values().all(|volume| volume.splitter.is_idle());
         // What ended after the last flush may be in the disk's cache only, and nothing will compare it.
         let is_flushed = self.volumes.keys().all(|volume| self.flush_wanted(*volume).is_none());
-        let is_settled = is_idle && is_flushed && self.spool.is_all_on_disk();
+        let is_settled = is_idle && is_flushed && self.resizes.is_empty() && self.spool.is_all_on_disk();
         if is_settled && self.can_stop_clean() && !self.is_clean {
             self.is_clean = true;
             self.state_wanted = true;

@@ -23,6 +23,7 @@ fn record(is_clean: bool) -> AgentRecord {
         reserved_until: WriteSeq(1 << 20),
         is_clean,
         is_resync_open: true,
+        is_initial: true,
         must_compare_all: false,
         sealed: at(40),
         staged: at(30),

@@ -7,16 +7,20 @@ use crate::failure::{Exit, Failure, Outcome};
 use crate::output::{self, Format, say};
 use crate::settings::plan::AgentPlan;
 use crate::state::{self, Record, State};
-use crate::status::{Mode, PointReport, Report, StatusReport, VolumeReport, WatermarksReport, health};
+use crate::status::{
+    Facts, Health, PointReport, ProgressReport, Report, StatusReport, StreamState, VolumeReport,
+    WatermarksReport, health,
+};
 use async_trait::async_trait;
 use futures::future::BoxFuture;
-use redoubt_host::{HostDisk, HostNet};
-use redoubt_ports::{Endpoint, Listener, Net};
+use redoubt_host::{HostClock, HostDisk, HostNet};
+use redoubt_ports::{Clock, Endpoint, Listener, Net};
 use redoubt_roles::agent::{Agent, AgentMode, AgentSettings, AgentStatus, MarkerPolicy, VolumeSpec};
 use redoubt_roles::nbd_server::{Export, ExportDirectory, serve};
 use redoubt_wire::StreamKey;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Mutex, watch};
 
 /// What a start has taken for itself before it makes anything.
@@ -74,6 +78,8 @@ struct Running {
     record: Mutex<Record>,
     endpoints: Vec<Endpoint>,
     probe: Option<PointsProbe>,
+    /// Time between two recovery points, as promised.
+    rpo: Duration,
 }
 
 struct Exports(Arc<Agent>);
@@ -132,6 +138,7 @@ pub(crate) async fn run(
         record: Mutex::new(record),
         endpoints,
         probe,
+        rpo: plan.point_interval,
     });
     output::data(format, &running.addresses(), |addresses| {
         addresses.iter().map(|address| format!("{}  {}\n", address.volume, address.uri)).collect()
@@ -177,11 +184,20 @@ impl Running {
             None => (None, None),
         };
         let newest = points.as_ref().and_then(|points| points.last()).map(PointReport::of);
-        let mut report = report_of(self.service, &status, &self.endpoints);
+        let mut report = report_of(self.service, &status, &self.endpoints, self.rpo);
         report.newest_point = newest;
         report.points = points.map(|points| points.len() as u64);
         report.last_error = report.last_error.or(trouble);
-        report.health = health(report.mode, report.connected, status.lag, report.last_error.is_some());
+        let now = HostClock::new().wall().0;
+        let age = |point: &PointReport| Duration::from_millis(now.saturating_sub(point.wall_ms));
+        report.health = health(Facts {
+            state: report.state,
+            connected: report.connected,
+            unstaged: status.unstaged,
+            rpo: self.rpo,
+            point_age: self.probe.as_ref().map(|_| report.newest_point.as_ref().map(age)),
+            has_trouble: report.last_error.is_some() || status.must_compare_all,
+        });
         Ok(report)
     }
 
@@ -214,12 +230,16 @@ impl Controlled for Running {
     }
 }
 
-fn report_of(service: &str, status: &AgentStatus, endpoints: &[Endpoint]) -> StatusReport {
-    let (mode, resync) = match status.mode {
-        AgentMode::Exact => (Mode::Exact, None),
-        AgentMode::Spilling => (Mode::Spill, None),
-        AgentMode::Bitmap => (Mode::Bitmap, None),
-        AgentMode::Resync { blocks_done, blocks_total } => (Mode::Resync, Some((blocks_done, blocks_total))),
+fn report_of(service: &str, status: &AgentStatus, endpoints: &[Endpoint], rpo: Duration) -> StatusReport {
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let (state, progress) = match status.mode {
+        AgentMode::Exact => (StreamState::Protected, None),
+        AgentMode::Spilling => (StreamState::Spilling, None),
+        AgentMode::Bitmap => (StreamState::Bitmap, None),
+        AgentMode::Resync { is_initial, blocks_done, blocks_total } => {
+            let state = if is_initial { StreamState::InitialReplication } else { StreamState::Resync };
+            (state, Some(ProgressReport::new(blocks_done, blocks_total)))
+        }
     };
     let marks = &status.watermarks;
     let volume = |volume: &redoubt_roles::agent::VolumeStatus| VolumeReport {
@@ -231,11 +251,12 @@ fn report_of(service: &str, status: &AgentStatus, endpoints: &[Endpoint]) -> Sta
         service: service.to_owned(),
         machine: status.machine.to_string(),
         generation: status.generation.0,
-        health: health(mode, status.is_connected, status.lag, status.last_error.is_some()),
-        mode,
-        resync,
+        health: Health::Warning,
+        state,
+        progress,
         connected: status.is_connected,
-        lag_ms: u64::try_from(status.lag.as_millis()).unwrap_or(u64::MAX),
+        lag_ms: status.lag.map(millis),
+        rpo_ms: millis(rpo),
         watermarks: WatermarksReport {
             issued: marks.issued().0,
             sent: marks.sent().0,

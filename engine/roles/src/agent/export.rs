@@ -10,7 +10,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use redoubt_core::agent::AgentEvent;
 use redoubt_core::planted::{self, Bug};
-use redoubt_core::splitter::{IoFailure, Op};
+use redoubt_core::splitter::{IoFailure, IoId, Op};
 use redoubt_core::{Extent, VolumeIndex};
 use redoubt_ports::{Disk, IoError, IoKind};
 use std::future::Future;
@@ -139,6 +139,9 @@ async fn operate(
         Err(error) => Err(told(error)),
     };
     let ended = AgentEvent::Done { volume, io, result, payload: done.ok().flatten() };
+    if result.is_ok() && matches!(op, Op::Resize { .. }) {
+        return resized(&shell, io, ended).await;
+    }
     if planted::is_order_late(&op) {
         let late = Arc::clone(&shell);
         shell.tasks.spawn(async move {
@@ -153,6 +156,20 @@ async fn operate(
         tokio::time::sleep(PLANTED_DELAY).await;
     }
     answer
+}
+
+/// A resize is over once log and record know the new size.
+async fn resized(shell: &Shell, io: IoId, ended: AgentEvent) -> Result<(), ExportError> {
+    let (completed, wait) = oneshot::channel();
+    {
+        let mut core = shell.lock();
+        core.waiters.insert(io, completed);
+        shell.step_in(&mut core, ended);
+    }
+    match wait.await {
+        Ok(result) => result.map_err(refusal),
+        Err(_) => Err(ExportError::ShuttingDown),
+    }
 }
 
 async fn perform(disk: &dyn Disk, op: &Op, work: Work) -> Result<Option<Bytes>, IoError> {

@@ -1,6 +1,7 @@
 //! The agent's link: sockets and frames around [`redoubt_core::link::Link`].
 
 use super::shell::{Outgoing, Shell};
+use super::trouble::Concern;
 use super::workers::until;
 use crate::process_server::session;
 use crate::tasks::Tasks;
@@ -108,11 +109,18 @@ impl LinkTask {
                     core.machine.has_session()
                 };
                 if has_session {
+                    self.shell.works(Concern::Link);
                     self.step(LinkEvent::Resumed);
                 }
             }
             LinkEffect::Acked { staged, vaulted, permits_total } => {
-                self.shell.step(AgentEvent::Ack { staged, vaulted, permits_total });
+                {
+                    let mut core = self.shell.lock();
+                    self.shell.step_in(&mut core, AgentEvent::Ack { staged, vaulted, permits_total });
+                    if core.machine.is_promised() {
+                        core.troubles.end(Concern::Order);
+                    }
+                }
                 self.shell.progress.notify_one();
             }
             LinkEffect::Hashes(reply) => self.shell.step(AgentEvent::Hashes(reply)),
@@ -122,7 +130,8 @@ impl LinkTask {
                 core.outgoing.clear();
             }
             LinkEffect::Stopped { reason, detail } => {
-                self.shell.trouble(format_args!("the process server refuses: {reason} ({detail})"));
+                self.shell
+                    .trouble(Concern::Link, format_args!("the process server refuses: {reason} ({detail})"));
                 self.stopped_at = Some(self.shell.now());
             }
         }
@@ -153,7 +162,7 @@ impl LinkTask {
             Incoming::Message(message) => self.step(LinkEvent::Received(id, message)),
             Incoming::Broken(why) => {
                 if self.connection.as_ref().is_some_and(|connection| connection.id == id) {
-                    self.shell.lock().last_error = Some(why);
+                    self.shell.lock().troubles.begin(Concern::Link, why);
                     self.step(LinkEvent::Broken(id));
                 }
             }
@@ -178,7 +187,7 @@ impl LinkTask {
                 Outgoing::Batch(batch) => self.step(LinkEvent::Send(batch)),
                 Outgoing::Ask(request) => self.step(LinkEvent::Ask(request)),
                 Outgoing::Close(why) => {
-                    self.shell.trouble(format_args!("the session is closed: {why}"));
+                    self.shell.trouble(Concern::Link, format_args!("the session is closed: {why}"));
                     if let Some(connection) = &self.connection {
                         self.step(LinkEvent::Broken(connection.id));
                     }

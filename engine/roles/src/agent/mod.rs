@@ -13,6 +13,7 @@ mod shell;
 mod spill;
 mod spill_scan;
 mod status;
+mod trouble;
 mod workers;
 
 pub use settings::*;
@@ -33,6 +34,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
+use trouble::{Concern, Troubles};
 
 use crate::tasks::Tasks;
 
@@ -70,7 +72,7 @@ impl Agent {
             is_state_wanted: false,
             state_counter: found.state_counter,
             is_stopping: false,
-            last_error: None,
+            troubles: Troubles::default(),
             last_marker: WriteSeq(0),
             stage_losses: 0,
             forks: 0,
@@ -175,16 +177,19 @@ impl Agent {
         let machine = &core.machine;
         let (memory_bytes, spill_bytes) = machine.spool_bytes();
         let (hot_extents, dirty) = machine.marks();
-        let mode = match (machine.is_bitmap(), machine.is_exact()) {
+        let is_promised = machine.is_promised();
+        let mode = match (machine.is_bitmap(), is_promised) {
             (true, _) => AgentMode::Bitmap,
             (false, true) if spill_bytes > 0 => AgentMode::Spilling,
             (false, true) => AgentMode::Exact,
             (false, false) => {
-                let progress = machine.resync_progress().unwrap_or_default();
+                let progress = machine.resync_progress();
                 let blocks_done = progress.sent + progress.skipped;
-                AgentMode::Resync { blocks_done, blocks_total: progress.total.max(blocks_done + dirty) }
+                let blocks_total = progress.total.max(blocks_done + dirty);
+                AgentMode::Resync { is_initial: machine.is_initial(), blocks_done, blocks_total }
             }
         };
+        let unstaged = machine.unstaged_since().map_or(Duration::ZERO, |since| now.since(since));
         let (staged, vaulted) = machine.acknowledged();
         let volume = |(index, volume): (&VolumeIndex, &shell::VolumeShell)| VolumeStatus {
             name: volume.name.clone(),
@@ -199,14 +204,16 @@ impl Agent {
             staged,
             vaulted,
             mode,
-            lag: machine.unstaged_since().map_or(Duration::ZERO, |since| now.since(since)),
+            lag: is_promised.then_some(unstaged),
+            unstaged,
+            must_compare_all: machine.must_compare_all(),
             memory_bytes,
             spill_bytes,
             hot_extents,
             volumes: core.volumes.iter().map(volume).collect(),
             stage_losses: core.stage_losses,
             forks: core.forks,
-            last_error: core.last_error.clone(),
+            last_error: core.troubles.newest(),
         }
     }
 
@@ -225,7 +232,7 @@ impl Agent {
                         return;
                     }
                 }
-                workers::flush_disks(&self.shell).await;
+                workers::cool(&self.shell).await;
                 self.shell.step(AgentEvent::Stop);
                 if self.shell.lock().machine.is_stopped() {
                     return;
@@ -241,7 +248,7 @@ impl Agent {
         self.shell.tasks.abort();
         *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
         if ended.is_err() {
-            self.shell.trouble("the stop took too long; the next start compares hot extents");
+            self.shell.trouble(Concern::Stop, "the stop took too long; the next start compares hot extents");
         }
         Ok(())
     }
@@ -266,7 +273,7 @@ async fn settle(shell: &Arc<Shell>) -> Result<(), AgentError> {
         if !has_state && !has_log && shell.lock().machine.is_ready() {
             return Ok(());
         }
-        if let Some(error) = shell.lock().last_error.clone() {
+        if let Some(error) = shell.lock().troubles.newest() {
             return Err(AgentError::State { file: "agent.state".to_owned(), detail: error });
         }
         shell.step(AgentEvent::Tick);

@@ -71,6 +71,7 @@ fn first_record(settings: &AgentSettings) -> AgentRecord {
         reserved_until: WriteSeq(0),
         is_clean: true,
         is_resync_open: false,
+        is_initial: true,
         must_compare_all: false,
         sealed: BatchPosition::default(),
         staged: BatchPosition::default(),

@@ -4,17 +4,21 @@
 //! hands the effects to the queues; workers take them from there.
 
 use super::settings::AgentSettings;
+use super::trouble::{Concern, Troubles};
 use crate::tasks::Tasks;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use redoubt_core::agent::{AgentEffect, AgentEvent, AgentMachine, Note};
 use redoubt_core::agent_state::encode_slot;
+use redoubt_core::change::ResyncReason;
 use redoubt_core::extent_map::Persist;
 use redoubt_core::message::HashRequest;
+use redoubt_core::planted::{self, Bug};
+use redoubt_core::resync::Progress;
 use redoubt_core::sealed::SealedBatch;
 use redoubt_core::splitter::{IoFailure, IoId, Op};
 use redoubt_core::spool::SpillWork;
-use redoubt_core::{Instant, Marker, MarkerId, MarkerKind, VolumeId, VolumeIndex, WriteSeq};
+use redoubt_core::{Extent, Instant, Marker, MarkerId, MarkerKind, VolumeId, VolumeIndex, WriteSeq};
 use redoubt_ports::{Disk, File, IoError, World};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,6 +29,22 @@ pub(super) enum Outgoing {
     Batch(SealedBatch),
     Ask(HashRequest),
     Close(&'static str),
+}
+
+/// A read that the machine asked for.
+pub(super) struct ReadBack {
+    pub(super) volume: VolumeIndex,
+    pub(super) io: IoId,
+    pub(super) extent: Extent,
+    pub(super) purpose: Purpose,
+}
+
+/// What a read is for.
+pub(super) enum Purpose {
+    /// What a failed write left.
+    Recapture,
+    /// A run of the resync.
+    Resync { with_digests: bool },
 }
 
 /// One volume's world.
@@ -44,12 +64,12 @@ pub(super) struct Core {
     pub(super) outgoing: VecDeque<Outgoing>,
     pub(super) spill: VecDeque<SpillWork>,
     pub(super) persists: VecDeque<(VolumeIndex, Persist)>,
-    pub(super) reads: VecDeque<(VolumeIndex, IoId, redoubt_core::Extent)>,
+    pub(super) reads: VecDeque<ReadBack>,
     pub(super) orphans: VecDeque<BoxFuture<'static, ()>>,
     pub(super) is_state_wanted: bool,
     pub(super) state_counter: u64,
     pub(super) is_stopping: bool,
-    pub(super) last_error: Option<String>,
+    pub(super) troubles: Troubles,
     pub(super) last_marker: WriteSeq,
     pub(super) stage_losses: u64,
     pub(super) forks: u64,
@@ -95,7 +115,7 @@ impl Shell {
 
     /// Queues effects.
     pub(super) fn perform(&self, core: &mut Core, effects: Vec<AgentEffect>) -> Option<MarkerId> {
-        let mut cut = None;
+        let (mut cut, mut due) = (None, None);
         for effect in effects {
             match effect {
                 AgentEffect::Start { volume, io, op } => self.start_op(core, volume, io, op),
@@ -119,9 +139,7 @@ impl Shell {
                 AgentEffect::Send(batch) => self.out(core, Outgoing::Batch(batch)),
                 AgentEffect::AskHashes(request) => self.out(core, Outgoing::Ask(request)),
                 AgentEffect::CloseSession(why) => self.out(core, Outgoing::Close(why)),
-                AgentEffect::MarkerDue(kind) => {
-                    cut = self.marker_due(core, kind).or(cut);
-                }
+                AgentEffect::MarkerDue(kind) => due = Some(kind),
                 AgentEffect::MarkerCut { marker, seq } => {
                     core.last_marker = seq;
                     cut = Some(marker.id);
@@ -129,14 +147,18 @@ impl Shell {
                 AgentEffect::Note(note) => self.note(core, note),
             }
         }
-        cut
+        // Another step: its effects come behind all of this one's.
+        due.and_then(|kind| self.marker_due(core, kind)).or(cut)
     }
 
     fn start_op(&self, core: &mut Core, volume: VolumeIndex, io: IoId, op: Op) {
         match op {
-            Op::ResyncRead { extent } | Op::Recapture { extent } => {
-                core.reads.push_back((volume, io, extent));
-                self.read_wake.notify_one();
+            Op::ResyncRead { extent } => {
+                let with_digests = core.machine.wants_digests(volume, extent);
+                self.read(core, ReadBack { volume, io, extent, purpose: Purpose::Resync { with_digests } });
+            }
+            Op::Recapture { extent } => {
+                self.read(core, ReadBack { volume, io, extent, purpose: Purpose::Recapture });
             }
             _ => {
                 if let Some(waiter) = core.waiters.remove(&io) {
@@ -144,6 +166,11 @@ impl Shell {
                 }
             }
         }
+    }
+
+    fn read(&self, core: &mut Core, read: ReadBack) {
+        core.reads.push_back(read);
+        self.read_wake.notify_one();
     }
 
     fn out(&self, core: &mut Core, message: Outgoing) {
@@ -171,34 +198,39 @@ impl Shell {
     fn note(&self, core: &mut Core, note: Note) {
         let machine = core.machine.machine();
         match note {
-            Note::ResyncBegan(_) | Note::ResyncEnded => {
-                tracing::info!(role = "agent", %machine, ?note);
+            Note::ResyncBegan { reason, blocks } => {
+                tracing::info!(role = "agent", %machine, ?reason, blocks, "{}", why_resync(reason));
             }
-            _ => tracing::warn!(role = "agent", %machine, ?note),
-        }
-        match note {
-            Note::ResyncEnded => core.last_error = None,
-            Note::ResyncBegan(_) => {}
-            Note::BitmapMode => core.last_error = Some("order was lost; a resync will follow".to_owned()),
-            Note::Fork => {
-                core.forks += 1;
-                core.last_error = Some("the vault holds another history; comparing all".to_owned());
+            Note::ResyncEnded(progress) => {
+                let Progress { total, compared, sent, skipped } = progress;
+                tracing::info!(
+                    role = "agent", %machine, total, compared, sent, skipped,
+                    "the resync is complete; the stream is exact"
+                );
             }
-            Note::StageLost => {
-                core.stage_losses += 1;
-                core.last_error = Some("the process server lost its stage".to_owned());
+            Note::LogWhole => {
+                core.troubles.end(Concern::Log);
+                tracing::info!(role = "agent", %machine, "the activity log holds every mark again");
             }
-            Note::LogFailing(count) => {
-                core.last_error =
-                    Some(format!("the activity log failed {count} times; a restart may compare everything"));
+            Note::OrderLost | Note::Fork | Note::StageLost | Note::SpillLost | Note::LogFailing(_) => {
+                core.forks += u64::from(note == Note::Fork);
+                core.stage_losses += u64::from(note == Note::StageLost);
+                let (concern, what) = trouble_of(note);
+                tracing::warn!(role = "agent", %machine, "{what}");
+                core.troubles.begin(concern, what);
             }
         }
     }
 
     /// Remembers trouble for the status.
-    pub(super) fn trouble(&self, error: impl std::fmt::Display) {
+    pub(super) fn trouble(&self, concern: Concern, error: impl std::fmt::Display) {
         tracing::warn!(role = "agent", machine = %self.settings.machine, "{error}");
-        self.lock().last_error = Some(error.to_string());
+        self.lock().troubles.begin(concern, error.to_string());
+    }
+
+    /// What was in trouble works.
+    pub(super) fn works(&self, concern: Concern) {
+        self.lock().troubles.end(concern);
     }
 
     /// Writes the agent's record if it is wanted; returns whether it was.
@@ -215,7 +247,9 @@ impl Shell {
         if let Err(error) = &result {
             // The next attempt goes to the same slot: the other one holds the record that is good.
             self.lock().state_counter = counter - 1;
-            self.trouble(error);
+            self.trouble(Concern::Record, error);
+        } else {
+            self.works(Concern::Record);
         }
         self.step(AgentEvent::StateWritten { ok: result.is_ok() });
         self.progress.notify_one();
@@ -232,11 +266,42 @@ impl Shell {
         };
         let result = write_pages(&*log, &persist).await;
         if let Err(error) = &result {
-            self.trouble(error);
+            self.trouble(Concern::Log, error);
         }
         self.step(AgentEvent::Persisted { volume, ok: result.is_ok() });
         self.progress.notify_one();
         true
+    }
+}
+
+/// Says what is wrong, and what follows.
+fn trouble_of(note: Note) -> (Concern, String) {
+    let order = match note {
+        Note::Fork => "the vault holds another history; everything is compared",
+        Note::StageLost => "the process server lost its stage; what it held is copied again",
+        Note::SpillLost => "a spill file cannot be read; what it held is copied again",
+        Note::LogFailing(count) => {
+            let what =
+                format!("the activity log failed {count} times; after a crash everything would be compared");
+            return (Concern::Log, what);
+        }
+        _ => {
+            "the spool is full, order is lost: only the places that differ are known, and a resync will follow"
+        }
+    };
+    (Concern::Order, order.to_owned())
+}
+
+/// Says what really happened before a resync.
+fn why_resync(reason: ResyncReason) -> &'static str {
+    match reason {
+        ResyncReason::Initial => "the first copy begins",
+        ResyncReason::UncleanStop => "the last run ended without a clean stop: hot extents are compared",
+        ResyncReason::Overflow => "the spool has drained: what was written without order is copied",
+        ResyncReason::StageLost => "what the process server lost is copied again",
+        ResyncReason::Fork => "the histories differ: everything is compared",
+        ResyncReason::Untracked => "disks changed while they were not tracked: they are compared as a whole",
+        ResyncReason::Requested => "a resync was asked for",
     }
 }
 

@@ -6,6 +6,7 @@
 //! What is *not* here: which file, when to sync, what a failure means ([`redoubt_core::spool`]).
 
 use super::shell::Shell;
+use super::trouble::Concern;
 use bytes::Bytes;
 use redoubt_core::WriteSeq;
 use redoubt_core::agent::AgentEvent;
@@ -51,7 +52,7 @@ impl SpillFiles {
             SpillWork::Read { place, first } => {
                 let read = self.read(place, first).await;
                 if let Err(error) = &read {
-                    shell.trouble(error);
+                    shell.trouble(Concern::Spill, error);
                 }
                 return Some(AgentEvent::SpillRead { first, bytes: read.ok() });
             }
@@ -59,7 +60,7 @@ impl SpillFiles {
             SpillWork::Remove { file } => {
                 // Only space is lost: a start that finds the file again sees that it is staged.
                 if let Err(error) = self.remove(shell, file).await {
-                    shell.trouble(error);
+                    shell.trouble(Concern::Spill, error);
                 }
                 return None;
             }
@@ -68,7 +69,7 @@ impl SpillFiles {
             SpillWork::Append { place, bytes } => self.append(place, &bytes).await,
         };
         if let Err(error) = done {
-            shell.trouble(error);
+            shell.trouble(Concern::Spill, error);
             self.has_failed = true;
         }
         None
@@ -78,8 +79,11 @@ impl SpillFiles {
     async fn answer(&mut self, shell: &Shell, ticket: u64) -> AgentEvent {
         if !std::mem::take(&mut self.has_failed) {
             match self.sync(shell).await {
-                Ok(()) => return AgentEvent::SpillSynced { ticket },
-                Err(error) => shell.trouble(error),
+                Ok(()) => {
+                    shell.works(Concern::Spill);
+                    return AgentEvent::SpillSynced { ticket };
+                }
+                Err(error) => shell.trouble(Concern::Spill, error),
             }
         }
         AgentEvent::SpillFailed { ticket }

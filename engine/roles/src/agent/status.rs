@@ -17,8 +17,10 @@ pub enum AgentMode {
     Spilling,
     /// Order lost: only dirty blocks are known; no points.
     Bitmap,
-    /// Copying what differs; no points until it ends.
+    /// Copying what differs; no points until its end is in the vault.
     Resync {
+        /// The first copy of a volume is part of it.
+        is_initial: bool,
         /// Blocks settled since it began.
         blocks_done: u64,
         /// Blocks settled and left.
@@ -54,8 +56,13 @@ pub struct AgentStatus {
     pub vaulted: BatchPosition,
     /// What the stream can promise.
     pub mode: AgentMode,
-    /// Age of the oldest change that is not staged yet.
-    pub lag: Duration,
+    /// How far the process server is behind: age of the oldest change that it does not hold. `None` while
+    /// no order is promised: then an age would say better than the truth.
+    pub lag: Option<Duration>,
+    /// Age of the oldest change in the stream that is not staged yet, whatever is promised.
+    pub unstaged: Duration,
+    /// The activity log may lack marks: a start after a crash would compare everything.
+    pub must_compare_all: bool,
     /// Bytes of sealed batches in memory.
     pub memory_bytes: u64,
     /// Bytes in the spill file.

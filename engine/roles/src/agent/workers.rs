@@ -2,12 +2,14 @@
 //!
 //! What is *not* here: the spill files ([`super::spill`]), the link ([`super::link_task`]).
 
-use super::shell::Shell;
+use super::shell::{Purpose, ReadBack, Shell};
 use super::spill;
+use super::trouble::Concern;
 use redoubt_core::agent::AgentEvent;
 use redoubt_core::planted::{self, Bug};
+use redoubt_core::resync::RunRead;
 use redoubt_core::splitter::IoFailure;
-use redoubt_core::{Instant, VolumeIndex};
+use redoubt_core::{Extent, Instant, VolumeIndex};
 use redoubt_ports::{Disk, File, IoError, IoKind};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,8 +21,8 @@ const TICK: Duration = Duration::from_millis(25);
 const COOL_EVERY: Duration = Duration::from_secs(5);
 /// How lazy the planted bug of the activity log is.
 const PLANTED_DELAY: Duration = Duration::from_secs(2);
-/// Resync reads at once: enough to keep a disk busy beside the guest.
-const READERS: usize = 4;
+/// Reads of the machine at once: all that the resync has open.
+const READERS: usize = redoubt_core::resync::READS_AT_ONCE;
 
 /// Starts all workers.
 pub(super) fn spawn(shell: &Arc<Shell>, spill_files: BTreeMap<u64, Arc<dyn File>>) {
@@ -75,12 +77,27 @@ async fn orphan_loop(shell: Arc<Shell>) {
 async fn cool_loop(shell: Arc<Shell>) {
     loop {
         tokio::time::sleep(COOL_EVERY).await;
-        flush_disks(&shell).await;
+        cool(&shell).await;
+    }
+}
+
+/// Flushes the disks, then looks at every mark once, a batch at a time: guests step in between.
+pub(super) async fn cool(shell: &Arc<Shell>) {
+    flush_disks(shell).await;
+    let volumes: Vec<VolumeIndex> = shell.lock().volumes.keys().copied().collect();
+    for volume in volumes {
+        loop {
+            shell.step(AgentEvent::Cool { volume });
+            if !shell.lock().machine.is_cooling(volume) {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
     }
 }
 
 /// Flushes every disk whose extents could cool after it.
-pub(super) async fn flush_disks(shell: &Arc<Shell>) {
+async fn flush_disks(shell: &Arc<Shell>) {
     let volumes: Vec<(VolumeIndex, Arc<dyn Disk>)> = {
         let core = shell.lock();
         core.volumes.iter().map(|(index, volume)| (*index, Arc::clone(&volume.disk))).collect()
@@ -89,7 +106,7 @@ pub(super) async fn flush_disks(shell: &Arc<Shell>) {
         let Some(token) = shell.lock().machine.flush_wanted(volume) else { continue };
         match disk.flush().await {
             Ok(()) => shell.step(AgentEvent::Flushed { volume, token }),
-            Err(error) => shell.trouble(error),
+            Err(error) => shell.trouble(Concern::Disk, error),
         }
     }
 }
@@ -102,23 +119,52 @@ async fn read_loop(shell: Arc<Shell>) {
             if !core.reads.is_empty() {
                 shell.read_wake.notify_one();
             }
-            work.and_then(|(volume, io, extent)| {
-                let disk = Arc::clone(&core.volumes.get(&volume)?.disk);
-                Some((volume, io, extent, disk))
+            work.and_then(|read| {
+                let disk = Arc::clone(&core.volumes.get(&read.volume)?.disk);
+                Some((read, disk))
             })
         };
-        let Some((volume, io, extent, disk)) = work else {
+        let Some((read, disk)) = work else {
             shell.read_wake.notified().await;
             continue;
         };
-        let read = disk.read(extent).await;
-        if let Err(error) = &read {
-            shell.trouble(error);
+        let event = perform(&shell, &*disk, read).await;
+        {
+            let mut core = shell.lock();
+            shell.step_in(&mut core, event);
+            if !core.machine.has_unreadable() {
+                core.troubles.end(Concern::Disk);
+            }
         }
-        let result = read.as_ref().map(|_| ()).map_err(failure);
-        shell.step(AgentEvent::Done { volume, io, result, payload: read.ok() });
         shell.progress.notify_one();
     }
+}
+
+async fn perform(shell: &Shell, disk: &dyn Disk, read: ReadBack) -> AgentEvent {
+    let ReadBack { volume, io, extent, purpose } = read;
+    let failed = |error: IoError| {
+        shell.trouble(Concern::Disk, &error);
+        failure(&error)
+    };
+    match purpose {
+        Purpose::Recapture => {
+            let found = disk.read(extent).await.map_err(failed);
+            let result = found.as_ref().map(|_| ()).map_err(|failure| *failure);
+            AgentEvent::Done { volume, io, result, payload: found.ok() }
+        }
+        Purpose::Resync { with_digests } => {
+            let result = read_run(disk, extent, with_digests).await.map_err(failed);
+            AgentEvent::ResyncRead { volume, io, result }
+        }
+    }
+}
+
+/// Reads a run, unless the disk says that it is a hole.
+async fn read_run(disk: &dyn Disk, extent: Extent, with_digests: bool) -> Result<RunRead, IoError> {
+    if disk.data_extents(extent).await?.is_empty() {
+        return Ok(RunRead::hole(extent));
+    }
+    Ok(RunRead::of(disk.read(extent).await?, with_digests))
 }
 
 /// Says what the splitter must know of a disk's error.

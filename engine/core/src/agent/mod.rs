@@ -20,25 +20,27 @@
 //! What is *not* here: IO, frames, cryptography (a [`Sealer`] is handed in), names of files.
 
 mod capture;
+mod events;
 mod recovery;
 mod stream;
+mod upkeep;
+mod view;
 
-use crate::agent_state::{AgentRecord, VolumeRecord};
-use crate::change::{Batch, Marker, MarkerKind, Record, ResyncReason};
-use crate::extent_map::{ExtentMap, FlushToken, Persist, StartMarks};
+pub use events::{AgentEffect, AgentEvent, Note};
+
+use crate::agent_state::AgentRecord;
+use crate::change::{Batch, Record, ResyncReason};
+use crate::extent_map::{ExtentMap, StartMarks};
 use crate::ids::{BatchPosition, Chain, Generation, MachineId, VolumeId, VolumeIndex, WriteSeq};
 use crate::markers::MarkerCutter;
-use crate::message::{HashReply, HashRequest, VolumeInfo, Welcome};
-use crate::planted::{self, Bug};
 use crate::resync::{Progress, ResyncPlanner};
 use crate::sealed::{SealedBatch, SealedMeta};
 use crate::sequencer::Sequencer;
-use crate::splitter::{IoFailure, IoId, Op, Splitter};
-use crate::spool::{SpillPlace, SpillWork, Spool, SpoolLimits};
+use crate::splitter::{IoId, Splitter};
+use crate::spool::{SpillPlace, Spool, SpoolLimits};
 use crate::time::Instant;
 use crate::units::{Extent, Sectors};
 use crate::watermarks::Watermarks;
-use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -55,155 +57,6 @@ pub const SEAL_AGE: Duration = Duration::from_millis(50);
 
 /// Seals a batch behind a chain. Called once per batch.
 pub type Sealer = Box<dyn Fn(&Batch, Chain) -> SealedBatch + Send>;
-
-/// What happened.
-#[derive(Debug)]
-pub enum AgentEvent {
-    /// An operation of the guest is wanted; `io` comes from [`AgentMachine::next_io`].
-    Submit {
-        /// Volume.
-        volume: VolumeIndex,
-        /// Name of the operation.
-        io: IoId,
-        /// What to do.
-        op: Op,
-    },
-    /// A started operation ended on the disk. The payload is what was written or read, a whole
-    /// number of sectors; `None` for an operation without content.
-    Done {
-        /// Volume.
-        volume: VolumeIndex,
-        /// Name of the operation.
-        io: IoId,
-        /// How it ended.
-        result: Result<(), IoFailure>,
-        /// Content written or read.
-        payload: Option<Bytes>,
-    },
-    /// A write of an activity log ended.
-    Persisted {
-        /// Volume.
-        volume: VolumeIndex,
-        /// Whether it is durable.
-        ok: bool,
-    },
-    /// A flush of a local disk succeeded.
-    Flushed {
-        /// Volume.
-        volume: VolumeIndex,
-        /// Names the moment it was issued.
-        token: FlushToken,
-    },
-    /// A write of the agent's record ended.
-    StateWritten {
-        /// Whether it is durable.
-        ok: bool,
-    },
-    /// A spill sync ended well.
-    SpillSynced {
-        /// Number in the effect.
-        ticket: u64,
-    },
-    /// A spill sync failed, or work on the spill before it; comes instead of `SpillSynced`.
-    SpillFailed {
-        /// Number in the effect.
-        ticket: u64,
-    },
-    /// A spilled batch was read back.
-    SpillRead {
-        /// First sequence.
-        first: WriteSeq,
-        /// The batch, or `None` if it cannot be read.
-        bytes: Option<Bytes>,
-    },
-    /// A process server accepted a session.
-    Welcome(Welcome),
-    /// Durable watermarks of the session.
-    Ack {
-        /// Durable in the stage.
-        staged: BatchPosition,
-        /// Durable in the vault.
-        vaulted: BatchPosition,
-        /// Cumulative permits.
-        permits_total: u64,
-    },
-    /// Digests of the vault.
-    Hashes(HashReply),
-    /// The session ended.
-    SessionDown,
-    /// A person or the policy wants a marker; see [`AgentMachine::can_mark`].
-    CutMarker(Marker),
-    /// Time passed; comes every few tens of milliseconds.
-    Tick,
-    /// A clean stop: no guest operation follows. Everything in memory goes to the spill.
-    Stop,
-}
-
-/// What the shell does, in order.
-#[derive(Debug)]
-pub enum AgentEffect {
-    /// Perform the operation on the disk, then step [`AgentEvent::Done`].
-    Start {
-        /// Volume.
-        volume: VolumeIndex,
-        /// Name of the operation.
-        io: IoId,
-        /// What to do.
-        op: Op,
-    },
-    /// Tell who submitted it.
-    Complete {
-        /// Name of the operation.
-        io: IoId,
-        /// How it ended.
-        result: Result<(), IoFailure>,
-    },
-    /// Write the activity log and sync it, then step [`AgentEvent::Persisted`].
-    Persist {
-        /// Volume.
-        volume: VolumeIndex,
-        /// Pages.
-        persist: Persist,
-    },
-    /// Write [`AgentMachine::record`] durably, then step [`AgentEvent::StateWritten`].
-    WriteState,
-    /// Work on the spill files.
-    Spill(SpillWork),
-    /// Send the batch in the current session.
-    Send(SealedBatch),
-    /// Ask the process server in the current session.
-    AskHashes(HashRequest),
-    /// End the session; the link begins another one when [`AgentMachine::may_connect`].
-    CloseSession(&'static str),
-    /// The policy's beat: step [`AgentEvent::CutMarker`] with a new marker of this kind.
-    MarkerDue(MarkerKind),
-    /// The marker has its place.
-    MarkerCut {
-        /// The marker.
-        marker: Marker,
-        /// Its sequence.
-        seq: WriteSeq,
-    },
-    /// An event for the log.
-    Note(Note),
-}
-
-/// What a person may want to know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Note {
-    /// Order is lost; writes only set dirty blocks.
-    BitmapMode,
-    /// A resync began.
-    ResyncBegan(ResyncReason),
-    /// The stream is exact again.
-    ResyncEnded,
-    /// Histories differ: another writer, or our state is older than the vault.
-    Fork,
-    /// The process server lost staged data.
-    StageLost,
-    /// The activity log cannot be written; writes into cold extents wait.
-    LogFailing(u32),
-}
 
 /// A volume at the start.
 #[derive(Debug)]
@@ -265,7 +118,7 @@ struct Session {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Internal {
-    Resync { block: u64, epoch: u64 },
+    Resync { run: Extent, epoch: u64 },
     Recapture,
 }
 
@@ -302,6 +155,16 @@ pub struct AgentMachine {
     /// Why this run began inexact, until its first session.
     first_reason: Option<ResyncReason>,
     planner: Option<ResyncPlanner>,
+    /// How far the newest resync came.
+    progress: Progress,
+    /// The first copy of some volume is not complete in the vault.
+    is_initial: bool,
+    /// Last sequence of the newest resync, until it is in the vault: before that nothing is promised.
+    settling: Option<WriteSeq>,
+    /// The next resync is this run's first one again, behind what the process server holds.
+    is_begun_again: bool,
+    /// Resizes that wait for their log and record.
+    resizes: Vec<upkeep::HeldResize>,
     epoch: u64,
     internal: BTreeMap<IoId, Internal>,
     /// Changes that are on the disk, with the sectors told to the extent map.
@@ -357,6 +220,11 @@ impl AgentMachine {
             first_reason: start.resync,
             memory_bytes_max: start.limits.memory_bytes,
             planner: None,
+            progress: Progress::default(),
+            is_initial: record.is_initial,
+            settling: (record.is_initial && start.resync.is_none()).then_some(issued),
+            is_begun_again: false,
+            resizes: Vec::new(),
             epoch: 0,
             internal: BTreeMap::new(),
             started: BTreeMap::new(),
@@ -380,8 +248,12 @@ impl AgentMachine {
             AgentEvent::Done { volume, io, result, payload } => {
                 self.on_done(now, volume, io, result, payload, effects);
             }
+            AgentEvent::ResyncRead { volume, io, result } => {
+                self.on_resync_read(now, volume, io, result, effects);
+            }
             AgentEvent::Persisted { volume, ok } => self.on_persisted(now, volume, ok, effects),
-            AgentEvent::Flushed { volume, token } => self.on_flushed(now, volume, token, effects),
+            AgentEvent::Flushed { volume, token } => self.on_flushed(volume, token),
+            AgentEvent::Cool { volume } => self.on_cool(now, volume),
             AgentEvent::StateWritten { ok } => self.on_state_written(now, ok, effects),
             AgentEvent::SpillSynced { ticket } => self.on_spill_synced(now, ticket, effects),
             AgentEvent::SpillFailed { ticket } => self.on_spill_failed(now, ticket, effects),
@@ -404,21 +276,6 @@ impl AgentMachine {
     pub fn next_io(&mut self) -> IoId {
         self.next_io += 1;
         IoId(self.next_io)
-    }
-
-    /// Tells whether a session streams.
-    pub fn has_session(&self) -> bool {
-        self.session.is_some()
-    }
-
-    /// Tells whether a clean stop is possible: the stream is exact.
-    pub fn can_stop_clean(&self) -> bool {
-        self.is_exact && !self.is_bitmap
-    }
-
-    /// Tells whether guests may be served: sequences are reserved and the activity logs are written.
-    pub fn is_ready(&self) -> bool {
-        self.sequencer.remaining() > 0
     }
 
     /// Adds a volume; its content is copied from scratch unless its marks say otherwise. The record of
@@ -445,138 +302,7 @@ impl AgentMachine {
         let previous = self.volumes.insert(start.index, volume);
         assert!(previous.is_none(), "a volume index is used once");
     }
-
-    /// Returns what must be durable to start again.
-    pub fn record(&self) -> AgentRecord {
-        let asked = self.state_in_flight.flatten();
-        let volume = |(index, volume): (&VolumeIndex, &Volume)| VolumeRecord {
-            index: *index,
-            id: volume.id,
-            sectors: volume.splitter.sectors(),
-            fingerprint: None,
-        };
-        AgentRecord {
-            machine: self.machine,
-            generation: self.generation,
-            issued: self.sequencer.issued(),
-            reserved_until: asked.unwrap_or(self.sequencer.reserved_until()),
-            is_clean: self.is_clean,
-            is_resync_open: !self.is_exact,
-            must_compare_all: self.volumes.values().any(|volume| volume.map.must_compare_all()),
-            sealed: self.newest,
-            staged: self.staged,
-            vaulted: self.vaulted,
-            volumes: self.volumes.iter().map(volume).collect(),
-        }
-    }
-
-    /// Returns whether the opening statement may be sent: everything recovered is in place.
-    pub fn may_connect(&self) -> bool {
-        let is_settled = !self.is_recovering && !self.new_generation && self.fork.is_none();
-        is_settled && !self.volumes.is_empty() && self.newest.seq.0 > 0
-    }
-
-    /// Tells whether a marker can be cut now (AG-4).
-    pub fn can_mark(&self) -> bool {
-        let is_exact = self.is_exact || planted::active(Bug::PointInsideResync);
-        is_exact && !self.is_bitmap && !self.is_stopping && !self.is_recapture_pending()
-    }
-
-    fn is_recapture_pending(&self) -> bool {
-        self.volumes.values().any(|volume| volume.splitter.is_recapture_pending())
-    }
-
-    /// Returns the machine.
-    pub fn machine(&self) -> MachineId {
-        self.machine
-    }
-
-    /// Returns the generation.
-    pub fn generation(&self) -> Generation {
-        self.generation
-    }
-
-    /// Returns the volumes for the opening statement.
-    pub fn volumes(&self) -> Vec<VolumeInfo> {
-        let info = |(index, volume): (&VolumeIndex, &Volume)| VolumeInfo {
-            index: *index,
-            id: volume.id,
-            sectors: volume.splitter.sectors(),
-        };
-        self.volumes.iter().map(info).collect()
-    }
-
-    /// Returns the first and last sequence held by the spool.
-    pub fn held(&self) -> Option<(WriteSeq, WriteSeq)> {
-        self.spool.range()
-    }
-
-    /// Returns the end of the newest sealed batch.
-    pub fn newest(&self) -> BatchPosition {
-        self.newest
-    }
-
-    /// Returns the newest staged and vaulted positions told by a process server.
-    pub fn acknowledged(&self) -> (BatchPosition, BatchPosition) {
-        (self.staged, self.vaulted)
-    }
-
-    /// Returns the watermarks.
-    pub fn watermarks(&self) -> Watermarks {
-        self.watermarks
-    }
-
-    /// Tells whether order is lost.
-    pub fn is_bitmap(&self) -> bool {
-        self.is_bitmap
-    }
-
-    /// Tells whether the stream is exact.
-    pub fn is_exact(&self) -> bool {
-        self.is_exact
-    }
-
-    /// Returns the progress of the open resync.
-    pub fn resync_progress(&self) -> Option<Progress> {
-        self.planner.as_ref().map(ResyncPlanner::progress)
-    }
-
-    /// Returns the bytes held in memory and in spill files.
-    pub fn spool_bytes(&self) -> (u64, u64) {
-        (self.spool.memory_bytes(), self.spool.spill_bytes())
-    }
-
-    /// Returns the extents marked and the blocks dirty, over all volumes.
-    pub fn marks(&self) -> (u64, u64) {
-        let maps = || self.volumes.values().map(|volume| &volume.map);
-        (maps().map(ExtentMap::marked_extents).sum(), maps().map(ExtentMap::dirty_blocks).sum())
-    }
-
-    /// Returns since when the oldest change is not staged.
-    pub fn unstaged_since(&self) -> Option<Instant> {
-        let open = (!self.open.records.is_empty()).then_some(self.open.since);
-        self.unstaged.front().map(|(_, since)| *since).or(open)
-    }
-
-    /// Tells whether the volume takes another guest operation.
-    pub fn has_room(&self, volume: VolumeIndex) -> bool {
-        self.volumes.get(&volume).is_some_and(|volume| volume.splitter.has_room())
-    }
-
-    /// Returns the size of a volume.
-    pub fn sectors(&self, volume: VolumeIndex) -> Option<Sectors> {
-        self.volumes.get(&volume).map(|volume| volume.splitter.sectors())
-    }
-
-    /// Returns the token for a flush of the volume's disk that is about to be issued, if one would
-    /// let extents cool.
-    pub fn flush_wanted(&self, volume: VolumeIndex) -> Option<FlushToken> {
-        let map = &self.volumes.get(&volume)?.map;
-        (map.wants_flush() && map.marked_extents() > 0).then(|| map.flush_issued())
-    }
-
-    /// Tells whether a clean stop is complete: nothing in flight, nothing only in memory.
-    pub fn is_stopped(&self) -> bool {
-        self.is_clean && self.spool.is_all_on_disk() && self.state_in_flight.is_none() && !self.state_wanted
-    }
 }
+
+#[cfg(test)]
+mod tests;
