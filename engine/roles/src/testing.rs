@@ -142,12 +142,18 @@ impl Net for MemNetPort {
 #[derive(Default)]
 pub struct MemFiles {
     files: Mutex<BTreeMap<String, Arc<MemFile>>>,
+    /// Writes to files whose names start so fail.
+    failing: Arc<Mutex<Option<String>>>,
     holder: Arc<Mutex<bool>>,
 }
 
 /// One file in memory.
 #[derive(Default)]
-pub struct MemFile(Mutex<Vec<u8>>);
+pub struct MemFile {
+    name: String,
+    content: Mutex<Vec<u8>>,
+    failing: Arc<Mutex<Option<String>>>,
+}
 
 struct Held(Arc<Mutex<bool>>);
 
@@ -161,6 +167,11 @@ impl MemFiles {
     /// Removes every file whose name starts so: a lost directory.
     pub fn lose(&self, prefix: &str) {
         lock(&self.files).retain(|name, _| !name.starts_with(prefix));
+    }
+
+    /// Lets writes to files whose names start so fail from now on; `None` ends it.
+    pub fn fail_writes(&self, prefix: Option<&str>) {
+        *lock(&self.failing) = prefix.map(str::to_owned);
     }
 }
 
@@ -179,8 +190,9 @@ impl Files for MemFiles {
             }
             (Some(file), _) => Ok(Arc::clone(file) as Arc<dyn File>),
             (None, _) => {
-                let file = Arc::new(MemFile::default());
-                files.insert(name.to_owned(), Arc::clone(&file));
+                let (name, failing) = (name.to_owned(), Arc::clone(&self.failing));
+                let file = Arc::new(MemFile { name: name.clone(), failing, ..MemFile::default() });
+                files.insert(name, Arc::clone(&file));
                 Ok(file)
             }
         }
@@ -221,14 +233,17 @@ impl Files for MemFiles {
 #[async_trait]
 impl File for MemFile {
     async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, IoError> {
-        let content = lock(&self.0);
+        let content = lock(&self.content);
         let first = content.len().min(offset as usize);
         let end = content.len().min(first + length);
         Ok(Bytes::copy_from_slice(&content[first..end]))
     }
 
     async fn write_at(&self, offset: u64, parts: &[Bytes]) -> Result<(), IoError> {
-        let mut content = lock(&self.0);
+        if lock(&self.failing).as_ref().is_some_and(|prefix| self.name.starts_with(prefix)) {
+            return Err(IoError::new(IoKind::NoSpace, format!("write {}", self.name), "a planned failure"));
+        }
+        let mut content = lock(&self.content);
         let mut at = offset as usize;
         for part in parts {
             let end = at + part.len();
@@ -242,11 +257,11 @@ impl File for MemFile {
     }
 
     async fn len(&self) -> Result<u64, IoError> {
-        Ok(lock(&self.0).len() as u64)
+        Ok(lock(&self.content).len() as u64)
     }
 
     async fn set_len(&self, length: u64) -> Result<(), IoError> {
-        lock(&self.0).resize(length as usize, 0);
+        lock(&self.content).resize(length as usize, 0);
         Ok(())
     }
 
@@ -259,18 +274,24 @@ impl File for MemFile {
 pub struct MemDisk {
     content: Mutex<Vec<u8>>,
     failing_writes: AtomicU64,
+    reads: AtomicU64,
 }
 
 impl MemDisk {
     /// Makes a disk of zeros.
     pub fn new(sectors: u64) -> Arc<MemDisk> {
         let content = Mutex::new(vec![0; (sectors * SECTOR_BYTES) as usize]);
-        Arc::new(MemDisk { content, failing_writes: AtomicU64::new(0) })
+        Arc::new(MemDisk { content, failing_writes: AtomicU64::new(0), reads: AtomicU64::new(0) })
     }
 
     /// Returns a copy of the content.
     pub fn content(&self) -> Vec<u8> {
         lock(&self.content).clone()
+    }
+
+    /// Returns how many bytes were read so far.
+    pub fn bytes_read(&self) -> u64 {
+        self.reads.load(Ordering::Relaxed)
     }
 
     /// Changes bytes behind everybody's back.
@@ -298,6 +319,7 @@ impl Disk for MemDisk {
     }
 
     async fn read(&self, extent: Extent) -> Result<Bytes, IoError> {
+        self.reads.fetch_add(extent.bytes(), Ordering::Relaxed);
         let content = lock(&self.content);
         Ok(Bytes::copy_from_slice(&content[self.range(extent, content.len())?]))
     }

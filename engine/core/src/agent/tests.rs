@@ -294,6 +294,17 @@ fn after_an_unclean_stop_the_notes_say_so_and_nothing_else() {
 }
 
 #[test]
+fn a_pass_of_cooling_ends_also_while_nothing_may_cool() {
+    let image = LogImage { sectors: Sectors(4 * EXTENT_SECTORS), marks: vec![0b10], pages_damaged: 0 };
+    let issued = WriteSeq(50);
+    let known = AgentRecord { issued, reserved_until: issued, is_initial: false, ..record() };
+    let mut desk = Desk::new(4, known, None, StartMarks::Clean { image, issued });
+    desk.step(AgentEvent::Cool { volume: VOLUME });
+    assert!(!desk.agent.is_cooling(VOLUME), "what was issued before the stop is not in the vault");
+    assert_eq!(desk.agent.marks().0, 1);
+}
+
+#[test]
 fn extents_cool_when_the_guest_rests() {
     let mut desk = Desk::first(4);
     desk.welcome(BatchPosition::default());

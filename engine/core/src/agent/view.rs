@@ -190,7 +190,9 @@ impl AgentMachine {
 
     /// Tells whether [`super::AgentEvent::Cool`] has more to look at in this pass.
     pub fn is_cooling(&self, volume: VolumeIndex) -> bool {
-        self.volumes.get(&volume).is_some_and(|volume| !volume.map.is_cool_pass_over())
+        // AG-6: until then nothing cools, and a pass would not come to its end.
+        let may_cool = self.vaulted.seq >= self.carried_until;
+        may_cool && self.volumes.get(&volume).is_some_and(|volume| !volume.map.is_cool_pass_over())
     }
 
     /// Tells whether a clean stop is complete: nothing in flight, nothing only in memory.

@@ -1,10 +1,13 @@
 //! Whole pipelines in one process, over ports in memory: what is written is what a point shows.
 
+mod resize;
+mod tracking;
+
 use crate::agent::{Agent, AgentMode, AgentSettings, VolumeSpec};
 use crate::process_server::{ProcessServer, PsSettings};
 use crate::testing::{CountingEntropy, MemDisk, MemHost, MemNet};
 use bytes::Bytes;
-use redoubt_core::{Extent, MachineId, MarkerId, MarkerKind, VolumeIndex};
+use redoubt_core::{Extent, MachineId, MarkerId, MarkerKind, Sectors, VolumeIndex};
 use redoubt_ports::{Endpoint, RawStore};
 use redoubt_vault::{MachineReader, MemStore, Vault, VaultKeys};
 use redoubt_wire::StreamKey;
