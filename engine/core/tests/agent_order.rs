@@ -43,6 +43,7 @@ impl Run {
             reserved_until: WriteSeq(5),
             is_clean: true,
             is_resync_open: false,
+            is_initial: false,
             must_compare_all: false,
             sealed: BatchPosition { seq: WriteSeq(5), ..BatchPosition::default() },
             staged: BatchPosition::default(),

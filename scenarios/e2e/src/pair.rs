@@ -72,7 +72,7 @@ impl Pair {
     /// Waits until a recovery point holds everything written so far, and returns its name.
     pub fn caught_up(&self) -> Result<String> {
         let issued = status(&self.agent_state)?["watermarks"]["issued"].as_u64().context("issued")?;
-        watch(&self.agent_state, |status| status["mode"] == "exact" && status["connected"] == true)?;
+        watch(&self.agent_state, |status| status["state"] == "protected" && status["connected"] == true)?;
         let newest = |status: &Value| status["machines"][0]["newest_point"].clone();
         let status = watch(&self.server_state, |status| newest(status)["seq"].as_u64() >= Some(issued))?;
         Ok(newest(&status)["point"].as_str().context("point")?.to_owned())

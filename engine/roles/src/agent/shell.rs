@@ -13,7 +13,6 @@ use redoubt_core::agent_state::encode_slot;
 use redoubt_core::change::ResyncReason;
 use redoubt_core::extent_map::Persist;
 use redoubt_core::message::HashRequest;
-use redoubt_core::planted::{self, Bug};
 use redoubt_core::resync::Progress;
 use redoubt_core::sealed::SealedBatch;
 use redoubt_core::splitter::{IoFailure, IoId, Op};
