@@ -69,10 +69,10 @@ pub(crate) struct Protected {
 /// What `redoubt status` says, as far as benches care.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Status {
-    /// `exact` once the first copy is complete.
-    pub(crate) mode: String,
-    /// Age of the oldest change that is not staged.
-    pub(crate) lag_ms: u64,
+    /// `protected` once the first copy is complete in the vault.
+    pub(crate) state: String,
+    /// Age of the oldest change that is not staged; `None` while nothing is promised.
+    pub(crate) lag_ms: Option<u64>,
     /// Watermarks of the stream.
     pub(crate) watermarks: Watermarks,
     /// Newest recovery point in the vault.
@@ -138,7 +138,7 @@ impl Protected {
         loop {
             let status = self.status()?;
             let marks = status.watermarks;
-            if status.mode == "exact" && marks.vaulted >= marks.issued {
+            if status.state == "protected" && marks.vaulted >= marks.issued {
                 return Ok(());
             }
             if start.elapsed() > CATCH_UP_MAX {

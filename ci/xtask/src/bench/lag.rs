@@ -61,7 +61,7 @@ fn round(protected: &Protected) -> Result<Round> {
     let mut round = Round::default();
     while start.elapsed() < Duration::from_secs(u64::from(SECONDS)) && load.try_wait()?.is_none() {
         let status = protected.status()?;
-        round.lags.push(status.lag_ms as f64 / 1000.0);
+        round.lags.extend(status.lag_ms.map(|lag| lag as f64 / 1000.0));
         if let Some(point) = status.newest_point {
             round.ages.push(wall_ms().saturating_sub(point.wall_ms) as f64 / 1000.0);
         }
