@@ -7,7 +7,7 @@ use bytes::Bytes;
 use madsim::runtime::Runtime;
 use redoubt_core::Extent;
 use redoubt_ports::{ByteStream, Disk, Endpoint, File, Files, Net, NetError, OpenMode, StoreError, StoreKey};
-use redoubt_sim::ports::{Host, LinkModel, SimDisk, SimWorld};
+use redoubt_sim::ports::{DiskErrors, Hardware, Host, LinkModel, SimDisk, SimWorld};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,9 +21,13 @@ const SECTOR: usize = 512;
 /// Simulated time after which nothing more is expected to happen.
 const LONG: Duration = Duration::from_secs(120);
 
+fn hardware() -> Hardware {
+    Hardware::of("flash", "wan", "cloud").expect("these models are in the tree")
+}
+
 fn run<T>(seed: u64, test: impl AsyncFnOnce(SimWorld) -> T) -> T {
     let runtime = Runtime::with_seed_and_config(seed, madsim::Config::default());
-    runtime.block_on(async { test(SimWorld::new(seed, false)).await })
+    runtime.block_on(async { test(SimWorld::new(seed, false, &hardware())).await })
 }
 
 /// Returns what the test found, over all seeds.
@@ -126,6 +130,94 @@ fn synced_bytes_survive_power_loss() {
             }
         });
     }
+}
+
+#[test]
+fn a_flush_promises_nothing_about_a_write_under_way() {
+    let found = outcomes(async |world| {
+        let place = place(&world).await;
+        place.disk.write(Extent::new(7, 1), filled(1, 1), true).await.expect("a write succeeds");
+        let beside = place.disk.write(Extent::new(7, 1), filled(1, 2), false);
+        let (written, flushed) = futures::join!(beside, place.disk.flush());
+        assert!(flushed.is_ok() && written.is_ok());
+        place.power_cycle();
+        place.sector(7)
+    });
+    assert_eq!(found, BTreeSet::from([vec![1; SECTOR], vec![2; SECTOR]]), "old or new");
+}
+
+#[test]
+fn after_a_failed_flush_a_later_one_proves_nothing() {
+    let found = outcomes(async |world| {
+        let place = place(&world).await;
+        place.disk.write(Extent::new(7, 1), filled(1, 1), true).await.expect("a write succeeds");
+        place.disk.write(Extent::new(7, 1), filled(1, 2), false).await.expect("a write succeeds");
+        place.truth.set_errors(DiskErrors { flush: 1_000_000, ..DiskErrors::default() });
+        place.disk.flush().await.expect_err("the flush fails");
+        place.truth.set_errors(DiskErrors::default());
+        place.disk.flush().await.expect("the next one succeeds");
+        assert_eq!(place.sector(7), filled(1, 2), "reads show what was written");
+        place.power_cycle();
+        place.sector(7)
+    });
+    assert_eq!(found, BTreeSet::from([vec![1; SECTOR], vec![2; SECTOR]]), "old or new");
+}
+
+/// A file with synced ones, then twos of which a sync failed.
+async fn with_a_failed_sync(place: &Place) -> Arc<dyn File> {
+    let file = place.create("a").await;
+    file.write_at(0, &[filled(1, 1)]).await.expect("a write succeeds");
+    file.sync().await.expect("a sync succeeds");
+    place.files.sync_dir().await.expect("a sync succeeds");
+    file.write_at(0, &[filled(1, 2)]).await.expect("a write succeeds");
+    place.host.files.set_sync_errors(1_000_000);
+    file.sync().await.expect_err("the sync fails");
+    place.host.files.set_sync_errors(0);
+    file
+}
+
+#[test]
+fn after_a_failed_sync_a_later_one_proves_nothing() {
+    let either = BTreeSet::from([vec![1; SECTOR], vec![2; SECTOR]]);
+    let lost_power = outcomes(async |world| {
+        let place = place(&world).await;
+        let file = with_a_failed_sync(&place).await;
+        file.sync().await.expect("the next one succeeds");
+        assert_eq!(place.content("a").await, filled(1, 2), "reads show what was written");
+        place.power_cycle();
+        place.content("a").await
+    });
+    assert_eq!(lost_power, either, "old or new");
+    let evicted = outcomes(async |world| {
+        let place = place(&world).await;
+        with_a_failed_sync(&place).await;
+        place.host.kill_process();
+        place.host.start();
+        place.content("a").await
+    });
+    assert_eq!(evicted, either, "the cache may have dropped what it believed to be clean");
+    let written_again = outcomes(async |world| {
+        let place = place(&world).await;
+        let file = with_a_failed_sync(&place).await;
+        file.write_at(0, &[filled(1, 2)]).await.expect("a write succeeds");
+        file.sync().await.expect("the next one succeeds");
+        place.power_cycle();
+        place.content("a").await
+    });
+    assert_eq!(written_again, BTreeSet::from([vec![2; SECTOR]]), "what is written again is synced");
+}
+
+#[test]
+fn a_hanging_disk_ends_nothing_until_it_goes_on() {
+    run(1, async |world| {
+        let place = place(&world).await;
+        place.truth.hang_until(world.shared.now() + LONG);
+        let began = world.shared.now();
+        let write = place.disk.write(Extent::new(0, 1), filled(1, 1), false);
+        let (written, read) = futures::join!(write, place.disk.read(Extent::new(9, 1)));
+        assert!(written.is_ok() && read.is_ok(), "late is not failed");
+        assert!(world.shared.now() - began >= LONG);
+    });
 }
 
 #[test]
@@ -291,6 +383,36 @@ fn a_cut_link_is_silent() {
 }
 
 #[test]
+fn a_listener_that_accepts_nobody_has_a_bounded_queue() {
+    run(1, async |world| {
+        let server = world.host("a", "source");
+        let client = world.host("b", "source").world().world.net;
+        let listener = server.world().world.net.listen(&listening("a")).await.expect("a free port");
+        let mut streams = Vec::new();
+        let last = loop {
+            match client.connect(&listening("a")).await {
+                Ok(stream) => streams.push(stream),
+                Err(error) => break error,
+            }
+            assert!(streams.len() <= 4096, "more wait than any listener's queue holds");
+        };
+        assert_eq!(last, NetError::TimedOut(listening("a")), "a full queue does not answer");
+        listener.accept().await.expect("the first is still there");
+        client.connect(&listening("a")).await.expect("there is room for one more");
+    });
+}
+
+#[test]
+fn free_ports_do_not_run_out() {
+    run(1, async |world| {
+        let net = world.host("a", "source").world().world.net;
+        for _ in 0..70_000 {
+            net.listen(&Endpoint::Tcp("a".to_owned(), 0)).await.expect("a closed listener frees its port");
+        }
+    });
+}
+
+#[test]
 fn power_loss_is_silent_and_process_exit_is_not() {
     for seed in 0..SEEDS {
         run(seed, async |world| {
@@ -353,7 +475,7 @@ async fn everything(world: SimWorld) -> String {
     let place = place(&world).await;
     world.store.set("lost-replies", 300_000);
     world.store.set("late", 300_000);
-    place.truth.set_errors(100_000, 300_000);
+    place.truth.set_errors(DiskErrors { read: 100_000, write: 300_000, flush: 300_000 });
     let client = world.host("b", "target").world();
     let mut stream = greeted(&place.host, &*client.world.net).await;
     for round in 0..20u8 {

@@ -7,11 +7,15 @@ use redoubt_core::SECTOR_BYTES;
 use redoubt_ports::conformance::net::Site;
 use redoubt_ports::conformance::{disk, files, net, store};
 use redoubt_ports::{Disks, Endpoint, Files, RawStore};
-use redoubt_sim::ports::SimWorld;
+use redoubt_sim::ports::{Hardware, SimWorld};
 use std::sync::Arc;
 
 /// Seeds per suite: delays differ with each.
 const SEEDS: u64 = 4;
+
+fn hardware() -> Hardware {
+    Hardware::of("flash", "wan", "cloud").expect("these models are in the tree")
+}
 
 fn with_each_seed<F: Future<Output = ()>>(test: impl Fn(u64) -> F) {
     for seed in 0..SEEDS {
@@ -22,7 +26,7 @@ fn with_each_seed<F: Future<Output = ()>>(test: impl Fn(u64) -> F) {
 #[test]
 fn a_simulated_disk_keeps_the_promises_of_a_disk() {
     with_each_seed(|seed| async move {
-        let world = SimWorld::new(seed, false);
+        let world = SimWorld::new(seed, false, &hardware());
         disk::run(|| async {
             let host = world.host("a", "source");
             host.add_disk("vda", disk::DISK_SECTORS.0 * SECTOR_BYTES);
@@ -35,7 +39,7 @@ fn a_simulated_disk_keeps_the_promises_of_a_disk() {
 #[test]
 fn a_simulated_directory_keeps_the_promises_of_files() {
     with_each_seed(|seed| async move {
-        let world = SimWorld::new(seed, false);
+        let world = SimWorld::new(seed, false, &hardware());
         files::run(|| async { world.host("a", "source").world().world.files as Arc<dyn Files> }).await;
     });
 }
@@ -44,7 +48,7 @@ fn a_simulated_directory_keeps_the_promises_of_files() {
 fn simulated_links_keep_the_promises_of_a_net() {
     for (client, site) in [("b", "source"), ("c", "target"), ("a", "source")] {
         with_each_seed(|seed| async move {
-            let world = SimWorld::new(seed, false);
+            let world = SimWorld::new(seed, false, &hardware());
             net::run(|| async {
                 let server = world.host("a", "source").world().world.net;
                 let client = world.host(client, site).world().world.net;
@@ -59,7 +63,7 @@ fn simulated_links_keep_the_promises_of_a_net() {
 fn a_simulated_store_keeps_the_promises_of_a_store() {
     with_each_seed(|seed| async move {
         store::run(|| async {
-            SimWorld::new(seed, false).host("a", "source").world().store as Arc<dyn RawStore>
+            SimWorld::new(seed, false, &hardware()).host("a", "source").world().store as Arc<dyn RawStore>
         })
         .await;
     });

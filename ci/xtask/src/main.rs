@@ -5,6 +5,7 @@
 
 mod bench;
 mod command;
+mod licences;
 mod report;
 mod test;
 mod tidy;

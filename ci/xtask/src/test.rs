@@ -4,7 +4,7 @@
 
 use crate::command::{LAB_CONFIG, cargo, run as run_command};
 use crate::report::{Outcome, print};
-use crate::{TestSet, tidy, tools};
+use crate::{TestSet, licences, tidy, tools};
 use anyhow::{Result, bail};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -17,10 +17,15 @@ const LAB_SEEDS_AT_NIGHT: &str = "200";
 
 type Step = (&'static str, fn(TestSet) -> Result<()>);
 
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 13] = [
     ("format", |_| run_command(cargo(&["fmt", "--all", "--check"]))),
     ("tidy", |_| tidy::check()),
+    ("licences", |_| licences::check()),
     ("clippy", |_| clippy(&["--workspace", "--all-targets"])),
+    ("clippy of the lab", |_| {
+        // Optimised, as everything else of the lab: what it compiles is used by the next steps.
+        clippy(&["-p", "redoubt-sim", "--all-targets", "--release", LAB_CONFIG[0], LAB_CONFIG[1]])
+    }),
     ("unit and property tests", |_| {
         run_command(cargo(&["test", "--workspace", "--exclude", "redoubt-e2e", "--quiet"]))
     }),

@@ -13,9 +13,10 @@ use bytes::Bytes;
 use redoubt_core::planted::{self, Bug};
 use redoubt_ports::{RawStore, StoreError, StoreKey};
 use std::ops::Range;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Sleep, sleep, timeout};
 
 /// One attempt; 32 MiB at 1 MiB/s.
 const ATTEMPT_DEADLINE: Duration = Duration::from_secs(32);
@@ -46,15 +47,16 @@ pub(crate) struct Store {
 struct Attempts<'a> {
     operation: &'static str,
     key: &'a str,
-    until: Instant,
+    /// Ends at [`OPERATION_DEADLINE`].
+    deadline: Pin<Box<Sleep>>,
     pause: Duration,
     count: u32,
 }
 
 impl<'a> Attempts<'a> {
     fn new(operation: &'static str, key: &'a str) -> Attempts<'a> {
-        let until = Instant::now() + OPERATION_DEADLINE;
-        Attempts { operation, key, until, pause: PAUSE_FIRST, count: 0 }
+        let deadline = Box::pin(sleep(OPERATION_DEADLINE));
+        Attempts { operation, key, deadline, pause: PAUSE_FIRST, count: 0 }
     }
 
     /// Runs one attempt under its deadline; silence is an ambiguous answer.
@@ -76,12 +78,12 @@ impl<'a> Attempts<'a> {
             StoreError::NoSpace | StoreError::Denied(_) => return Err(self.failure(error)),
             _ => self.pause,
         };
-        if Instant::now() + wish >= self.until {
-            return Err(self.failure(error));
-        }
         self.pause = (self.pause * 2).min(PAUSE_LIMIT);
-        sleep(wish).await;
-        Ok(())
+        tokio::select! {
+            biased;
+            () = &mut self.deadline => Err(self.failure(error)),
+            () = sleep(wish) => Ok(()),
+        }
     }
 
     fn failure(&self, last: StoreError) -> StoreFailure {

@@ -3,6 +3,7 @@
 use super::{INVALID, NOTHING, TOOL, paint};
 use crate::plan::{self, Plan};
 use crate::scenario::{self, Scenario, nearest};
+use redoubt_hw_models as hw;
 use std::path::{Path, PathBuf};
 
 /// Returns the directory of the repository's scenarios.
@@ -107,6 +108,25 @@ pub(super) fn list(directory: &Path) -> Result<u8, u8> {
     Ok(0)
 }
 
+/// Says which hardware models a scenario runs on, and where their numbers come from.
+fn hardware(scenario: &Scenario) -> String {
+    let estate = &scenario.estate;
+    let used = [
+        ("disk", &estate.disk, &hw::DISKS[..]),
+        ("link", &estate.link, &hw::LINKS),
+        ("store", &estate.store, &hw::STORES),
+    ];
+    let mut text = String::new();
+    for (kind, name, models) in used {
+        let source =
+            models.iter().find(|(known, _)| known == name).and_then(|(_, text)| hw::source(text).ok());
+        if let Some(source) = source {
+            text.push_str(&format!("  {kind} {name}: {} ({})\n", source.how, source.note));
+        }
+    }
+    text
+}
+
 /// `plan`.
 pub(super) fn plan(directory: &Path, run: &str, json: bool) -> Result<u8, u8> {
     let (scenario, seed) = select_run(directory, run)?;
@@ -119,6 +139,7 @@ pub(super) fn plan(directory: &Path, run: &str, json: bool) -> Result<u8, u8> {
         println!("{text}");
     } else {
         print!("{plan}");
+        print!("{}", hardware(&scenario));
     }
     Ok(0)
 }

@@ -99,7 +99,9 @@ fn report(scenarios: &[Scenario], mut lines: Vec<Line>, wall: f64) -> u8 {
             .map(String::as_str)
             .filter(|mark| !line.marks.contains(mark))
             .collect();
-        if !missing.is_empty() && line.verdict == Verdict::Held {
+        // Fewer seeds than the file asks for prove nothing about what is seldom.
+        let is_judged = line.runs >= scenario.seeds.pr;
+        if is_judged && !missing.is_empty() && line.verdict == Verdict::Held {
             line.verdict = Verdict::NeverSeen;
             println!("{}: never seen in {} seeds: {}", scenario.name, line.runs, missing.join(", "));
         }

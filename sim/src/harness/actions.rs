@@ -4,10 +4,11 @@ use super::copies;
 use super::estate::Estate;
 use super::guests;
 use crate::oracles::guest_untouched::Excuse;
-use crate::plan::Action;
-use crate::ports::{LinkModel, lock};
+use crate::plan::{Action, DiskFault};
+use crate::ports::{DiskErrors, LinkModel, lock};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What the actions so far mean for the oracles.
 #[derive(Default)]
@@ -20,6 +21,8 @@ pub(super) struct Account {
     pub(super) lost: BTreeSet<String>,
     /// Hosts that stand still, with the end of it in milliseconds.
     pub(super) frozen: BTreeMap<String, u64>,
+    /// When a machine last went down.
+    pub(super) outages: BTreeMap<String, u64>,
     /// Hosts without power or process, so that a plan can hit one twice.
     pub(super) down: BTreeSet<String>,
 }
@@ -35,22 +38,25 @@ pub(super) fn perform(estate: &Arc<Estate>, account: &mut Account, now: u64, act
     let world = &estate.world;
     world.shared.trace.line(world.shared.now(), || action.to_string());
     match action {
-        Action::KillProcess(host) => down(estate, account, host, false),
-        Action::PowerOff(host) => down(estate, account, host, true),
+        Action::KillProcess(host) => down(estate, account, now, host, false),
+        Action::PowerOff(host) => down(estate, account, now, host, true),
         Action::StartProcess(host) | Action::PowerOn(host) => up(estate, account, host),
         Action::SiteOff(site) => {
-            estate.hosts_in(site).iter().for_each(|host| down(estate, account, host, true))
+            estate.hosts_in(site).iter().for_each(|host| down(estate, account, now, host, true))
         }
         Action::SiteOn(site) => estate.hosts_in(site).iter().for_each(|host| up(estate, account, host)),
         Action::SiteLost(site) => {
             for host in estate.hosts_in(site) {
-                down(estate, account, &host, true);
+                down(estate, account, now, &host, true);
                 account.lost.insert(host);
             }
         }
         Action::Freeze(host, ms) => freeze(estate, account, now, host, *ms),
         Action::StepClock(host, ms) => {
             account.marks.insert("clock-stepped");
+            if estate.has_session(host) {
+                account.marks.insert("clock-stepped-in-a-session");
+            }
             if let Some(host) = estate.find(host) {
                 host.step_clock(*ms);
             }
@@ -62,11 +68,17 @@ pub(super) fn perform(estate: &Arc<Estate>, account: &mut Account, now: u64, act
         }
         Action::HealLink(link) => world.net.set_link(link, None),
         Action::Store(knob, ppm) => world.store.set(knob, *ppm),
-        Action::DiskReadErrors(host, ppm) => disk_errors(estate, account, now, host, Some(*ppm), None),
-        Action::DiskWriteErrors(host, ppm) => disk_errors(estate, account, now, host, None, Some(*ppm)),
+        Action::DiskErrors(host, kind, ppm) => disk_errors(estate, account, now, host, *kind, *ppm),
+        Action::DiskHang(host, ms) => disk_hang(estate, account, now, host, *ms),
         Action::FilesFull(host, full) => {
             if let Some(host) = estate.find(host) {
                 host.files.set_full(*full);
+            }
+        }
+        Action::FilesLost(host) => {
+            down(estate, account, now, host, false);
+            if let Some(host) = estate.find(host) {
+                host.files.wipe();
             }
         }
         Action::FilesSyncErrors(host, ppm) => {
@@ -99,7 +111,7 @@ pub(super) fn perform(estate: &Arc<Estate>, account: &mut Account, now: u64, act
     }
 }
 
-fn down(estate: &Arc<Estate>, account: &mut Account, host: &str, power: bool) {
+fn down(estate: &Arc<Estate>, account: &mut Account, now: u64, host: &str, power: bool) {
     if account.lost.contains(host) {
         return;
     }
@@ -107,6 +119,7 @@ fn down(estate: &Arc<Estate>, account: &mut Account, host: &str, power: bool) {
     account.down.insert(host.to_owned());
     if estate.machines.contains_key(host) {
         account.marks.insert("unclean-restart");
+        account.outages.insert(host.to_owned(), now);
     }
     if power {
         estate.power_off(host);
@@ -150,23 +163,20 @@ pub(super) fn thaw(estate: &Estate, account: &mut Account, now: u64) {
     }
 }
 
-fn disk_errors(
-    estate: &Arc<Estate>,
-    account: &mut Account,
-    now: u64,
-    host: &str,
-    read: Option<u32>,
-    write: Option<u32>,
-) {
+fn disk_errors(estate: &Arc<Estate>, account: &mut Account, now: u64, host: &str, kind: DiskFault, ppm: u32) {
     let Some(machine) = estate.machines.get(host) else { return };
     let mut is_faulty = false;
     for disk in &machine.disks {
-        let (old_read, old_write) = disk.errors();
-        let (read, write) = (read.unwrap_or(old_read), write.unwrap_or(old_write));
-        disk.set_errors(read, write);
-        is_faulty |= read > 0 || write > 0;
+        let mut errors = disk.errors();
+        match kind {
+            DiskFault::Read => errors.read = ppm,
+            DiskFault::Write => errors.write = ppm,
+            DiskFault::Flush => errors.flush = ppm,
+        }
+        disk.set_errors(errors);
+        is_faulty |= errors != DiskErrors::default();
     }
-    // Read and write errors may overlap: the first to end does not end what the other excuses.
+    // Errors of several kinds may overlap: the first to end does not end what the others excuse.
     if is_faulty {
         account.excuse(host, now, u64::MAX / 2, true);
         return;
@@ -176,6 +186,13 @@ fn disk_errors(
             excuse.to = now;
         }
     }
+}
+
+fn disk_hang(estate: &Arc<Estate>, account: &mut Account, now: u64, host: &str, ms: u64) {
+    let Some(machine) = estate.machines.get(host) else { return };
+    account.excuse(host, now, now + ms, false);
+    let until = estate.world.shared.now() + Duration::from_millis(ms);
+    machine.disks.iter().for_each(|disk| disk.hang_until(until));
 }
 
 fn point(estate: &Arc<Estate>, machine: &str) {

@@ -6,7 +6,7 @@
 use super::copies::OldCopy;
 use super::guests::{self, Markers, Starts};
 use crate::plan::{GuestPlan, Plan};
-use crate::ports::{Host, LinkModel, SimDisk, SimWorld, lock};
+use crate::ports::{Host, SimDisk, SimWorld, lock};
 use crate::scenario::{MachineSpec, Scenario, ServerSpec};
 use crate::workload::MachineLog;
 use crate::workload::guest::Recorder;
@@ -88,11 +88,6 @@ impl Estate {
     /// Builds hosts and the vault; nothing runs yet.
     pub(super) async fn build(scenario: &Scenario, plan: &Plan, world: SimWorld) -> Result<Estate, String> {
         let spec = &scenario.estate;
-        world.net.set_wan(match spec.link.as_str() {
-            "lan" => LinkModel::LAN,
-            "wan-slow" => LinkModel::SLOW,
-            _ => LinkModel::WAN,
-        });
         let mut servers = BTreeMap::new();
         let mut order = Vec::new();
         for server in &spec.servers {
@@ -267,6 +262,21 @@ impl Estate {
         let server = self.servers.get(host).and_then(|server| lock(&server.server).take());
         // A killed process runs no destructors of its own; its handles simply stop to exist.
         drop((agent, server));
+    }
+
+    /// Tells whether an agent's session runs on this host, or to this host.
+    pub(super) fn has_session(&self, host: &str) -> bool {
+        let mut connected = self
+            .machines
+            .values()
+            .filter(|machine| lock(&machine.agent).as_ref().is_some_and(|agent| agent.status().is_connected));
+        let machine = self.machines.get(host).map(|machine| machine.id);
+        let server = self.servers.get(host).and_then(|server| lock(&server.server).clone());
+        match (machine, server) {
+            (Some(id), _) => connected.any(|machine| machine.id == id),
+            (_, Some(server)) => server.status().machines.values().any(|status| status.is_connected),
+            _ => false,
+        }
     }
 
     /// Finds a host by name.

@@ -22,7 +22,12 @@ pub(super) struct Asked {
     pub(super) answer: Option<(MarkerId, u64)>,
     /// Whether the agent had a session then.
     pub(super) connected: bool,
+    /// When, in milliseconds of the run.
+    pub(super) at: u64,
 }
+
+/// A cut that a point may stand for, and its marker.
+pub(super) type PossibleCut = (Cut, Asked);
 
 /// Markers asked for, by the tick of asking.
 pub(super) type Markers = BTreeMap<u64, Asked>;
@@ -102,12 +107,13 @@ pub(super) fn volume_name(index: usize) -> String {
 /// Cuts a marker and records between which ticks.
 pub(super) async fn cut(machine: &Machine, agent: &Agent) -> Option<MarkerId> {
     let connected = agent.status().is_connected;
+    let at = (machine.recorder.clock)().as_millis() as u64;
     let asked = lock(&machine.recorder.log).tick();
-    lock(&machine.markers).insert(asked, Asked { answer: None, connected });
+    lock(&machine.markers).insert(asked, Asked { answer: None, connected, at });
     match agent.cut_marker(MarkerKind::Crash).await {
         Ok(id) => {
             let done = lock(&machine.recorder.log).tick();
-            lock(&machine.markers).insert(asked, Asked { answer: Some((id, done)), connected });
+            lock(&machine.markers).insert(asked, Asked { answer: Some((id, done)), connected, at });
             Some(id)
         }
         Err(_) => {
@@ -132,9 +138,9 @@ pub(super) async fn cut_steadily(
 }
 
 /// Returns the cuts that a point with this marker may stand for.
-pub(super) fn possible_cuts(markers: &Markers, recorder: &Recorder, id: MarkerId) -> Vec<(Cut, bool)> {
+pub(super) fn possible_cuts(markers: &Markers, recorder: &Recorder, id: MarkerId) -> Vec<PossibleCut> {
     let known = markers.iter().find_map(|(asked, marker)| match marker.answer {
-        Some((found, done)) if found == id => Some((Cut { asked: *asked, done }, marker.connected)),
+        Some((found, done)) if found == id => Some((Cut { asked: *asked, done }, *marker)),
         _ => None,
     });
     if let Some(cut) = known {
@@ -145,7 +151,7 @@ pub(super) fn possible_cuts(markers: &Markers, recorder: &Recorder, id: MarkerId
     markers
         .iter()
         .filter(|(_, marker)| marker.answer.is_none())
-        .map(|(asked, marker)| (Cut { asked: *asked, done: log.epoch_end(*asked) }, marker.connected))
+        .map(|(asked, marker)| (Cut { asked: *asked, done: log.epoch_end(*asked) }, *marker))
         .collect()
 }
 

@@ -10,6 +10,8 @@ mod actions;
 #[cfg(madsim)]
 mod copies;
 #[cfg(madsim)]
+mod ear;
+#[cfg(madsim)]
 mod estate;
 #[cfg(madsim)]
 mod guests;

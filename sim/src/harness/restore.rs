@@ -19,6 +19,8 @@ pub(super) struct Restored {
     pub(super) findings: Vec<Finding>,
     pub(super) marks: BTreeSet<&'static str>,
     pub(super) points: u64,
+    /// The points that could be read, by machine.
+    pub(super) read: BTreeSet<(String, MarkerId)>,
 }
 
 /// How to restore.
@@ -27,6 +29,8 @@ pub(super) struct How<'a> {
     pub(super) vaulted: &'a BTreeMap<String, WriteSeq>,
     /// Objects rotted: damage is expected, and must be reported.
     pub(super) rotten: bool,
+    /// When each machine last went down, in milliseconds.
+    pub(super) outages: &'a BTreeMap<String, u64>,
     /// The final marker of each machine: its image must equal the source.
     pub(super) last: &'a BTreeMap<String, MarkerId>,
 }
@@ -128,6 +132,7 @@ async fn judge_point(
         Err(error) => return damage(restored, how, format!("{name}: point {label} cannot be read: {error}")),
     };
     restored.points += 1;
+    restored.read.insert((name.clone(), point.marker.id));
     restored.marks.insert("point-published");
     let seen: Vec<_> = images
         .iter()
@@ -138,10 +143,13 @@ async fn judge_point(
     let mut verdict = Err("nobody asked for this marker".to_owned());
     {
         let log = lock(&machine.recorder.log);
-        for (cut, connected) in cuts {
+        for (cut, marker) in cuts {
             verdict = prefix::judge(&log, cut, &seen);
             if verdict.is_ok() {
-                if !connected {
+                if !marker.connected {
+                    restored.marks.insert("point-cut-in-an-outage");
+                }
+                if how.outages.get(name).is_some_and(|down| marker.at < *down) {
                     restored.marks.insert("point-outlived-an-outage");
                 }
                 break;

@@ -1,6 +1,7 @@
 //! One run: build, play the plan, lift the faults, wait for convergence, restore, judge.
 
 use super::actions::{self, Account};
+use super::ear::Ear;
 use super::estate::Estate;
 use super::guests;
 use super::outcome::{Outcome, Stats};
@@ -8,14 +9,14 @@ use super::restore::{self, How, Restored};
 use super::watch::Watch;
 use crate::oracles::{Finding, guest_untouched, writers};
 use crate::plan::{Action, Plan};
-use crate::ports::{SimWorld, Trace, lock};
+use crate::ports::{Hardware, SimWorld, Trace, lock};
 use crate::scenario::Scenario;
 use madsim::Config;
 use madsim::runtime::Runtime;
 use redoubt_core::MarkerId;
 use redoubt_roles::agent::AgentMode;
 use redoubt_vault::MachineReader;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -32,12 +33,22 @@ const QUIESCE: Duration = Duration::from_secs(3);
 /// Plays one plan. Runs on the calling thread, which should be a fresh one.
 pub fn play(scenario: &Scenario, plan: &Plan, trace: bool) -> Outcome {
     let runtime = Runtime::with_seed_and_config(plan.seed, Config::default());
-    runtime.block_on(async {
-        let world = SimWorld::new(plan.seed, trace);
-        let outcome = run(scenario, plan, world.clone()).await;
-        world.end().await;
-        outcome
+    let world = runtime.block_on(async { make_world(scenario, plan, trace) });
+    let ear = Ear(world.shared.clone());
+    tracing::subscriber::with_default(ear, || {
+        runtime.block_on(async {
+            let outcome = run(scenario, plan, world.clone()).await;
+            world.end().await;
+            outcome
+        })
     })
+}
+
+fn make_world(scenario: &Scenario, plan: &Plan, trace: bool) -> SimWorld {
+    let estate = &scenario.estate;
+    let hardware = Hardware::of(&estate.disk, &estate.link, &estate.store)
+        .expect("the reader of scenario files knows all models");
+    SimWorld::new(plan.seed, trace, &hardware)
 }
 
 async fn run(scenario: &Scenario, plan: &Plan, world: SimWorld) -> Outcome {
@@ -57,6 +68,7 @@ async fn run(scenario: &Scenario, plan: &Plan, world: SimWorld) -> Outcome {
         account: Account::default(),
         watch: Watch::default(),
         total: Restored::default(),
+        readable: Vec::new(),
     };
     for host in run.estate.servers.keys().chain(run.estate.machines.keys()) {
         run.estate.start(host);
@@ -83,6 +95,15 @@ struct Run<'a> {
     account: Account,
     watch: Watch,
     total: Restored,
+    /// Which points could be read, and when.
+    readable: Vec<(Duration, BTreeSet<Readable>)>,
+}
+
+/// A point of a machine.
+type Readable = (String, MarkerId);
+
+fn is_of_machine(key: &str) -> bool {
+    key.contains("/log/") || key.contains("/seg/")
 }
 
 impl Run<'_> {
@@ -175,38 +196,57 @@ impl Run<'_> {
         true
     }
 
-    /// The final check; with rot, a second one after objects have rotted.
+    /// The final check; with rot, one more for each object that rots. Each gets its bytes back before the
+    /// next one rots, so that what is damaged has one cause.
     async fn last(&mut self, last: &BTreeMap<String, MarkerId>) {
         self.check_points(last, false).await;
-        let rots = self.plan.rots();
-        if rots == 0 {
-            return;
+        for _ in 0..self.plan.rots() {
+            let (store, shared) = (self.estate.world.store.clone(), self.estate.world.shared.clone());
+            let puts: Vec<_> =
+                store.puts().into_iter().filter(|(_, _, key)| is_of_machine(key.as_str())).collect();
+            let at = shared.below(puts.len() as u64) as usize;
+            let Some((written, _, key)) = puts.get(at) else { return };
+            let Some(bytes) = store.rot(key) else { continue };
+            shared.trace.line(shared.now(), || format!("{key} rots"));
+            let restored = self.check_points(last, true).await;
+            self.spared(key.as_str(), *written, &restored);
+            store.restore(key, bytes);
         }
-        let store = &self.estate.world.store;
-        let objects: Vec<_> = store
-            .truth()
-            .into_iter()
-            .filter(|(key, _)| key.as_str().contains("/log/") || key.as_str().contains("/seg/"))
-            .collect();
-        for _ in 0..rots {
-            let at = self.estate.world.shared.below(objects.len() as u64) as usize;
-            if let Some((key, _)) = objects.get(at) {
-                store.rot(key);
-            }
-        }
-        self.check_points(last, true).await;
     }
 
-    async fn check_points(&mut self, last: &BTreeMap<String, MarkerId>, rotten: bool) {
-        let how = How { vaulted: &self.watch.vaulted, rotten, last };
+    /// A point that could be read before an object existed does not need it.
+    fn spared(&mut self, key: &str, written: Duration, after: &BTreeSet<Readable>) {
+        let Some((_, before)) = self.readable.iter().rev().find(|(at, _)| *at < written) else { return };
+        match before.difference(after).next() {
+            Some((machine, point)) => {
+                let what = format!(
+                    "{machine}: point {point} was readable before {key} was written, but not after that rotted"
+                );
+                self.total.findings.push(Finding::new("no-silent-damage", what));
+            }
+            None if !before.is_empty() => {
+                self.total.marks.insert("rot-spared-older-points");
+            }
+            None => {}
+        }
+    }
+
+    async fn check_points(&mut self, last: &BTreeMap<String, MarkerId>, rotten: bool) -> BTreeSet<Readable> {
+        let outages = &self.account.outages;
+        let how = How { vaulted: &self.watch.vaulted, rotten, last, outages };
         let restored = restore::all(&self.estate, &how).await;
         self.tell(&restored.findings);
         self.total.findings.extend(restored.findings);
         self.total.marks.extend(restored.marks);
         self.total.points += restored.points;
+        if !rotten {
+            self.readable.push((self.estate.world.shared.now(), restored.read.clone()));
+        }
+        restored.read
     }
 
     fn judge(self, scenario: &Scenario, outcome: &mut Outcome) {
+        outcome.marks.extend(self.estate.world.shared.trace.marks());
         let (digest, lines, seen) = self.estate.world.shared.trace.finish();
         let mut findings = seen;
         findings.extend(self.watch.findings);

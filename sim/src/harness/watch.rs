@@ -31,6 +31,7 @@ pub(super) struct Watch {
     resyncing: BTreeSet<String>,
     /// Machines and copies about which something was said that does not change.
     told: BTreeSet<(String, &'static str)>,
+    overflowed: BTreeSet<String>,
 }
 
 impl Watch {
@@ -60,7 +61,7 @@ impl Watch {
             if machine.host.files.faults_met() > 0 {
                 self.marks.insert("file-fault-hit");
             }
-            if machine.disks.iter().any(|disk| disk.errors_met() > 0) {
+            if lock(&machine.recorder.notices).iter().any(|notice| notice.error.is_some()) {
                 self.marks.insert("guest-saw-disk-error");
             }
         }
@@ -82,9 +83,6 @@ impl Watch {
             }
         }
         self.copies(estate);
-        if estate.world.shared.trace.faults() > 0 {
-            self.marks.insert("store-fault-hit");
-        }
     }
 
     /// An old copy of a machine has an older generation: nobody may talk to it.
@@ -138,12 +136,16 @@ impl Watch {
                 if self.resyncing.remove(name) {
                     self.marks.insert("resync-done");
                 }
+                if self.overflowed.remove(name) {
+                    self.marks.insert("bitmap-mode-left");
+                }
             }
             AgentMode::Spilling => {
                 self.marks.insert("spilled");
             }
             AgentMode::Bitmap => {
                 self.marks.insert("overflowed");
+                self.overflowed.insert(name.to_owned());
             }
             AgentMode::Resync { .. } => {
                 self.resyncing.insert(name.to_owned());

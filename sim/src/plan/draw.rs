@@ -1,6 +1,6 @@
 //! Drawing: from a scenario's ranges and expressions to a plan.
 
-use super::{Action, Event, GuestPlan, Plan, swarm};
+use super::{Action, DiskFault, Event, GuestPlan, Plan, swarm};
 use crate::scenario::{Act, Range, Scenario, Step, Value, Vary, When};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
@@ -9,6 +9,9 @@ use std::collections::BTreeMap;
 /// How long a killed process stays away if the step does not say, in milliseconds: long enough for
 /// peers to notice the end of the connection, shorter than any dead-peer time-out.
 const RESTART_AFTER: u64 = 700;
+
+/// How long a frozen host or a hanging disk stays so if the step does not say, in milliseconds.
+const HANGS_FOR: u64 = 10_000;
 
 /// A stream of choices.
 pub(super) struct Dice(ChaCha8Rng);
@@ -136,7 +139,8 @@ impl Drawing {
                 let lasts = step.lasts.as_ref().map(|value| self.value(value).max(1) as u64);
                 let (action, lift) = actions(verb.name, &on, &amounts, lasts);
                 self.push(at, action);
-                let default = (verb.name == "process.kill").then_some(RESTART_AFTER);
+                let ends_process = ["process.kill", "files.lost"].contains(&verb.name);
+                let default = ends_process.then_some(RESTART_AFTER);
                 if let Some(lasts) = lasts.or(default) {
                     end = at + lasts;
                     // A freeze ends by itself.
@@ -170,7 +174,7 @@ pub(super) fn actions(
         "old-copy" => (Action::StartCopy(host.clone()), Some(Action::StopCopy(host))),
         "process.kill" => (Action::KillProcess(host.clone()), Some(Action::StartProcess(host))),
         "host.power" => (Action::PowerOff(host.clone()), Some(Action::PowerOn(host))),
-        "host.freeze" => (Action::Freeze(host, lasts.unwrap_or(10_000)), None),
+        "host.freeze" => (Action::Freeze(host, lasts.unwrap_or(HANGS_FOR)), None),
         "host.clock" => (Action::StepClock(host, amounts["by"]), None),
         "site.power" => (Action::SiteOff(host.clone()), Some(Action::SiteOn(host))),
         "site.lost" => (Action::SiteLost(host), None),
@@ -179,13 +183,12 @@ pub(super) fn actions(
         "link.slow" => {
             (Action::Slow(host.clone(), amounts["speed"].max(1) as u64), Some(Action::HealLink(host)))
         }
-        "disk.read-errors" => {
-            (Action::DiskReadErrors(host.clone(), ppm), Some(Action::DiskReadErrors(host, 0)))
-        }
-        "disk.write-errors" => {
-            (Action::DiskWriteErrors(host.clone(), ppm), Some(Action::DiskWriteErrors(host, 0)))
-        }
+        "disk.read-errors" => disk_errors(host, DiskFault::Read, ppm),
+        "disk.write-errors" => disk_errors(host, DiskFault::Write, ppm),
+        "disk.flush-errors" => disk_errors(host, DiskFault::Flush, ppm),
+        "disk.hang" => (Action::DiskHang(host, lasts.unwrap_or(HANGS_FOR)), None),
         "files.full" => (Action::FilesFull(host.clone(), true), Some(Action::FilesFull(host, false))),
+        "files.lost" => (Action::FilesLost(host.clone()), Some(Action::StartProcess(host))),
         "files.sync-errors" => {
             (Action::FilesSyncErrors(host.clone(), ppm), Some(Action::FilesSyncErrors(host, 0)))
         }
@@ -196,4 +199,8 @@ pub(super) fn actions(
             (Action::Store(knob.clone(), ppm), Some(Action::Store(knob, 0)))
         }
     }
+}
+
+fn disk_errors(host: String, kind: DiskFault, ppm: u32) -> (Action, Option<Action>) {
+    (Action::DiskErrors(host.clone(), kind, ppm), Some(Action::DiskErrors(host, kind, 0)))
 }

@@ -15,6 +15,18 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 
+/// Kinds of requests that a disk can fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskFault {
+    /// Reads.
+    Read,
+    /// Writes and zeroing.
+    Write,
+    /// Flushes.
+    Flush,
+}
+
 /// One thing the harness does to the estate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -47,12 +59,14 @@ pub enum Action {
     HealLink(String),
     /// A knob of the store: name and share in parts per million; zero lifts it.
     Store(String, u32),
-    /// Reads of a machine's disks fail: share in parts per million.
-    DiskReadErrors(String, u32),
-    /// Writes of a machine's disks fail: share in parts per million.
-    DiskWriteErrors(String, u32),
+    /// A machine's disks fail requests of a kind: share in parts per million.
+    DiskErrors(String, DiskFault, u32),
+    /// A machine's disks finish nothing for some milliseconds.
+    DiskHang(String, u64),
     /// A host's state directory is full, or has room again.
     FilesFull(String, bool),
+    /// A process server's state directory is gone, and its process with it.
+    FilesLost(String),
     /// Syncs of a host's state files fail: share in parts per million.
     FilesSyncErrors(String, u32),
     /// An object of the vault rots; done after the last convergence, before the last check.
@@ -91,9 +105,10 @@ impl fmt::Display for Action {
             Action::Slow(link, speed) => write!(f, "slow {link} to {speed} B/s"),
             Action::HealLink(link) => write!(f, "heal {link}"),
             Action::Store(knob, ppm) => write!(f, "store {knob} {} %", share(ppm)),
-            Action::DiskReadErrors(host, ppm) => write!(f, "read errors on {host}: {} %", share(ppm)),
-            Action::DiskWriteErrors(host, ppm) => write!(f, "write errors on {host}: {} %", share(ppm)),
+            Action::DiskErrors(host, kind, ppm) => write!(f, "{kind:?} errors on {host}: {} %", share(ppm)),
+            Action::DiskHang(host, ms) => write!(f, "disks of {host} hang for {ms} ms"),
             Action::FilesFull(host, full) => write!(f, "state directory of {host} full: {full}"),
+            Action::FilesLost(host) => write!(f, "lose the state directory of {host}"),
             Action::FilesSyncErrors(host, ppm) => write!(f, "sync errors on {host}: {} %", share(ppm)),
             Action::Rot => f.write_str("an object rots"),
             Action::Point(machine) => write!(f, "ask for a point of {machine}"),

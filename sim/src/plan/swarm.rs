@@ -15,8 +15,9 @@ const FAULTS_MAX: i64 = 8;
 /// Longest fault in milliseconds; the dead-peer and session time-outs of the roles are shorter.
 const LONGEST: i64 = 12_000;
 
-/// Kinds a swarm leaves out: losses that end a story, and what needs a story before it.
-const LEFT_OUT: &[&str] = &["site.lost", "rot", "old-copy"];
+/// Kinds a swarm leaves out: losses that end a story, what needs a story before it, and flushes that fail,
+/// after which a database that goes on is its own undoing: no replica is better than its source.
+const LEFT_OUT: &[&str] = &["site.lost", "rot", "old-copy", "disk.flush-errors"];
 
 /// Draws faults into the first four fifths of the safety phase.
 pub(super) fn draw(dice: &mut Dice, estate: &Estate, length: u64) -> Vec<Event> {
@@ -28,8 +29,8 @@ pub(super) fn draw(dice: &mut Dice, estate: &Estate, length: u64) -> Vec<Event> 
         kinds.remove(index);
     }
     let machines: Vec<String> = estate.machines.iter().map(|machine| machine.name.clone()).collect();
-    let mut hosts = machines.clone();
-    hosts.extend(estate.servers.iter().map(|server| server.name.clone()));
+    let servers: Vec<String> = estate.servers.iter().map(|server| server.name.clone()).collect();
+    let hosts = [machines.clone(), servers.clone()].concat();
     let links = ["wan".to_owned(), "source->target".to_owned(), "target->source".to_owned()];
     let mut events = Vec::new();
     for _ in 0..dice.between(1, FAULTS_MAX) {
@@ -37,6 +38,7 @@ pub(super) fn draw(dice: &mut Dice, estate: &Estate, length: u64) -> Vec<Event> 
         let on = match verb.target {
             Target::None => String::new(),
             Target::Host => dice.pick(&hosts).clone(),
+            Target::Server => dice.pick(&servers).clone(),
             Target::Machine => dice.pick(&machines).clone(),
             Target::Site => dice.pick(&["source".to_owned(), "target".to_owned()]).clone(),
             Target::Link => dice.pick(&links).clone(),

@@ -1,6 +1,6 @@
 //! A host: power, one process at a time, a wall clock that may lie, disks and a state directory.
 
-use super::disk::SimDisk;
+use super::disk::{DiskErrors, SimDisk};
 use super::files::SimFiles;
 use super::store::HostStore;
 use super::{Shared, SimNet, SimStore, SimWorld, lock};
@@ -9,10 +9,12 @@ use madsim::runtime::{Handle, NodeHandle};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 use redoubt_core::{Instant, WallTime};
+use redoubt_hw_models::DiskModel;
 use redoubt_ports::{Clock, Disk, Disks, Entropy, IoError, IoKind, RawStore, World};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// Wall time at the start of each run: 2026-01-01, so that the year never matters.
 const EPOCH: i64 = 1_767_225_600_000;
@@ -71,6 +73,7 @@ pub struct Host {
     shared: Shared,
     net: SimNet,
     store: SimStore,
+    disk: DiskModel,
     step: Arc<AtomicI64>,
     /// The state directory.
     pub files: SimFiles,
@@ -87,8 +90,9 @@ impl Host {
             shared: world.shared.clone(),
             net: world.net.clone(),
             store: world.store.clone(),
+            disk: world.disk.clone(),
             step: Arc::new(AtomicI64::new(0)),
-            files: SimFiles::new(world.shared.clone(), name),
+            files: SimFiles::new(world.shared.clone(), name, &world.disk),
             disks: HostDisks(Arc::new(Mutex::new(BTreeMap::new()))),
             entropy: Arc::new(SimEntropy(Mutex::new(ChaCha8Rng::seed_from_u64(seed)))),
             process: Arc::new(Mutex::new(None)),
@@ -102,7 +106,7 @@ impl Host {
 
     /// Adds a disk of zeros.
     pub fn add_disk(&self, name: &str, bytes: u64) -> SimDisk {
-        let disk = SimDisk::new(self.shared.clone(), &format!("{}/{name}", self.name), bytes);
+        let disk = SimDisk::new(self.shared.clone(), &format!("{}/{name}", self.name), bytes, &self.disk);
         lock(&self.disks.0).insert(name.to_owned(), disk.clone());
         disk
     }
@@ -192,7 +196,8 @@ impl Host {
         self.files.set_full(false);
         self.files.set_sync_errors(0);
         for disk in lock(&self.disks.0).values() {
-            disk.set_errors(0, 0);
+            disk.set_errors(DiskErrors::default());
+            disk.hang_until(Duration::ZERO);
         }
     }
 

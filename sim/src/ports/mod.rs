@@ -14,7 +14,7 @@ mod net;
 mod store;
 mod trace;
 
-pub use disk::SimDisk;
+pub use disk::{DiskErrors, SimDisk};
 pub use files::SimFiles;
 pub use host::{Host, HostWorld};
 pub use net::{LinkModel, SimNet};
@@ -23,6 +23,7 @@ pub use trace::Trace;
 
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
+use redoubt_hw_models as hw;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -90,6 +91,31 @@ impl Shared {
     }
 }
 
+/// The hardware of a world.
+#[derive(Clone, Debug)]
+pub struct Hardware {
+    /// Links inside a site.
+    pub lan: hw::LinkModel,
+    /// The link between the sites.
+    pub wan: hw::LinkModel,
+    /// Every protected disk.
+    pub disk: hw::DiskModel,
+    /// The object store.
+    pub store: hw::StoreModel,
+}
+
+impl Hardware {
+    /// Returns the hardware with these names. None if a name is unknown.
+    pub fn of(disk: &str, link: &str, store: &str) -> Option<Hardware> {
+        Some(Hardware {
+            lan: hw::find(&hw::LINKS, "lan")?.ok()?,
+            wan: hw::find(&hw::LINKS, link)?.ok()?,
+            disk: hw::find(&hw::DISKS, disk)?.ok()?,
+            store: hw::find(&hw::STORES, store)?.ok()?,
+        })
+    }
+}
+
 /// The simulated world of one run.
 #[derive(Clone)]
 pub struct SimWorld {
@@ -100,11 +126,14 @@ pub struct SimWorld {
     /// The object store, in the site `target`.
     pub store: SimStore,
     hosts: Arc<Mutex<Vec<Host>>>,
+    /// Model of the disks.
+    disk: hw::DiskModel,
 }
 
 impl SimWorld {
     /// Makes an empty world inside a running simulation.
-    pub fn new(seed: u64, traced: bool) -> SimWorld {
+    #[expect(clippy::disallowed_methods, reason = "the simulator answers this call: it is virtual time")]
+    pub fn new(seed: u64, traced: bool, hardware_of: &Hardware) -> SimWorld {
         let hardware = madsim::runtime::Handle::current().create_node().name("hardware").build();
         let shared = Shared {
             started: tokio::time::Instant::now(),
@@ -112,9 +141,9 @@ impl SimWorld {
             trace: Trace::new(traced),
             hardware,
         };
-        let net = SimNet::new(shared.clone());
-        let store = SimStore::new(shared.clone(), net.clone());
-        SimWorld { shared, net, store, hosts: Arc::default() }
+        let net = SimNet::new(shared.clone(), (&hardware_of.lan).into(), (&hardware_of.wan).into());
+        let store = SimStore::new(shared.clone(), net.clone(), hardware_of.store.clone());
+        SimWorld { shared, net, store, disk: hardware_of.disk.clone(), hosts: Arc::default() }
     }
 
     /// Adds a host in a site.

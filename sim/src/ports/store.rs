@@ -4,14 +4,24 @@ use super::{Shared, SimNet, lock};
 use crate::oracles::secrets;
 use async_trait::async_trait;
 use bytes::Bytes;
+use redoubt_hw_models::StoreModel;
 use redoubt_ports::{RawStore, StoreError, StoreKey};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// How long a caller waits for an answer that does not come.
 const SILENCE: Duration = Duration::from_secs(3);
+
+/// Where the store is.
+const SITE: &str = "target";
+
+/// Bytes of a request or an answer beside its body.
+const REQUEST: usize = 500;
+
+/// Bytes of one name in a listing.
+const ENTRY: usize = 150;
 
 /// Chances of faults in parts per million.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,6 +39,8 @@ struct State {
     knobs: Knobs,
     /// Puts that were applied, with time and host: the truth for the single-writer oracle.
     puts: Vec<(Duration, String, StoreKey)>,
+    /// Objects that were created for a host that was told something else.
+    unanswered: BTreeSet<(String, StoreKey)>,
 }
 
 /// The store of a world.
@@ -36,12 +48,13 @@ struct State {
 pub struct SimStore {
     shared: Shared,
     net: SimNet,
+    model: Arc<StoreModel>,
     state: Arc<Mutex<State>>,
 }
 
 impl SimStore {
-    pub(super) fn new(shared: Shared, net: SimNet) -> SimStore {
-        SimStore { shared, net, state: Arc::new(Mutex::new(State::default())) }
+    pub(super) fn new(shared: Shared, net: SimNet, model: StoreModel) -> SimStore {
+        SimStore { shared, net, model: Arc::new(model), state: Arc::new(Mutex::new(State::default())) }
     }
 
     /// Sets a knob by its name in scenario files.
@@ -72,15 +85,19 @@ impl SimStore {
         lock(&self.state).puts.clone()
     }
 
-    /// Flips one bit of the object; tells whether it exists and is not empty.
-    pub fn rot(&self, key: &StoreKey) -> bool {
+    /// Flips one bit of the object. Returns its bytes from before; none if there are none.
+    pub fn rot(&self, key: &StoreKey) -> Option<Bytes> {
         let mut state = lock(&self.state);
-        let Some(body) = state.objects.get_mut(key).filter(|body| !body.is_empty()) else { return false };
+        let body = state.objects.get_mut(key).filter(|body| !body.is_empty())?;
         let mut bytes = body.to_vec();
         let at = self.shared.below(bytes.len() as u64) as usize;
         bytes[at] ^= 1 << self.shared.below(8);
-        *body = bytes.into();
-        true
+        Some(std::mem::replace(body, bytes.into()))
+    }
+
+    /// Gives an object the bytes that it had before it rotted.
+    pub fn restore(&self, key: &StoreKey, bytes: Bytes) {
+        lock(&self.state).objects.insert(key.clone(), bytes);
     }
 
     fn apply(&self, host: &str, key: &StoreKey, body: &Bytes) -> Result<(), StoreError> {
@@ -115,35 +132,54 @@ impl HostStore {
         HostStore { store, host: host.to_owned() }
     }
 
+    /// Carries bytes over the link and waits for their arrival.
+    async fn carry(&self, from: &str, to: &str, bytes: usize) {
+        let arrival = self.store.net.carry(from, to, bytes as u64);
+        tokio::time::sleep(arrival.saturating_sub(self.store.shared.now())).await;
+    }
+
+    /// The store's own time for a request with or for this many bytes.
+    async fn serve(&self, bytes: usize) {
+        let (shared, model) = (&self.store.shared, &self.store.model);
+        let transfer = Duration::from_nanos(bytes as u64 * 1_000_000_000 / model.bytes_per_second.max(1));
+        let latency = shared.micros(model.latency_us, model.latency_us + model.jitter_us);
+        tokio::time::sleep(latency + transfer).await;
+    }
+
     /// The way there and the faults that hit before anything happens.
     async fn reach(&self, bytes: usize) -> Result<(), StoreError> {
         let shared = &self.store.shared;
-        let link = self.store.net.link(&self.host, "target");
-        let back = self.store.net.link("target", &self.host);
+        self.carry(&self.host, SITE, bytes + REQUEST).await;
+        self.serve(bytes).await;
+        let link = self.store.net.link(&self.host, SITE);
+        let back = self.store.net.link(SITE, &self.host);
         let knobs = lock(&self.store.state).knobs;
-        let transfer = Duration::from_nanos(bytes as u64 * 1_000_000_000 / link.speed.max(1));
-        tokio::time::sleep(link.delay + shared.micros(2_000, 12_000) + transfer).await;
         if link.cut || back.cut || shared.chance(knobs.outage) {
-            shared.trace.fault();
+            shared.trace.mark("store-fault-hit");
             tokio::time::sleep(SILENCE).await;
             return Err(StoreError::Unavailable("no answer".into()));
         }
         if shared.chance(knobs.throttle) {
-            shared.trace.fault();
+            shared.trace.mark("store-fault-hit");
             let retry_after = (shared.below(2) == 0).then(|| shared.micros(10_000, 400_000));
             return Err(StoreError::Throttled { retry_after });
         }
         Ok(())
     }
 
+    /// The object is there, and its creator was told that it may not be, or that it is another's.
+    fn was_misled(&self, key: &StoreKey) {
+        lock(&self.store.state).unanswered.insert((self.host.clone(), key.clone()));
+    }
+
     /// The way back: an answer that is lost.
-    async fn answer(&self) -> Result<(), StoreError> {
+    async fn answer(&self, bytes: usize) -> Result<(), StoreError> {
         let shared = &self.store.shared;
+        self.carry(SITE, &self.host, bytes + REQUEST).await;
         let knobs = lock(&self.store.state).knobs;
-        let back = self.store.net.link("target", &self.host);
-        tokio::time::sleep(back.delay).await;
+        let back = self.store.net.link(SITE, &self.host);
         if back.cut || shared.chance(knobs.lost_replies) {
-            shared.trace.fault();
+            shared.trace.mark("store-fault-hit");
             tokio::time::sleep(SILENCE).await;
             return Err(StoreError::Ambiguous("the reply was lost".into()));
         }
@@ -159,7 +195,7 @@ impl RawStore for HostStore {
         let knobs = lock(&self.store.state).knobs;
         if shared.chance(knobs.late) {
             // The request hangs in the network and is applied long after its sender gave up.
-            shared.trace.fault();
+            shared.trace.mark("store-fault-hit");
             let (store, host, key) = (self.store.clone(), self.host.clone(), key.clone());
             let delay = shared.micros(100_000, 15_000_000);
             shared.leave_to_hardware(async move {
@@ -170,21 +206,30 @@ impl RawStore for HostStore {
             return Err(StoreError::Ambiguous("no answer in time".into()));
         }
         if shared.chance(knobs.false_conflicts) {
-            shared.trace.fault();
-            if shared.below(2) == 0 {
-                let _ = self.store.apply(&self.host, key, &body);
+            shared.trace.mark("store-fault-hit");
+            if shared.below(2) == 0 && self.store.apply(&self.host, key, &body).is_ok() {
+                self.was_misled(key);
             }
             return Err(StoreError::AlreadyExists);
         }
         let result = self.store.apply(&self.host, key, &body);
-        self.answer().await?;
+        let answer = self.answer(0).await;
+        if result.is_ok() && answer.is_err() {
+            self.was_misled(key);
+        }
+        answer?;
         result
     }
 
     async fn get(&self, key: &StoreKey, range: Option<Range<u64>>) -> Result<Option<Bytes>, StoreError> {
         self.reach(0).await?;
         let found = self.store.direct().get(key, range).await;
-        self.answer().await?;
+        let bytes = found.as_ref().map_or(0, |found| found.as_ref().map_or(0, Bytes::len));
+        self.serve(bytes).await;
+        self.answer(bytes).await?;
+        if bytes > 0 && lock(&self.store.state).unanswered.remove(&(self.host.clone(), key.clone())) {
+            self.store.shared.trace.mark("lost-reply-read-back");
+        }
         found
     }
 
@@ -196,14 +241,14 @@ impl RawStore for HostStore {
     ) -> Result<Vec<(StoreKey, u64)>, StoreError> {
         self.reach(0).await?;
         let found = self.store.direct().list_after(prefix, after, limit).await;
-        self.answer().await?;
+        self.answer(found.as_ref().map_or(0, |found| found.len() * ENTRY)).await?;
         found
     }
 
     async fn delete(&self, key: &StoreKey) -> Result<(), StoreError> {
         self.reach(0).await?;
         lock(&self.store.state).objects.remove(key);
-        self.answer().await
+        self.answer(0).await
     }
 }
 

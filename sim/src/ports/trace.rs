@@ -1,8 +1,10 @@
-//! The trace: a digest over everything that happened, and the lines of it if a person wants to read.
+//! The trace: a digest over everything that happened, the marks that were reached, and the lines of it
+//! if a person wants to read.
 
 use super::lock;
 use crate::oracles::Finding;
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ struct State {
     digest: blake3::Hasher,
     is_kept: bool,
     findings: Vec<Finding>,
-    faults: u64,
+    marks: BTreeSet<&'static str>,
 }
 
 /// Shared by all leaves of a world.
@@ -33,7 +35,12 @@ impl Trace {
 
     /// Makes an empty trace; keeps lines only if asked.
     pub fn new(lines: bool) -> Trace {
-        let state = State { digest: blake3::Hasher::new(), is_kept: lines, findings: Vec::new(), faults: 0 };
+        let state = State {
+            digest: blake3::Hasher::new(),
+            is_kept: lines,
+            findings: Vec::new(),
+            marks: BTreeSet::new(),
+        };
         Trace(Arc::new(Mutex::new(state)))
     }
 
@@ -63,14 +70,14 @@ impl Trace {
         }
     }
 
-    /// Counts a fault of the store that a caller met.
-    pub fn fault(&self) {
-        lock(&self.0).faults += 1;
+    /// Notes that something worth reaching happened.
+    pub fn mark(&self, mark: &'static str) {
+        lock(&self.0).marks.insert(mark);
     }
 
-    /// Returns how many faults of the store callers met.
-    pub fn faults(&self) -> u64 {
-        lock(&self.0).faults
+    /// Returns what was reached so far.
+    pub fn marks(&self) -> BTreeSet<&'static str> {
+        lock(&self.0).marks.clone()
     }
 
     /// Returns digest, lines and findings.

@@ -52,8 +52,12 @@ pub struct Estate {
     pub machines: Vec<MachineSpec>,
     /// Process servers; a machine uses the first until it is moved.
     pub servers: Vec<ServerSpec>,
-    /// Model of the link between the sites.
+    /// Hardware model of the disks.
+    pub disk: String,
+    /// Hardware model of the link between the sites.
     pub link: String,
+    /// Hardware model of the object store.
+    pub store: String,
     /// Bytes the agent may hold in memory.
     pub spool_memory: u64,
     /// Bytes the agent may spill.

@@ -5,9 +5,10 @@
 
 use super::problem::{Problem, Problems, advice};
 use super::quantity::{Range as Quantity, Unit, parse_in, parse_range};
-use super::verbs::{LINKS, LOADS, MARKS, ORACLES};
+use super::verbs::{LOADS, MARKS, ORACLES};
 use super::{Estate, Expect, Load, MachineSpec, Scenario, SeedCounts, ServerSpec, Vary, timeline};
 
+use redoubt_hw_models as hw;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use toml::Spanned;
@@ -198,7 +199,9 @@ fn default_estate() -> Estate {
     Estate {
         machines: vec![MachineSpec { name: "erp-db".into(), disks: vec![4 * MIB, 2 * MIB] }],
         servers: vec![ServerSpec { name: "ps1".into(), site: "source".into() }],
-        link: "wan-100".into(),
+        disk: "flash".into(),
+        link: "wan".into(),
+        store: "cloud".into(),
         spool_memory: MIB,
         spill: 64 * MIB,
         stage: 32 * MIB,
@@ -209,7 +212,8 @@ fn default_estate() -> Estate {
 fn read_estate(reader: &mut Reader, value: Option<&Spanned<DeValue<'_>>>) -> Estate {
     let mut estate = default_estate();
     let Some(table) = value.and_then(|value| reader.table(value, "estate")) else { return estate };
-    let known = ["machines", "process-servers", "link", "spool-memory", "spill", "stage", "points"];
+    let known =
+        ["machines", "process-servers", "disk", "link", "store", "spool-memory", "spill", "stage", "points"];
     reader.only_keys(table, "[estate]", &known);
     if let Some(value) = get(table, "machines") {
         estate.machines = read_machines(reader, value);
@@ -217,8 +221,14 @@ fn read_estate(reader: &mut Reader, value: Option<&Spanned<DeValue<'_>>>) -> Est
     if let Some(value) = get(table, "process-servers") {
         estate.servers = read_servers(reader, value);
     }
-    if let Some(value) = get(table, "link") {
-        estate.link = reader.word(value, "link model", LINKS).unwrap_or_default();
+    for (key, slot, models) in [
+        ("disk", &mut estate.disk, &hw::DISKS[..]),
+        ("link", &mut estate.link, &hw::LINKS),
+        ("store", &mut estate.store, &hw::STORES),
+    ] {
+        let Some(value) = get(table, key) else { continue };
+        let known: Vec<&str> = models.iter().map(|(name, _)| *name).collect();
+        *slot = reader.word(value, &format!("{key} model"), &known).unwrap_or_default();
     }
     for (key, slot) in [
         ("spool-memory", &mut estate.spool_memory),

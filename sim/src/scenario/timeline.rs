@@ -13,6 +13,7 @@ use toml::de::{DeTable, DeValue};
 /// What a timeline may refer to.
 struct Names<'a> {
     machines: Vec<&'a str>,
+    servers: Vec<&'a str>,
     hosts: Vec<&'a str>,
     vary: &'a BTreeMap<String, Vary>,
     labels: Vec<String>,
@@ -32,9 +33,9 @@ pub(super) fn read(
         return Vec::new();
     };
     let machines: Vec<&str> = estate.machines.iter().map(|machine| machine.name.as_str()).collect();
-    let mut hosts = machines.clone();
-    hosts.extend(estate.servers.iter().map(|server| server.name.as_str()));
-    let mut names = Names { machines, hosts, vary, labels: Vec::new() };
+    let servers: Vec<&str> = estate.servers.iter().map(|server| server.name.as_str()).collect();
+    let hosts = [machines.clone(), servers.clone()].concat();
+    let mut names = Names { machines, servers, hosts, vary, labels: Vec::new() };
     let mut steps = Vec::new();
     for item in items.iter() {
         let Some(table) = reader.table(item, "a step") else { continue };
@@ -143,6 +144,7 @@ fn read_target(
         Target::None => Vec::new(),
         Target::Host => names.hosts.clone(),
         Target::Machine => names.machines.clone(),
+        Target::Server => names.servers.clone(),
         Target::Site => sites.to_vec(),
         Target::Link => names.hosts.iter().copied().chain(sites).collect(),
     };

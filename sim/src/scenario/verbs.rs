@@ -13,6 +13,8 @@ pub enum Target {
     Host,
     /// A machine.
     Machine,
+    /// A process server.
+    Server,
     /// A site.
     Site,
     /// A link: `wan`, or `a->b`, or `a<->b` with host or site names.
@@ -80,7 +82,10 @@ pub const VERBS: &[Verb] = &[
     verb("fault", "store.outage", Target::None, Ends::Lasts, &[]),
     verb("fault", "disk.read-errors", Target::Machine, Ends::Lasts, RATE),
     verb("fault", "disk.write-errors", Target::Machine, Ends::Lasts, RATE),
+    verb("fault", "disk.flush-errors", Target::Machine, Ends::Lasts, RATE),
+    verb("fault", "disk.hang", Target::Machine, Ends::Lasts, &[]),
     verb("fault", "files.full", Target::Host, Ends::Lasts, &[]),
+    verb("fault", "files.lost", Target::Server, Ends::Lasts, &[]),
     verb("fault", "files.sync-errors", Target::Host, Ends::Lasts, RATE),
     verb("fault", "rot", Target::None, Ends::AtOnce, &[]),
     verb("check", "points", Target::None, Ends::AtOnce, &[]),
@@ -106,27 +111,47 @@ pub const ORACLES: &[&str] = &[
 
 /// Things that may happen in a run, by the names used in `[expect] sometimes`.
 pub const MARKS: &[&str] = &[
+    // Of points.
     "point-published",
     "point-outlived-an-outage",
+    "point-cut-in-an-outage",
+    "database-recovered",
+    // Of the agent.
     "spilled",
+    "spill-recovered",
     "overflowed",
+    "overflow-resynced",
+    "bitmap-mode-left",
     "resync-done",
     "unclean-restart",
-    "spill-recovered",
+    "hot-extents-compared",
     "session-lost",
+    "activity-log-failed",
+    "engine-read-failed",
+    // Of the process server.
     "stage-recovered",
+    "stage-lost",
+    "stage-failed",
+    "torn-tail-cut",
     "writer-fenced",
-    "store-fault-hit",
+    // Of the leaves.
     "guest-saw-disk-error",
+    "unflushed-sectors-lost",
+    "flush-failed",
+    "disk-hung",
     "file-fault-hit",
+    "sync-failed",
+    "spill-met-full-disk",
+    "stage-met-full-disk",
+    "store-fault-hit",
+    "lost-reply-read-back",
     "clock-stepped",
+    "clock-stepped-in-a-session",
     "old-copy-started",
+    // Of rot.
     "damage-reported",
-    "database-recovered",
+    "rot-spared-older-points",
 ];
 
 /// Models of guests.
 pub const LOADS: &[&str] = &["mixed", "database", "trickle", "large", "pages"];
-
-/// Models of links between the sites.
-pub const LINKS: &[&str] = &["lan", "wan-100", "wan-slow"];

@@ -69,9 +69,9 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Recorder {
-    async fn timed<F>(&self, volume: u16, what: &'static str, work: F) -> Result<(), GuestError>
+    async fn timed<T, F>(&self, volume: u16, what: &'static str, work: F) -> Result<T, GuestError>
     where
-        F: Future<Output = Result<(), GuestError>>,
+        F: Future<Output = Result<T, GuestError>>,
     {
         let began = (self.clock)();
         let result = work.await;
@@ -123,6 +123,11 @@ impl Recorder {
         let op = lock(&self.log).submit(volume, OpKind::Zero, Some(extent));
         let what = if trim { "trim" } else { "zero" };
         self.recorded(op, volume, what, disk.zero(extent, trim, false)).await
+    }
+
+    /// Reads.
+    pub async fn read(&self, disk: &dyn GuestDisk, volume: u16, extent: Extent) -> Result<Bytes, GuestError> {
+        self.timed(volume, "read", disk.read(extent)).await
     }
 
     /// Flushes.

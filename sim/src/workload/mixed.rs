@@ -106,7 +106,7 @@ async fn act(
         0..10 => recorder.flush(disk, volume.index).await,
         10..20 => recorder.zero(disk, volume.index, extent, false).await,
         20..28 => recorder.zero(disk, volume.index, extent, true).await,
-        28..36 => disk.read(extent).await.map(drop),
+        28..36 => recorder.read(disk, volume.index, extent).await.map(drop),
         draw => recorder.write(disk, volume.index, extent, 0, draw < 56).await,
     }
 }

@@ -53,7 +53,9 @@ impl FoundSpill {
             let scan = batch_file::scan(&bytes, SPILL_MAGIC, settings.machine);
             match found.usable(number, scan)? {
                 Some(scan) => {
-                    // A crashed run's writes may be in the page cache only; from here on they count as durable.
+                    // A crashed run's writes may be in the page cache only, and the system may believe them
+                    // clean (a sync that failed). Written again and synced they are durable (decision 0006).
+                    file.write_at(0, std::slice::from_ref(&bytes)).await?;
                     file.sync().await?;
                     found.take(number, &scan);
                     found.lengths.push((number, length));
@@ -83,6 +85,9 @@ impl FoundSpill {
 
     fn take(&mut self, number: u64, scan: &Scan) {
         self.is_damaged |= matches!(scan.tail, Tail::Damaged(_));
+        if let Tail::Torn(at) = scan.tail {
+            tracing::warn!(role = "agent", number, at, "cutting an append that never finished");
+        }
         for entry in &scan.entries {
             let meta = redoubt_wire::peek(&entry.bytes).ok();
             let follows = |meta: &SealedMeta| {

@@ -7,7 +7,9 @@
 //! - SE-1 Entries in memory are in stream order, and each lies whole in its file.
 //! - SE-2 What is cut from the end vanishes newest file first, each removal durable before the next: a
 //!   crash in between leaves a prefix. What is trimmed from the front vanishes oldest first.
-//! - SE-3 What [`Stage::open`] returns is durable: it was synced before.
+//! - SE-3 What [`Stage::open`] returns is durable: it was written again and synced. A sync alone would
+//!   prove nothing: an earlier process may have died of a sync that failed, after which the system
+//!   counts the bytes as clean without having written them.
 //!
 //! What is *not* here: what continues the stream (`core::receiver::judge`), when to sync.
 
@@ -124,7 +126,6 @@ impl Stage {
                 newest.file.set_len(newest.length).await?;
             }
         }
-        // SE-3: a process that died before its sync left bytes that only the system's cache holds.
         for file in &stage.files {
             file.file.sync().await?;
         }
@@ -175,6 +176,8 @@ impl Stage {
                 tracing::error!(%machine, name, at, "staged data is damaged; the agent must send it again");
             }
         }
+        // SE-3: the same bytes at the same place, so that a power loss in the middle changes nothing.
+        file.write_at(0, &[content.slice(..end as usize)]).await?;
         self.files.push_back(StageFile { number, file, length: end, last });
         Ok(whole && scan.tail == Tail::Clean)
     }

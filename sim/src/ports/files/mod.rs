@@ -1,35 +1,21 @@
-//! A directory of small files: content is durable after a sync, names after a sync of the directory.
+//! A directory of small files: names are durable after a sync of the directory, content see [`content`].
+//!
+//! Every change of a name survives a power loss by itself or not at all; a rename is one change. A failed
+//! sync of the directory leaves its changes pending: file systems keep names in a journal and would
+//! rather stop altogether than forget one.
+
+mod content;
 
 use super::{Shared, lock};
 use crate::oracles::secrets;
 use async_trait::async_trait;
 use bytes::Bytes;
+use content::Content;
+use redoubt_hw_models::DiskModel;
 use redoubt_ports::{File, Files, IoError, IoKind, OpenMode};
 use std::any::Any;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-
-/// Unit in which unsynced content survives a power loss.
-const BLOCK: usize = 512;
-
-#[derive(Default)]
-struct Content {
-    now: Vec<u8>,
-    durable: Vec<u8>,
-    dirty: BTreeSet<usize>,
-}
-
-impl Content {
-    fn block(&self, block: usize) -> Vec<u8> {
-        let from = (block * BLOCK).min(self.now.len());
-        let to = (from + BLOCK).min(self.now.len());
-        self.now[from..to].to_vec()
-    }
-
-    fn touch(&mut self, from: usize, to: usize) {
-        self.dirty.extend(from / BLOCK..to.div_ceil(BLOCK));
-    }
-}
 
 type Node = Arc<Mutex<Content>>;
 
@@ -67,20 +53,19 @@ struct State {
 pub struct SimFiles {
     shared: Shared,
     host: String,
+    model: Arc<DiskModel>,
     state: Arc<Mutex<State>>,
 }
 
 impl SimFiles {
-    pub(super) fn new(shared: Shared, host: &str) -> SimFiles {
-        SimFiles { shared, host: host.to_owned(), state: Arc::new(Mutex::new(State::default())) }
+    pub(super) fn new(shared: Shared, host: &str, model: &DiskModel) -> SimFiles {
+        let (host, model) = (host.to_owned(), Arc::new(model.clone()));
+        SimFiles { shared, host, model, state: Arc::new(Mutex::new(State::default())) }
     }
 
     /// Takes over the files of another directory, as they are now; all of it is durable here.
     pub(super) fn copy_from(&self, other: &SimFiles) {
-        let copy = |node: &Node| {
-            let now = lock(node).now.clone();
-            Arc::new(Mutex::new(Content { durable: now.clone(), now, dirty: BTreeSet::new() }))
-        };
+        let copy = |node: &Node| Arc::new(Mutex::new(lock(node).copy()));
         let names: BTreeMap<String, Node> =
             lock(&other.state).names.iter().map(|(name, node)| (name.clone(), copy(node))).collect();
         let mut state = lock(&self.state);
@@ -106,7 +91,7 @@ impl SimFiles {
     /// Returns the sizes of all files.
     pub fn sizes(&self) -> BTreeMap<String, u64> {
         let state = lock(&self.state);
-        state.names.iter().map(|(name, node)| (name.clone(), lock(node).now.len() as u64)).collect()
+        state.names.iter().map(|(name, node)| (name.clone(), lock(node).len() as u64)).collect()
     }
 
     /// A new process starts: locks of the older one are gone.
@@ -114,6 +99,9 @@ impl SimFiles {
         let mut state = lock(&self.state);
         state.locked = false;
         state.process += 1;
+        for node in state.names.values() {
+            lock(node).evict(&mut |bound| self.shared.below(bound));
+        }
     }
 
     pub(super) fn power_loss(&self) {
@@ -125,30 +113,29 @@ impl SimFiles {
             }
         }
         for node in names.values_mut() {
-            let mut old = lock(node);
-            let length = match self.shared.below(3) {
-                0 => old.durable.len(),
-                1 => old.now.len(),
-                _ => {
-                    old.durable.len().min(old.now.len())
-                        + self.shared.below(old.now.len().abs_diff(old.durable.len()) as u64 + 1) as usize
-                }
-            };
-            let mut content = old.durable.clone();
-            content.resize(length, 0);
-            for block in std::mem::take(&mut old.dirty) {
-                let from = block * BLOCK;
-                let to = (from + BLOCK).min(old.now.len()).min(length);
-                if from < to && self.shared.below(2) == 0 {
-                    content[from..to].copy_from_slice(&old.now[from..to]);
-                }
-            }
-            let fresh = Content { durable: content.clone(), now: content, dirty: BTreeSet::new() };
-            drop(old);
-            *node = Arc::new(Mutex::new(fresh));
+            let found = lock(node).after_power_loss(&mut |bound| self.shared.below(bound));
+            *node = Arc::new(Mutex::new(found));
         }
         state.durable = names.clone();
         state.names = names;
+    }
+
+    /// No space for this file.
+    fn no_space(&self, state: &mut State, what: &str, name: &str) -> IoError {
+        state.faults_met += 1;
+        if name.starts_with("spill-") {
+            self.shared.trace.mark("spill-met-full-disk");
+        } else if name.starts_with("stage-") {
+            self.shared.trace.mark("stage-met-full-disk");
+        }
+        self.error(IoKind::NoSpace, &format!("{what} {name}"), "no space left")
+    }
+
+    /// Everything is gone, as with a new disk.
+    pub fn wipe(&self) {
+        let mut state = lock(&self.state);
+        (state.names, state.durable, state.pending) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        state.faults_met += 1;
     }
 
     fn error(&self, kind: IoKind, what: &str, detail: &str) -> IoError {
@@ -162,8 +149,10 @@ impl SimFiles {
         Ok(())
     }
 
-    async fn delay(&self, low: u64, high: u64) {
-        tokio::time::sleep(self.shared.micros(low, high)).await;
+    /// A sync flushes the disk below.
+    async fn flush_time(&self) {
+        let least = self.model.flush_latency_us;
+        tokio::time::sleep(self.shared.micros(least, least + self.model.jitter_us)).await;
     }
 }
 
@@ -201,8 +190,7 @@ impl Files for SimFiles {
             }
             (Some(node), _) => node,
             (None, _) if state.full => {
-                state.faults_met += 1;
-                return Err(self.error(IoKind::NoSpace, &format!("create {name}"), "no space left"));
+                return Err(self.no_space(&mut state, "create", name));
             }
             (None, _) => {
                 let node = Node::default();
@@ -240,7 +228,7 @@ impl Files for SimFiles {
     }
 
     async fn sync_dir(&self) -> Result<(), IoError> {
-        self.delay(200, 1_500).await;
+        self.flush_time().await;
         let mut state = lock(&self.state);
         if self.shared.chance(state.sync_errors) {
             state.faults_met += 1;
@@ -269,10 +257,7 @@ impl Files for SimFiles {
 #[async_trait]
 impl File for Open {
     async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, IoError> {
-        let content = lock(&self.node);
-        let from = (offset as usize).min(content.now.len());
-        let to = from.saturating_add(length).min(content.now.len());
-        Ok(Bytes::copy_from_slice(&content.now[from..to]))
+        Ok(lock(&self.node).read(offset as usize, length))
     }
 
     async fn write_at(&self, offset: u64, parts: &[Bytes]) -> Result<(), IoError> {
@@ -283,20 +268,13 @@ impl File for Open {
         let to = offset as usize + total;
         {
             let mut state = lock(&self.files.state);
-            if state.full && to > lock(&self.node).now.len() {
-                state.faults_met += 1;
-                let what = format!("write {} at {offset}", self.name);
-                return Err(self.files.error(IoKind::NoSpace, &what, "no space left"));
+            if state.full && to > lock(&self.node).len() {
+                return Err(self.files.no_space(&mut state, "write", &self.name));
             }
         }
-        let mut content = lock(&self.node);
-        if content.now.len() < to {
-            content.now.resize(to, 0);
-        }
-        content.touch(offset as usize, to);
         let mut at = offset as usize;
         for part in parts {
-            content.now[at..at + part.len()].copy_from_slice(part);
+            lock(&self.node).write(at, part, &mut |bound| self.files.shared.below(bound));
             at += part.len();
             if let Some(finding) = secrets::judge(&format!("{} of {}", self.name, self.files.host), part) {
                 self.files.shared.trace.finding(finding);
@@ -306,52 +284,31 @@ impl File for Open {
     }
 
     async fn len(&self) -> Result<u64, IoError> {
-        Ok(lock(&self.node).now.len() as u64)
+        Ok(lock(&self.node).len() as u64)
     }
 
     async fn set_len(&self, length: u64) -> Result<(), IoError> {
         let mut state = lock(&self.files.state);
         let mut content = lock(&self.node);
-        let old = content.now.len();
-        if state.full && length as usize > old {
-            state.faults_met += 1;
-            return Err(self.files.error(IoKind::NoSpace, &format!("grow {}", self.name), "no space left"));
+        if state.full && length as usize > content.len() {
+            return Err(self.files.no_space(&mut state, "grow", &self.name));
         }
-        content.now.resize(length as usize, 0);
-        if old < length as usize {
-            content.touch(old, length as usize);
-        }
+        content.set_len(length as usize);
         Ok(())
     }
 
     async fn sync(&self) -> Result<(), IoError> {
         // What this sync covers is fixed when it is asked for; later writes stay volatile.
-        let (length, covered) = {
-            let content = lock(&self.node);
-            (
-                content.now.len(),
-                content.dirty.iter().map(|block| (*block, content.block(*block))).collect::<Vec<_>>(),
-            )
-        };
-        self.files.delay(500, 3_000).await;
-        {
-            let mut state = lock(&self.files.state);
-            if self.files.shared.chance(state.sync_errors) {
-                state.faults_met += 1;
-                return Err(self.files.error(IoKind::Device, &format!("sync {}", self.name), "injected"));
-            }
+        let covered = lock(&self.node).covered();
+        self.files.flush_time().await;
+        let mut state = lock(&self.files.state);
+        if self.files.shared.chance(state.sync_errors) {
+            state.faults_met += 1;
+            self.files.shared.trace.mark("sync-failed");
+            lock(&self.node).forsake(&covered, &mut |bound| self.files.shared.below(bound));
+            return Err(self.files.error(IoKind::Device, &format!("sync {}", self.name), "injected"));
         }
-        let mut content = lock(&self.node);
-        content.durable.resize(length, 0);
-        for (block, bytes) in covered {
-            let from = block * BLOCK;
-            if let Some(place) = content.durable.get_mut(from..from + bytes.len()) {
-                place.copy_from_slice(&bytes);
-            }
-            if content.block(block) == bytes {
-                content.dirty.remove(&block);
-            }
-        }
+        lock(&self.node).harden(&covered);
         Ok(())
     }
 }

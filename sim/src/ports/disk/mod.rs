@@ -1,0 +1,323 @@
+//! A disk: service times of a hardware model, a volatile cache, errors, and requests that hang.
+//!
+//! What is *not* here: what survives a power loss ([`cache`]).
+
+mod cache;
+
+use super::{Shared, lock};
+use async_trait::async_trait;
+use bytes::Bytes;
+use cache::{Cache, Promise, WriteId};
+use redoubt_core::{Extent, SECTOR_BYTES, Sectors};
+use redoubt_hw_models::DiskModel;
+use redoubt_ports::{Disk, DiskInfo, IoError, IoKind};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+const SECTOR: usize = SECTOR_BYTES as usize;
+
+/// A sector of zeros.
+const ZEROS: Bytes = Bytes::from_static(&[0; SECTOR]);
+
+/// What an injected error says of itself.
+const INJECTED: &str = "injected";
+
+/// Chances of errors per kind of request, in parts per million.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskErrors {
+    /// Of reads.
+    pub read: u32,
+    /// Of writes and zeroing.
+    pub write: u32,
+    /// Of flushes.
+    pub flush: u32,
+}
+
+#[derive(Default)]
+struct State {
+    /// What a read sees.
+    content: Vec<u8>,
+    cache: Cache,
+    /// When each of the places in the queue is free again.
+    queue: Vec<Duration>,
+    /// Grows with each power loss: operations of an older one are torn.
+    power: u64,
+    errors: DiskErrors,
+    /// No request ends before then.
+    stuck_until: Duration,
+    writer: Weak<()>,
+    readers: Weak<()>,
+}
+
+/// A simulated disk.
+#[derive(Clone)]
+pub struct SimDisk {
+    shared: Shared,
+    name: String,
+    model: Arc<DiskModel>,
+    state: Arc<Mutex<State>>,
+}
+
+/// An opened disk; closed on drop.
+struct Opened {
+    disk: SimDisk,
+    read_only: bool,
+    _hold: Arc<()>,
+}
+
+/// A change of sectors on its way through the hardware.
+struct Change {
+    what: &'static str,
+    extent: Extent,
+    /// None writes zeros.
+    payload: Option<Bytes>,
+    durable: bool,
+    /// Power losses before it began.
+    power: u64,
+}
+
+impl SimDisk {
+    pub(super) fn new(shared: Shared, name: &str, bytes: u64, model: &DiskModel) -> SimDisk {
+        let queue = vec![Duration::ZERO; model.queue_depth.max(1) as usize];
+        let state = State { content: vec![0; bytes as usize], queue, ..State::default() };
+        let (name, model) = (name.to_owned(), Arc::new(model.clone()));
+        SimDisk { shared, name, model, state: Arc::new(Mutex::new(state)) }
+    }
+
+    pub(super) fn open(&self, read_only: bool) -> Result<Arc<dyn Disk>, IoError> {
+        let mut state = lock(&self.state);
+        let readers = state.readers.upgrade();
+        if state.writer.upgrade().is_some() || (!read_only && readers.is_some()) {
+            return Err(self.error(IoKind::Busy, "open", "another process holds it"));
+        }
+        let hold = readers.unwrap_or_default();
+        let place = if read_only { &mut state.readers } else { &mut state.writer };
+        *place = Arc::downgrade(&hold);
+        drop(state);
+        Ok(Arc::new(Opened { disk: self.clone(), read_only, _hold: hold }))
+    }
+
+    /// Returns the truth: what a read would see now.
+    pub fn truth(&self) -> Vec<u8> {
+        lock(&self.state).content.clone()
+    }
+
+    /// Puts content on a disk of the same size, durably.
+    pub(super) fn fill(&self, content: &[u8]) {
+        let mut state = lock(&self.state);
+        state.content.copy_from_slice(content);
+        state.cache = Cache::default();
+    }
+
+    /// Sets the chance of errors in parts per million.
+    pub fn set_errors(&self, errors: DiskErrors) {
+        lock(&self.state).errors = errors;
+    }
+
+    /// Returns the chances of errors.
+    pub fn errors(&self) -> DiskErrors {
+        lock(&self.state).errors
+    }
+
+    /// Lets nothing end before this time of the run.
+    pub fn hang_until(&self, until: Duration) {
+        lock(&self.state).stuck_until = until;
+    }
+
+    /// The process that held the disk is gone, and its handles with it.
+    pub(super) fn release(&self) {
+        let mut state = lock(&self.state);
+        (state.writer, state.readers) = (Weak::new(), Weak::new());
+    }
+
+    pub(super) fn power_loss(&self) {
+        let mut state = lock(&self.state);
+        state.power += 1;
+        let found = state.cache.power_loss(|count| self.shared.below(count));
+        if !found.is_empty() {
+            self.shared.trace.mark("unflushed-sectors-lost");
+        }
+        for (sector, found) in found {
+            let at = sector as usize * SECTOR;
+            if let Some(place) = state.content.get_mut(at..at + SECTOR) {
+                place.copy_from_slice(&found);
+            }
+        }
+    }
+
+    fn error(&self, kind: IoKind, what: &str, detail: &str) -> IoError {
+        IoError::new(kind, format!("{what} {}", self.name), detail)
+    }
+
+    fn check(&self, what: &str, extent: Extent) -> Result<(), IoError> {
+        let size = lock(&self.state).content.len() as u64 / SECTOR_BYTES;
+        if extent.lba.0.checked_add(extent.sectors.0).is_some_and(|end| end <= size) {
+            return Ok(());
+        }
+        Err(self.error(IoKind::OutOfRange, &format!("{what} {extent} of"), "beyond the end"))
+    }
+
+    fn jitter(&self) -> Duration {
+        self.shared.micros(0, self.model.jitter_us)
+    }
+
+    /// Waits for a place in the queue, then for the service.
+    async fn serve(&self, latency_us: u64, bytes: u64) {
+        let transfer = Duration::from_nanos(bytes * 1_000_000_000 / self.model.bytes_per_second.max(1));
+        let service = Duration::from_micros(latency_us) + transfer;
+        let now = self.shared.now();
+        let end = {
+            let mut state = lock(&self.state);
+            let stuck = state.stuck_until;
+            let Some(place) = state.queue.iter_mut().min() else { return };
+            *place = (*place).max(now) + service;
+            (*place + self.jitter()).max(stuck)
+        };
+        tokio::time::sleep(end.saturating_sub(now)).await;
+        // It may have begun to hang meanwhile.
+        let stuck = lock(&self.state).stuck_until;
+        if stuck > now {
+            self.shared.trace.mark("disk-hung");
+            tokio::time::sleep(stuck.saturating_sub(self.shared.now())).await;
+        }
+    }
+
+    /// Takes effect. After a power loss or an error each sector keeps its old or gets its new content
+    /// by chance. Tells whether it failed, and under which name a flush may cover it.
+    fn apply(&self, change: &Change) -> (bool, Option<WriteId>) {
+        let mut guard = lock(&self.state);
+        let state = &mut *guard;
+        let failed = self.shared.chance(state.errors.write);
+        let is_late = state.power != change.power;
+        let write = state.cache.begin();
+        for index in 0..change.extent.sectors.0 {
+            if (failed || is_late) && self.shared.below(2) == 0 {
+                continue;
+            }
+            let (sector, at) = (change.extent.lba.0 + index, index as usize * SECTOR);
+            let content = change.payload.as_ref().map_or(ZEROS, |payload| payload.slice(at..at + SECTOR));
+            let place = sector as usize * SECTOR;
+            let Some(place) = state.content.get_mut(place..place + SECTOR) else { continue };
+            if !is_late {
+                state.cache.put(sector, write, place, content.clone());
+            }
+            place.copy_from_slice(&content);
+        }
+        self.shared.trace.event(self.shared.now(), change.what, &change.extent.lba.0.to_le_bytes());
+        (failed, (!is_late).then_some(write))
+    }
+
+    /// Changes sectors on the hardware.
+    async fn change(
+        &self,
+        what: &'static str,
+        extent: Extent,
+        payload: Option<Bytes>,
+        durable: bool,
+    ) -> Result<(), IoError> {
+        self.check(what, extent)?;
+        let power = lock(&self.state).power;
+        let (disk, change) = (self.clone(), Change { what, extent, payload, durable, power });
+        self.shared.on_hardware(async move { disk.perform(change).await }).await
+    }
+
+    async fn perform(&self, change: Change) -> Result<(), IoError> {
+        let bytes = if change.payload.is_some() { change.extent.bytes() } else { 0 };
+        let flush = if change.durable { self.model.flush_latency_us } else { 0 };
+        self.serve(self.model.write_latency_us + flush, bytes).await;
+        let (failed, write) = self.apply(&change);
+        // Two operations may return in another order than they took effect.
+        tokio::time::sleep(self.jitter()).await;
+        let sectors = change.extent.lba.0..change.extent.end();
+        let mut state = lock(&self.state);
+        if let Some(write) = write.filter(|_| state.power == change.power) {
+            state.cache.returned(write, sectors, change.durable && !failed);
+        }
+        if failed {
+            return Err(self.error(
+                IoKind::Device,
+                &format!("{} {} of", change.what, change.extent),
+                INJECTED,
+            ));
+        }
+        Ok(())
+    }
+
+    /// What it covers is fixed now, not when the hardware gets to it.
+    fn flush(self) -> impl Future<Output = Result<(), IoError>> + Send {
+        let (power, promise) = {
+            let state = lock(&self.state);
+            (state.power, state.cache.promise())
+        };
+        async move { self.finish_flush(power, promise).await }
+    }
+
+    async fn finish_flush(&self, power: u64, promise: Promise) -> Result<(), IoError> {
+        self.serve(self.model.flush_latency_us, 0).await;
+        let mut state = lock(&self.state);
+        if state.power != power {
+            return Ok(());
+        }
+        if self.shared.chance(state.errors.flush) {
+            self.shared.trace.mark("flush-failed");
+            state.cache.forsake(&promise);
+            return Err(self.error(IoKind::Device, "flush", INJECTED));
+        }
+        state.cache.harden(&promise);
+        Ok(())
+    }
+}
+
+impl Opened {
+    fn check_writable(&self, what: &str) -> Result<(), IoError> {
+        if self.read_only {
+            return Err(self.disk.error(IoKind::Denied, what, "opened read-only"));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Disk for Opened {
+    fn info(&self) -> DiskInfo {
+        let sectors = Sectors(lock(&self.disk.state).content.len() as u64 / SECTOR_BYTES);
+        let physical_sector_bytes = self.disk.model.physical_sector_bytes;
+        DiskInfo { sectors, physical_sector_bytes, can_trim: true }
+    }
+
+    async fn read(&self, extent: Extent) -> Result<Bytes, IoError> {
+        self.disk.check("read", extent)?;
+        self.disk.serve(self.disk.model.read_latency_us, extent.bytes()).await;
+        // Another task may have shrunk the disk meanwhile.
+        self.disk.check("read", extent)?;
+        let state = lock(&self.disk.state);
+        if self.disk.shared.chance(state.errors.read) {
+            return Err(self.disk.error(IoKind::Device, &format!("read {extent} of"), INJECTED));
+        }
+        let from = extent.lba.bytes() as usize;
+        Ok(Bytes::copy_from_slice(&state.content[from..from + extent.bytes() as usize]))
+    }
+
+    async fn write(&self, extent: Extent, payload: Bytes, durable: bool) -> Result<(), IoError> {
+        self.check_writable("write")?;
+        self.disk.change("write", extent, Some(payload), durable).await
+    }
+
+    async fn write_zeroes(&self, extent: Extent, _unmap: bool, durable: bool) -> Result<(), IoError> {
+        self.check_writable("zero")?;
+        self.disk.change("zero", extent, None, durable).await
+    }
+
+    async fn flush(&self) -> Result<(), IoError> {
+        self.disk.shared.on_hardware(self.disk.clone().flush()).await
+    }
+
+    async fn resize(&self, sectors: Sectors) -> Result<(), IoError> {
+        self.check_writable("resize")?;
+        self.disk.serve(self.disk.model.write_latency_us, 0).await;
+        let mut state = lock(&self.disk.state);
+        state.content.resize(sectors.bytes() as usize, 0);
+        state.cache.cut(sectors.0);
+        Ok(())
+    }
+}
