@@ -2,7 +2,7 @@
 //!
 //! - SD-1 Only the holder of the directory's lock writes in it.
 //! - SD-2 The record is replaced as a whole: the old one or the new one survives a crash.
-//! - SD-3 The record is the one place that says which disks are protected (decision 0005). A record that
+//! - SD-3 The record is the one place that says which disks are protected (decision 0007). A record that
 //!   changed by itself is refused: a wrong name or path would protect another disk.
 //!
 //! What is *not* here: the roles' own files, which live in directories below.
