@@ -12,10 +12,10 @@ use tracing::{Event, Level, Metadata, Subscriber};
 /// Words that an event of the engine has, all of them, and its mark.
 const WORDS: &[(&[&str], &str)] = &[
     (&["cutting an append that never finished"], "torn-tail-cut"),
-    (&["ResyncBegan(UncleanStop)"], "hot-extents-compared"),
-    (&["ResyncBegan(Overflow)"], "overflow-resynced"),
-    (&["StageLost"], "stage-lost"),
-    (&["LogFailing"], "activity-log-failed"),
+    (&["reason=UncleanStop"], "hot-extents-compared"),
+    (&["reason=Overflow"], "overflow-resynced"),
+    (&["reason=StageLost"], "stage-lost"),
+    (&["the activity log failed"], "activity-log-failed"),
     (&["the stage failed; its durable part is kept"], "stage-failed"),
     (&["this process server lost the machine"], "writer-fenced"),
     (&[" read ", "injected"], "engine-read-failed"),
