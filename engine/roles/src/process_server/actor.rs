@@ -110,7 +110,6 @@ struct Actor {
     syncing: Running<u64>,
     saving: Running<Generation>,
     outboxes: BTreeMap<SessionId, Arc<Outbox>>,
-    newest_session: Option<SessionId>,
     generation: Generation,
     connected: Option<SessionId>,
     is_fenced: bool,
@@ -157,7 +156,6 @@ impl Actor {
             syncing: None,
             saving: None,
             outboxes: BTreeMap::new(),
-            newest_session: None,
             generation,
             connected: None,
             is_fenced: false,
@@ -198,7 +196,7 @@ impl Actor {
                     }
                     self.admit(caller).await;
                 }
-                Wake::Hashed(session, reply) if Some(session) == self.newest_session => {
+                Wake::Hashed(session, reply) if Some(session) == self.connected => {
                     self.step(ReceiverEvent::Hashed(reply)).await;
                 }
                 Wake::Hashed(..) => {}
@@ -262,7 +260,6 @@ impl Actor {
         }
         let Caller { session, hello, outbox } = caller;
         self.outboxes.insert(session, outbox);
-        self.newest_session = Some(session);
         self.known = exactness::at_end(self.stage.entries(), &self.key, self.known).await;
         self.step(ReceiverEvent::Exact(self.known.is_exact)).await;
         self.step(ReceiverEvent::Hello { session, hello: hello.clone(), proven: true }).await;

@@ -43,7 +43,7 @@ impl Actor {
             ReceiverEffect::StageTrim { through } => self.stage.trim(through).await,
             ReceiverEffect::Commit { through } => self.commit(through),
             ReceiverEffect::Hash(request) => {
-                if let Some(session) = self.newest_session {
+                if let Some(session) = self.connected {
                     self.hasher.ask(session, request);
                 }
             }

@@ -25,7 +25,6 @@ impl Actor {
         }
         std::mem::take(&mut self.outboxes).values().for_each(|outbox| outbox.close());
         self.connected = None;
-        self.newest_session = None;
         self.settle_files().await;
         self.cut_after = Some(keep);
         self.rebuild().await;
