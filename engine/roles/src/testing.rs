@@ -274,6 +274,7 @@ impl File for MemFile {
 pub struct MemDisk {
     content: Mutex<Vec<u8>>,
     failing_writes: AtomicU64,
+    failing_flushes: AtomicU64,
     reads: AtomicU64,
 }
 
@@ -281,7 +282,8 @@ impl MemDisk {
     /// Makes a disk of zeros.
     pub fn new(sectors: u64) -> Arc<MemDisk> {
         let content = Mutex::new(vec![0; (sectors * SECTOR_BYTES) as usize]);
-        Arc::new(MemDisk { content, failing_writes: AtomicU64::new(0), reads: AtomicU64::new(0) })
+        let (failing_writes, failing_flushes) = (AtomicU64::new(0), AtomicU64::new(0));
+        Arc::new(MemDisk { content, failing_writes, failing_flushes, reads: AtomicU64::new(0) })
     }
 
     /// Returns a copy of the content.
@@ -302,6 +304,16 @@ impl MemDisk {
     /// Lets the next writes fail after they changed the first half of their sectors.
     pub fn fail_writes(&self, count: u64) {
         self.failing_writes.store(count, Ordering::Relaxed);
+    }
+
+    /// Lets the next flushes fail.
+    pub fn fail_flushes(&self, count: u64) {
+        self.failing_flushes.store(count, Ordering::Relaxed);
+    }
+
+    /// Returns how many flushes are still to fail.
+    pub fn flushes_to_fail(&self) -> u64 {
+        self.failing_flushes.load(Ordering::Relaxed)
     }
 
     fn range(&self, extent: Extent, length: usize) -> Result<std::ops::Range<usize>, IoError> {
@@ -346,6 +358,11 @@ impl Disk for MemDisk {
     }
 
     async fn flush(&self) -> Result<(), IoError> {
+        let left = self.flushes_to_fail();
+        if left > 0 {
+            self.fail_flushes(left - 1);
+            return Err(IoError::new(IoKind::Device, "flush", "a planned failure"));
+        }
         Ok(())
     }
 

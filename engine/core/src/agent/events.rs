@@ -59,6 +59,14 @@ pub enum AgentEvent {
         /// Names the moment it was issued.
         token: FlushToken,
     },
+    /// A flush of a local disk failed, or an operation that had to be durable.
+    FlushFailed {
+        /// Volume.
+        volume: VolumeIndex,
+        /// Whether a guest asked for it and is told. If not, its next flush is: the system reports such
+        /// an error only once, and the guest must not believe that its data is durable.
+        is_told: bool,
+    },
     /// Time to cool extents of a volume, a batch at a time: see [`super::AgentMachine::is_cooling`].
     Cool {
         /// Volume.

@@ -15,7 +15,7 @@
 //! - AG-5 A generation is used only after the record that names it is durable.
 //! - AG-6 No extent is cooled while changes stamped before this start may be outside the vault.
 //! - AG-7 The record of a clean stop is asked for only when every change is flushed on its disk and durable
-//!   in the spill; nothing is stamped behind it.
+//!   in the spill; nothing is stamped behind it, and no flush of this run failed or is under way.
 //!
 //! What is *not* here: IO, frames, cryptography (a [`Sealer`] is handed in), names of files.
 
@@ -102,6 +102,10 @@ pub(crate) struct Volume {
     /// Marks taken over from a clean stop: they may belong to changes outside the vault (AG-6).
     pub(crate) carried: Vec<Extent>,
     pub(crate) persist_after: Option<Instant>,
+    /// A flush failed that no guest was told of.
+    pub(crate) owes_flush_error: bool,
+    /// Flushes of the guest under way: each may bring the error that another one should have brought.
+    pub(crate) guest_flushes: u32,
 }
 
 struct OpenBatch {
@@ -253,6 +257,7 @@ impl AgentMachine {
             }
             AgentEvent::Persisted { volume, ok } => self.on_persisted(now, volume, ok, effects),
             AgentEvent::Flushed { volume, token } => self.on_flushed(volume, token),
+            AgentEvent::FlushFailed { volume, is_told } => self.on_flush_failed(volume, is_told),
             AgentEvent::Cool { volume } => self.on_cool(now, volume),
             AgentEvent::StateWritten { ok } => self.on_state_written(now, ok, effects),
             AgentEvent::SpillSynced { ticket } => self.on_spill_synced(now, ticket, effects),
@@ -298,6 +303,8 @@ impl AgentMachine {
             map,
             carried,
             persist_after: None,
+            owes_flush_error: false,
+            guest_flushes: 0,
         };
         let previous = self.volumes.insert(start.index, volume);
         assert!(previous.is_none(), "a volume index is used once");

@@ -293,7 +293,8 @@ impl AgentMachine {
         self.spool(now, SpoolEvent::SpillAll, effects);
         let is_idle = self.volumes.values().all(|volume| volume.splitter.is_idle());
         // What ended after the last flush may be in the disk's cache only, and nothing will compare it.
-        let is_flushed = self.volumes.keys().all(|volume| self.flush_wanted(*volume).is_none());
+        let is_flushed = self.volumes.keys().all(|volume| self.flush_wanted(*volume).is_none())
+            && self.volumes.values().all(|volume| volume.guest_flushes == 0);
         let is_settled = is_idle && is_flushed && self.resizes.is_empty() && self.spool.is_all_on_disk();
         if is_settled && self.can_stop_clean() && !self.is_clean {
             self.is_clean = true;

@@ -69,6 +69,28 @@ impl AgentMachine {
         }
     }
 
+    pub(super) fn on_flush_failed(&mut self, index: VolumeIndex, is_told: bool) {
+        let Some(volume) = self.volumes.get_mut(&index) else { return };
+        volume.map.on_flush_failed();
+        volume.owes_flush_error |= !is_told;
+    }
+
+    /// A flush of the guest is about to be issued; it is always followed by
+    /// [`AgentMachine::guest_flush_ended`].
+    pub fn guest_flush_begun(&mut self, volume: VolumeIndex) {
+        if let Some(volume) = self.volumes.get_mut(&volume) {
+            volume.guest_flushes += 1;
+        }
+    }
+
+    /// A flush of the guest ended; if it failed, [`super::AgentEvent::FlushFailed`] came before. Tells
+    /// whether the guest must be told of a failure, also of an earlier one that nobody told it.
+    pub fn guest_flush_ended(&mut self, volume: VolumeIndex) -> bool {
+        let Some(volume) = self.volumes.get_mut(&volume) else { return false };
+        volume.guest_flushes -= 1;
+        std::mem::take(&mut volume.owes_flush_error)
+    }
+
     /// Cools one batch. Independent of flushes: the last write of a burst is flushed long before it is idle
     /// for long enough, and then no further flush comes.
     pub(super) fn on_cool(&mut self, now: Instant, index: VolumeIndex) {

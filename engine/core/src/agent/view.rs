@@ -19,9 +19,10 @@ impl AgentMachine {
         self.session.is_some()
     }
 
-    /// Tells whether a clean stop is possible: the stream is exact.
+    /// Tells whether a clean stop is possible: the stream is exact, and the disks hold what reads show.
     pub fn can_stop_clean(&self) -> bool {
-        self.is_exact && !self.is_bitmap
+        let has_lost_flush = self.volumes.values().any(|volume| volume.map.has_lost_flush());
+        self.is_exact && !self.is_bitmap && !has_lost_flush
     }
 
     /// Tells whether guests may be served: sequences are reserved and the activity logs are written.

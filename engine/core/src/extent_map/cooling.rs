@@ -71,6 +71,7 @@ impl ExtentMap {
         bit(&self.durable, extent)
             && self.resized_tick <= self.flushed_tick
             && is_unused
+            && !bit(&self.unflushable, extent)
             && self.dirty[extent as usize] == 0
             && !self.unvaulted.contains_any(blocks)
     }

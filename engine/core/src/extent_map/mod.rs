@@ -10,7 +10,8 @@
 //! - XM-1 An extent counts as hot only if its mark is in every image the log file can hold, in
 //!   particular while a write of the log is under way.
 //! - XM-2 An extent is cooled only if nothing in it is in flight, dirty, stamped but not vaulted,
-//!   to be read back, or finished without a later flush of the local disk.
+//!   to be read back, or finished without a later flush of the local disk. After a flush that failed a
+//!   later one proves nothing: see [`ExtentMap::on_flush_failed`].
 //! - XM-3 A dirty block becomes clean only by a resync read of the whole block, never by inference.
 //! - XM-4 Every dirty block lies in an extent that is marked or about to be.
 //! - XM-5 A log that cannot be written delays guests once: see [`LogTrust`]. While any write
@@ -77,6 +78,9 @@ pub struct ExtentMap {
     unvaulted: Unvaulted,
     finish_ticks: u64,
     flushed_tick: u64,
+    /// Extents that a failed flush may have lost something of.
+    unflushable: Vec<u64>,
+    has_lost_flush: bool,
     pages_changed: BTreeSet<u64>,
     header_changed: bool,
     /// The image being written.
@@ -135,6 +139,8 @@ impl ExtentMap {
             unvaulted: Unvaulted::new(),
             finish_ticks: 0,
             flushed_tick: 0,
+            unflushable: vec![0; words(extents)],
+            has_lost_flush: false,
             pages_changed: (0..extents.div_ceil(EXTENTS_PER_PAGE)).collect(),
             header_changed: true,
             persisting: None,
@@ -202,13 +208,11 @@ impl ExtentMap {
         assert!(self.uses.values().all(|entry| entry.in_flight == 0), "XM-2: a resize with writes in flight");
         let (old, extents) = (self.extents(), extents_of(sectors));
         let old_sectors = std::mem::replace(&mut self.sectors, sectors).0;
-        self.marked.resize(words(extents), 0);
-        self.durable.resize(words(extents), 0);
-        if let (Some(word), Some(durable), used @ 1..) =
-            (self.marked.last_mut(), self.durable.last_mut(), extents % 64)
-        {
-            *word &= (1 << used) - 1;
-            *durable &= (1 << used) - 1;
+        for marks in [&mut self.marked, &mut self.durable, &mut self.unflushable] {
+            marks.resize(words(extents), 0);
+            if let (Some(word), used @ 1..) = (marks.last_mut(), extents % 64) {
+                *word &= (1 << used) - 1;
+            }
         }
         self.dirty.resize(extents as usize, 0);
         let blocks = blocks_of(sectors);

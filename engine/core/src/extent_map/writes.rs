@@ -86,6 +86,26 @@ impl ExtentMap {
         self.flushed_tick = self.flushed_tick.max(token.0);
     }
 
+    /// A flush failed. The system may have dropped what it covered, so that the disk holds older content
+    /// than reads show, until a power loss brings it out. Of two flushes at once either may get the error,
+    /// and the other succeeds; and what an earlier run left in the cache is in no list of this one. So every
+    /// extent that is marked now stays so as long as this map lives, and a stop is not clean: whatever
+    /// start follows a power loss compares them.
+    ///
+    /// What remains: a later start on a system that was not restarted compares what the system's cache
+    /// shows, and may cool them after its own flush.
+    pub fn on_flush_failed(&mut self) {
+        for (lost, marked) in self.unflushable.iter_mut().zip(&self.marked) {
+            *lost |= marked;
+        }
+        self.has_lost_flush = true;
+    }
+
+    /// Tells whether a flush failed since the start: then the local disk is not known to be durable.
+    pub fn has_lost_flush(&self) -> bool {
+        self.has_lost_flush
+    }
+
     /// Tells whether a flush of the local disk would let more extents cool.
     pub fn wants_flush(&self) -> bool {
         self.flushed_tick < self.finish_ticks

@@ -73,6 +73,16 @@ enum Work {
     Resize(redoubt_core::Sectors),
 }
 
+impl Work {
+    /// Tells whether the disk makes something durable for it.
+    fn is_durable(&self) -> bool {
+        match self {
+            Work::Write { fua, .. } | Work::Zero { fua, .. } => *fua,
+            Work::Resize(_) => true,
+        }
+    }
+}
+
 impl VolumeExport {
     fn run(&self, op: Op, work: Work) -> Guarded {
         let (shell, disk, volume) = (Arc::clone(&self.shell), Arc::clone(&self.disk), self.volume);
@@ -132,8 +142,13 @@ async fn operate(
         Ok(Err(failure)) => return Err(refusal(failure)),
         Err(_) => return Err(ExportError::ShuttingDown),
     }
+    let is_durable = work.is_durable();
     let done = perform(&*disk, &op, work).await;
     let result = done.as_ref().map(|_| ()).map_err(failure);
+    if is_durable && matches!(result, Err(IoFailure::Device | IoFailure::NoSpace)) {
+        // The error may be that of other writes, which no flush will report any more.
+        shell.step(AgentEvent::FlushFailed { volume, is_told: true });
+    }
     let answer = match &done {
         Ok(_) => Ok(()),
         Err(error) => Err(told(error)),
@@ -156,6 +171,26 @@ async fn operate(
         tokio::time::sleep(PLANTED_DELAY).await;
     }
     answer
+}
+
+async fn flush(shell: Arc<Shell>, disk: Arc<dyn Disk>, volume: VolumeIndex) -> Result<(), ExportError> {
+    {
+        let mut core = shell.lock();
+        if core.is_stopping {
+            return Err(ExportError::ShuttingDown);
+        }
+        core.machine.guest_flush_begun(volume);
+    }
+    let flushed = disk.flush().await;
+    if flushed.is_err() {
+        shell.step(AgentEvent::FlushFailed { volume, is_told: true });
+    }
+    let owes_error = shell.lock().machine.guest_flush_ended(volume);
+    flushed.map_err(|error| told(&error))?;
+    if owes_error {
+        return Err(ExportError::Io("an earlier flush of this disk failed".to_owned()));
+    }
+    Ok(())
 }
 
 /// A resize is over once log and record know the new size.
@@ -253,7 +288,10 @@ impl Export for VolumeExport {
     }
 
     async fn flush(&self) -> Result<(), ExportError> {
-        self.disk.flush().await.map_err(|error| told(&error))
+        let (shell, disk, volume) = (Arc::clone(&self.shell), Arc::clone(&self.disk), self.volume);
+        // Guarded: its error must be heard even if the client has gone, the system says it only once.
+        let running = flush(Arc::clone(&shell), disk, volume).boxed();
+        Guarded { shell, running: Some(running) }.await
     }
 
     async fn block_status(&self, offset: u64, length: u64) -> Result<Vec<BlockRange>, ExportError> {

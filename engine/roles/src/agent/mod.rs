@@ -218,7 +218,7 @@ impl Agent {
     }
 
     /// Stops cleanly: no operation is taken any more, disks are flushed, memory is spilled, and the
-    /// record says so. While the stream is inexact nothing can be promised: then the next start
+    /// record says so. While the stream is inexact, or if a flush failed, nothing can be promised: then the next start
     /// compares hot extents, as after a crash.
     pub async fn stop(&self) -> Result<(), AgentError> {
         self.shell.lock().is_stopping = true;

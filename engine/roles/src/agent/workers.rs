@@ -106,7 +106,10 @@ async fn flush_disks(shell: &Arc<Shell>) {
         let Some(token) = shell.lock().machine.flush_wanted(volume) else { continue };
         match disk.flush().await {
             Ok(()) => shell.step(AgentEvent::Flushed { volume, token }),
-            Err(error) => shell.trouble(Concern::Disk, error),
+            Err(error) => {
+                shell.trouble(Concern::Disk, error);
+                shell.step(AgentEvent::FlushFailed { volume, is_told: false });
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Whole pipelines in one process, over ports in memory: what is written is what a point shows.
 
+mod flush;
 mod resize;
 mod tracking;
 

@@ -130,6 +130,10 @@ impl Model {
     /// The guest rests and everything works: every mark goes, within a bounded number of batches, and
     /// a crash then finds nothing to compare.
     pub(super) fn rest(&mut self) -> Result<(), TestCaseError> {
+        if self.map.has_lost_flush() {
+            // Only a new start is rid of what a failed flush may have lost.
+            self.crash(1, true)?;
+        }
         while !self.waiting.is_empty() || !self.started.is_empty() || self.map.must_compare_all() {
             self.start_persist();
             self.end_persist(true);
@@ -188,7 +192,7 @@ impl Model {
             self.end_write(0, None, true);
         }
         self.waiting.clear();
-        if !self.recaptures.is_empty() || self.record_size != self.size {
+        if !self.recaptures.is_empty() || self.record_size != self.size || self.map.has_lost_flush() {
             return;
         }
         self.flushes = vec![(self.map.flush_issued(), self.clock)];

@@ -71,6 +71,7 @@ impl Model {
             }
             28 => self.crash(u64::from(a) << 16 | u64::from(b), b.is_multiple_of(2))?,
             29 if b.is_multiple_of(3) => self.clean_stop(),
+            30 if !self.flushes.is_empty() => self.flush_failed(pick(self.flushes.len())),
             _ => {}
         }
         self.check()
@@ -81,7 +82,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
     #[test]
     fn whatever_may_differ_is_marked_and_found_after_any_crash(
-        size in 0usize..SIZES.len(), steps in prop::collection::vec((0u8..30, any::<u16>(), any::<u16>()), 1..160),
+        size in 0usize..SIZES.len(), steps in prop::collection::vec((0u8..31, any::<u16>(), any::<u16>()), 1..160),
     ) {
         let mut model = Model::new(SIZES[size]);
         for (kind, a, b) in steps {
@@ -146,6 +147,25 @@ fn marks_of_a_clean_stop_stay_until_what_was_issued_is_vaulted() {
     map.on_vaulted(WriteSeq(5));
     assert_eq!(map.cool(Instant(0), Duration::ZERO, std::iter::empty()), 2);
     assert_eq!(map.marked_extents(), 0);
+}
+
+#[test]
+fn what_a_failed_flush_should_have_covered_stays_marked_and_the_rest_cools() {
+    let (mut map, early, late) = (map_of_ten(), Extent::new(0, 8), Extent::new(EXTENT_SECTORS, 8));
+    let write = |map: &mut ExtentMap, extent: Extent| {
+        map.want_hot(extent);
+        map.take_persist().unwrap();
+        map.on_persisted(Ok::<(), ()>(()));
+        map.on_write_started(Instant(0), extent);
+        map.on_write_finished(Instant(0), extent, Stamp::Nothing);
+    };
+    write(&mut map, early);
+    map.on_flush_failed();
+    write(&mut map, late);
+    map.on_flushed(map.flush_issued());
+    assert_eq!(map.cool(Instant(0), Duration::ZERO, std::iter::empty()), 1);
+    assert!(map.is_hot(early) && !map.is_hot(late), "a later flush proves nothing about the first");
+    assert!(map.has_lost_flush());
 }
 
 #[test]

@@ -30,6 +30,9 @@ pub(super) enum Sent {
     Size(u64),
 }
 
+/// The end of a write that no flush covers any more: one that should have covered it failed.
+const FORSAKEN: u64 = u64::MAX;
+
 /// A value on the disk, and when the operation that put it there ended.
 pub(super) type Written = (Option<u64>, u64);
 
@@ -261,6 +264,17 @@ impl Model {
             if let Some(last) = covered {
                 self.settled.insert(*cell, written[last].1);
                 written.drain(..=last);
+            }
+        }
+    }
+
+    /// What it should have covered is on the disk or not, and no later flush changes that.
+    pub(super) fn flush_failed(&mut self, index: usize) {
+        let (_, at) = self.flushes.swap_remove(index);
+        self.map.on_flush_failed();
+        for (end, _) in self.unflushed.values_mut().flatten() {
+            if end.is_some_and(|end| end <= at) {
+                *end = Some(FORSAKEN);
             }
         }
     }
