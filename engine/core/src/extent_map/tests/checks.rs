@@ -1,6 +1,6 @@
 //! What must hold of the extent map after each step, and after a crash at any moment.
 
-use super::model::{CELL, Model, Sent, VOLUME, apply, cells, value};
+use super::model::{CELL, FORSAKEN, Model, Sent, VOLUME, apply, cells, value};
 use super::*;
 use proptest::test_runner::TestCaseError;
 
@@ -83,7 +83,7 @@ impl Model {
             random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             (random >> 33) as usize % bound
         };
-        for (cell, written) in std::mem::take(&mut self.unflushed) {
+        for (cell, mut written) in std::mem::take(&mut self.unflushed) {
             let known = value(&self.settled, cell);
             let found = if power_lost {
                 match choose(written.len() + 1) {
@@ -91,14 +91,24 @@ impl Model {
                     other => written[other - 1].1,
                 }
             } else {
-                let started = written.last().filter(|(end, _)| end.is_none() && choose(2) == 0);
-                started.map_or(value(&self.disk, cell), |(_, new)| *new)
+                // What it had not flushed is still in the system's cache.
+                let started =
+                    written.last().filter(|(end, _)| end.is_none() && choose(2) == 0).map(|(_, new)| *new);
+                written.retain(|(end, _)| end.is_some_and(|end| end != FORSAKEN));
+                written.extend(started.map(|new| (Some(self.clock), new)));
+                started.unwrap_or(value(&self.disk, cell))
             };
-            if cell < self.size.div_ceil(CELL) {
-                self.disk.insert(cell, found);
+            if cell >= self.size.div_ceil(CELL) {
+                self.settled.remove(&cell);
+                continue;
+            }
+            self.disk.insert(cell, found);
+            if power_lost || written.is_empty() {
+                self.settled.insert(cell, found);
+            } else {
+                self.unflushed.insert(cell, written);
             }
         }
-        self.settled = self.disk.clone();
         let arrived = choose(self.sent.len() + 1);
         for (_, sent) in std::mem::take(&mut self.sent).into_iter().take(arrived) {
             apply(&mut self.vault, &sent);

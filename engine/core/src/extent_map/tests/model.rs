@@ -31,7 +31,7 @@ pub(super) enum Sent {
 }
 
 /// The end of a write that no flush covers any more: one that should have covered it failed.
-const FORSAKEN: u64 = u64::MAX;
+pub(super) const FORSAKEN: u64 = u64::MAX;
 
 /// A value on the disk, and when the operation that put it there ended.
 pub(super) type Written = (Option<u64>, u64);
