@@ -1,10 +1,11 @@
 //! The task that puts one machine's staged batches into the vault.
 //!
-//! It owns the writer. One job at a time: read the batches back from the stage, open them, commit them
-//! in one call. The vault's bad days are waited out here, so that the actor goes on receiving.
+//! It owns the writer. One job at a time: take the batches from memory or read them back from the stage, open
+//! them, commit them in one call. The vault's bad days are waited out here, so that the actor goes on receiving.
 //!
 //! Invariants
-//! - PA-1 A job is retried with the same records until its outcome is certain (the writer's rule).
+//! - PA-1 A job is retried with the same records until its outcome is certain (the writer's rule). A retry
+//!   reads them from the stage: opening used up what memory held.
 
 use super::stage::StagedBatch;
 use redoubt_core::{BatchPosition, Record, WriteSeq};
@@ -165,10 +166,10 @@ async fn attempt(writer: &mut MachineWriter, key: &StreamKey, job: &mut Job) -> 
     }
 }
 
-async fn gather(key: &StreamKey, job: &Job) -> Result<Vec<Record>, Stuck> {
+async fn gather(key: &StreamKey, job: &mut Job) -> Result<Vec<Record>, Stuck> {
     let mut records = Vec::new();
     for staged in job {
-        let bytes = staged.read().await.map_err(|error| Stuck::Again(error.to_string()))?;
+        let bytes = staged.take().await.map_err(|error| Stuck::Again(error.to_string()))?;
         let from = staged.meta.first;
         let unusable = |why: String| Stuck::Over(Report::Unusable { from, why });
         if redoubt_wire::peek(&bytes).ok() != Some(staged.meta) {

@@ -10,6 +10,7 @@
 //! - SE-3 What [`Stage::open`] returns is durable: it was written again and synced. A sync alone would
 //!   prove nothing: an earlier process may have died of a sync that failed, after which the system
 //!   counts the bytes as clean without having written them.
+//! - SE-4 A copy in memory is what was appended, and is handed over once; the file has it as well.
 //!
 //! What is *not* here: what continues the stream (`core::receiver::judge`), when to sync.
 
@@ -24,6 +25,10 @@ use std::sync::Arc;
 /// A stage file is closed at this size: bounds what a scan holds, and the space a vaulted file keeps.
 pub(super) const STAGE_FILE_BYTES: u64 = 64 << 20;
 
+/// Sealed bytes kept in memory for the packer at most, as much as one commit takes; later ones are read back
+/// from the file.
+pub(super) const KEPT_BYTES_MAX: u64 = 32 << 20;
+
 /// Where one staged batch lies. Readable even after its name is gone.
 #[derive(Clone)]
 pub(super) struct StagedBatch {
@@ -31,10 +36,20 @@ pub(super) struct StagedBatch {
     pub(super) offset: u64,
     file: Arc<dyn File>,
     number: u64,
+    /// A copy of its own: a slice would hold the whole buffer it was received in.
+    kept: Option<Bytes>,
 }
 
 impl StagedBatch {
-    /// Reads the sealed bytes back.
+    /// Returns the sealed bytes from memory the first time, if they are there, and else from the file.
+    pub(super) async fn take(&mut self) -> Result<Bytes, IoError> {
+        match self.kept.take() {
+            Some(bytes) => Ok(bytes),
+            None => self.read().await,
+        }
+    }
+
+    /// Reads the sealed bytes back from the file.
     pub(super) async fn read(&self) -> Result<Bytes, IoError> {
         let bytes = self.file.read_at(self.offset, self.meta.bytes as usize).await?;
         if bytes.len() != self.meta.bytes as usize {
@@ -83,6 +98,7 @@ pub(super) struct Stage {
     dirty: Vec<Arc<dyn File>>,
     directory_dirty: bool,
     bytes: u64,
+    kept_bytes: u64,
 }
 
 /// Returns the machine of a stage file's name.
@@ -96,10 +112,20 @@ impl Stage {
     /// After an error open again later.
     pub(super) async fn open(directory: Arc<dyn Files>, machine: MachineId) -> Result<Stage, IoError> {
         let (files, entries) = (VecDeque::new(), VecDeque::new());
-        let (is_open, next_number, bytes) = (false, 0, 0);
+        let (is_open, next_number, bytes, kept_bytes) = (false, 0, 0, 0);
         let (dirty, directory_dirty) = (Vec::new(), false);
-        let mut stage =
-            Stage { directory, machine, files, entries, is_open, next_number, dirty, directory_dirty, bytes };
+        let mut stage = Stage {
+            directory,
+            machine,
+            files,
+            entries,
+            is_open,
+            next_number,
+            dirty,
+            directory_dirty,
+            bytes,
+            kept_bytes,
+        };
         let prefix = format!("stage-{machine}-");
         let mut numbers: Vec<u64> = Vec::new();
         for name in stage.directory.list().await? {
@@ -167,7 +193,8 @@ impl Stage {
             last = meta.last;
             end = entry.offset + u64::from(meta.bytes);
             self.bytes += u64::from(meta.bytes);
-            self.entries.push_back(StagedBatch { meta, offset: entry.offset, file: file.clone(), number });
+            let (offset, file) = (entry.offset, file.clone());
+            self.entries.push_back(StagedBatch { meta, offset, file, number, kept: None });
         }
         match scan.tail {
             Tail::Clean => {}
@@ -204,8 +231,9 @@ impl Stage {
             tracing::warn!(%machine, %first, ?verdict, "what is staged from here on does not continue the vault");
             self.cut(index).await?;
         }
-        for entry in self.entries.drain(..vaulted_entries) {
-            self.bytes -= u64::from(entry.meta.bytes);
+        for _ in 0..vaulted_entries {
+            let oldest = self.entries.pop_front();
+            self.forget(oldest);
         }
         self.trim_files(vaulted.seq).await;
         Ok(())
@@ -237,9 +265,36 @@ impl Stage {
         if !self.dirty.last().is_some_and(|dirty| Arc::ptr_eq(dirty, &file)) {
             self.dirty.push(file.clone());
         }
-        self.bytes += u64::from(batch.meta.bytes);
-        self.entries.push_back(StagedBatch { meta: batch.meta, offset, file, number });
+        let bytes = u64::from(batch.meta.bytes);
+        let is_kept = self.kept_bytes + bytes <= KEPT_BYTES_MAX;
+        let kept = is_kept.then(|| Bytes::copy_from_slice(&batch.bytes));
+        self.bytes += bytes;
+        self.kept_bytes += if is_kept { bytes } else { 0 };
+        self.entries.push_back(StagedBatch { meta: batch.meta, offset, file, number, kept });
         Ok(())
+    }
+
+    /// Returns the oldest batches up to the sequence, for a commit of at most so many bytes, but at least one.
+    /// They stay staged; what memory holds of them goes along.
+    pub(super) fn hand_over(&mut self, through: WriteSeq, bytes_max: u64) -> Vec<StagedBatch> {
+        let (mut bytes, mut batches) = (0, Vec::new());
+        for entry in self.entries.iter_mut().take_while(|entry| entry.meta.last <= through) {
+            bytes += u64::from(entry.meta.bytes);
+            if bytes > bytes_max && !batches.is_empty() {
+                break;
+            }
+            let kept = entry.kept.take();
+            self.kept_bytes -= kept.as_ref().map_or(0, |kept| kept.len() as u64);
+            batches.push(StagedBatch { kept, ..entry.clone() });
+        }
+        batches
+    }
+
+    /// Ends the accounts of an entry that was removed.
+    fn forget(&mut self, entry: Option<StagedBatch>) {
+        let Some(entry) = entry else { return };
+        self.bytes -= u64::from(entry.meta.bytes);
+        self.kept_bytes -= entry.kept.map_or(0, |kept| kept.len() as u64);
     }
 
     async fn roll(&mut self) -> Result<(), IoError> {
@@ -265,9 +320,8 @@ impl Stage {
     /// Forgets batches up to the sequence and removes files that hold nothing newer.
     pub(super) async fn trim(&mut self, through: WriteSeq) {
         while self.entries.front().is_some_and(|entry| entry.meta.last <= through) {
-            if let Some(entry) = self.entries.pop_front() {
-                self.bytes -= u64::from(entry.meta.bytes);
-            }
+            let oldest = self.entries.pop_front();
+            self.forget(oldest);
         }
         self.trim_files(through).await;
     }
@@ -297,8 +351,9 @@ impl Stage {
         self.is_open = false;
         self.dirty.clear();
         self.directory_dirty = false;
-        for entry in self.entries.drain(ordinal.min(self.entries.len())..) {
-            self.bytes -= u64::from(entry.meta.bytes);
+        while self.entries.len() > ordinal {
+            let newest = self.entries.pop_back();
+            self.forget(newest);
         }
         let keep =
             self.entries.back().map(|entry| (entry.number, entry.offset + u64::from(entry.meta.bytes)));
@@ -333,3 +388,6 @@ impl Stage {
         format!("stage-{}-{number}.log", self.machine)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -64,14 +64,7 @@ impl Actor {
         if self.packer.is_busy() {
             return;
         }
-        let mut bytes = 0;
-        let staged = self.stage.entries().iter().take_while(|entry| entry.meta.last <= through.seq);
-        let job = staged.take_while(|entry| {
-            let is_first = bytes == 0;
-            bytes += u64::from(entry.meta.bytes);
-            is_first || bytes <= self.shared.settings.commit_bytes_max
-        });
-        let job = job.cloned().collect();
+        let job = self.stage.hand_over(through.seq, self.shared.settings.commit_bytes_max);
         if !self.packer.begin(job) {
             tracing::error!(machine = %self.machine, "the packer takes no job");
         }
