@@ -1,22 +1,18 @@
 //! A protected volume as NBD clients see it. A write's whole way runs on the client's own task.
 
+use super::guarded::Guarded;
 use super::shell::Shell;
 use super::workers::failure;
 use crate::nbd_server::byte_range::{ByteRange, failure as told, whole_sectors};
 use crate::nbd_server::{BlockRange, Export, ExportError, ExportInfo};
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use redoubt_core::agent::AgentEvent;
 use redoubt_core::planted::{self, Bug};
 use redoubt_core::splitter::{IoFailure, IoId, Op};
 use redoubt_core::{Extent, VolumeIndex};
 use redoubt_ports::{Disk, IoError, IoKind};
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -28,33 +24,6 @@ pub(super) struct VolumeExport {
     pub(super) volume: VolumeIndex,
     pub(super) name: String,
     pub(super) disk: Arc<dyn Disk>,
-}
-
-/// An operation of the guest. If its client goes away it is run to its end by a worker: half an
-/// operation would leave the splitter waiting and the disk unlike the stream.
-struct Guarded {
-    shell: Arc<Shell>,
-    running: Option<BoxFuture<'static, Result<(), ExportError>>>,
-}
-
-impl Future for Guarded {
-    type Output = Result<(), ExportError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let running = self.running.as_mut().expect("a finished operation is not polled again");
-        let result = std::task::ready!(running.poll_unpin(cx));
-        self.running = None;
-        Poll::Ready(result)
-    }
-}
-
-impl Drop for Guarded {
-    fn drop(&mut self) {
-        if let Some(running) = self.running.take() {
-            self.shell.lock().orphans.push_back(running.map(|_| ()).boxed());
-            self.shell.orphan_wake.notify_one();
-        }
-    }
 }
 
 /// What a started operation does on the disk.
@@ -86,8 +55,7 @@ impl Work {
 impl VolumeExport {
     fn run(&self, op: Op, work: Work) -> Guarded {
         let (shell, disk, volume) = (Arc::clone(&self.shell), Arc::clone(&self.disk), self.volume);
-        let running = operate(Arc::clone(&shell), disk, volume, op, work).boxed();
-        Guarded { shell, running: Some(running) }
+        Guarded::new(Arc::clone(&shell), operate(shell, disk, volume, op, work))
     }
 
     /// Changes the size of the volume and its disk.
@@ -290,8 +258,7 @@ impl Export for VolumeExport {
     async fn flush(&self) -> Result<(), ExportError> {
         let (shell, disk, volume) = (Arc::clone(&self.shell), Arc::clone(&self.disk), self.volume);
         // Guarded: its error must be heard even if the client has gone, the system says it only once.
-        let running = flush(Arc::clone(&shell), disk, volume).boxed();
-        Guarded { shell, running: Some(running) }.await
+        Guarded::new(Arc::clone(&shell), flush(shell, disk, volume)).await
     }
 
     async fn block_status(&self, offset: u64, length: u64) -> Result<Vec<BlockRange>, ExportError> {

@@ -6,6 +6,7 @@
 //! What is *not* here: decisions; the NBD protocol ([`crate::nbd_server`]).
 
 mod export;
+mod guarded;
 mod link_task;
 mod recover;
 mod settings;
@@ -68,7 +69,6 @@ impl Agent {
             spill: VecDeque::new(),
             persists: VecDeque::new(),
             reads: VecDeque::new(),
-            orphans: VecDeque::new(),
             is_state_wanted: false,
             state_counter: found.state_counter,
             is_stopping: false,
@@ -87,7 +87,7 @@ impl Agent {
             persist_wake: Notify::new(),
             state_wake: Notify::new(),
             read_wake: Notify::new(),
-            orphan_wake: Notify::new(),
+            orphans: guarded::Orphans::closed(),
             progress: Notify::new(),
             tasks: Tasks::default(),
         });

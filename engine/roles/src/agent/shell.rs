@@ -3,11 +3,11 @@
 //! The lock is taken for one synchronous step, never across a wait (decision 0001). Whoever steps
 //! hands the effects to the queues; workers take them from there.
 
+use super::guarded::Orphans;
 use super::settings::AgentSettings;
 use super::trouble::{Concern, Troubles};
 use crate::tasks::Tasks;
 use bytes::Bytes;
-use futures::future::BoxFuture;
 use redoubt_core::agent::{AgentEffect, AgentEvent, AgentMachine, Note};
 use redoubt_core::agent_state::encode_slot;
 use redoubt_core::change::ResyncReason;
@@ -64,7 +64,6 @@ pub(super) struct Core {
     pub(super) spill: VecDeque<SpillWork>,
     pub(super) persists: VecDeque<(VolumeIndex, Persist)>,
     pub(super) reads: VecDeque<ReadBack>,
-    pub(super) orphans: VecDeque<BoxFuture<'static, ()>>,
     pub(super) is_state_wanted: bool,
     pub(super) state_counter: u64,
     pub(super) is_stopping: bool,
@@ -85,7 +84,7 @@ pub(super) struct Shell {
     pub(super) persist_wake: Notify,
     pub(super) state_wake: Notify,
     pub(super) read_wake: Notify,
-    pub(super) orphan_wake: Notify,
+    pub(super) orphans: Orphans,
     /// Something a stop waits for has moved.
     pub(super) progress: Notify,
     pub(super) tasks: Tasks,

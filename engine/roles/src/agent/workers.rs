@@ -2,6 +2,7 @@
 //!
 //! What is *not* here: the spill files ([`super::spill`]), the link ([`super::link_task`]).
 
+use super::guarded;
 use super::shell::{Purpose, ReadBack, Shell};
 use super::spill;
 use super::trouble::Concern;
@@ -29,7 +30,7 @@ pub(super) fn spawn(shell: &Arc<Shell>, spill_files: BTreeMap<u64, Arc<dyn File>
     shell.tasks.spawn(state_loop(Arc::clone(shell)));
     shell.tasks.spawn(log_loop(Arc::clone(shell)));
     shell.tasks.spawn(spill::run(Arc::clone(shell), spill_files));
-    shell.tasks.spawn(orphan_loop(Arc::clone(shell)));
+    shell.tasks.spawn(guarded::run_orphans(Arc::clone(shell)));
     shell.tasks.spawn(tick_loop(Arc::clone(shell)));
     shell.tasks.spawn(cool_loop(Arc::clone(shell)));
     for _ in 0..READERS {
@@ -60,17 +61,6 @@ async fn tick_loop(shell: Arc<Shell>) {
     loop {
         tokio::time::sleep(TICK).await;
         shell.step(AgentEvent::Tick);
-    }
-}
-
-/// Runs to their end the operations whose client went away.
-async fn orphan_loop(shell: Arc<Shell>) {
-    loop {
-        let orphan = shell.lock().orphans.pop_front();
-        match orphan {
-            Some(orphan) => shell.tasks.spawn(orphan),
-            None => shell.orphan_wake.notified().await,
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Whole pipelines in one process, over ports in memory: what is written is what a point shows.
 
 mod flush;
+mod orphan;
 mod resize;
 mod tracking;
 
