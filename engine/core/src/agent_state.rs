@@ -88,6 +88,24 @@ pub struct AgentRecord {
 }
 
 impl AgentRecord {
+    /// The record of a machine that never ran: nothing is protected yet.
+    pub fn first(machine: MachineId) -> AgentRecord {
+        AgentRecord {
+            machine,
+            generation: Generation(1),
+            issued: WriteSeq(0),
+            reserved_until: WriteSeq(0),
+            is_clean: true,
+            is_resync_open: false,
+            is_initial: true,
+            must_compare_all: false,
+            sealed: BatchPosition::default(),
+            staged: BatchPosition::default(),
+            vaulted: BatchPosition::default(),
+            volumes: Vec::new(),
+        }
+    }
+
     /// Returns how the extent map of a volume starts, given its activity log and whether the start's
     /// decision names the volume as changed. Only a record of a clean stop makes a clean start.
     pub fn start_marks(&self, is_changed: bool, log: Result<LogImage, LogError>) -> StartMarks {

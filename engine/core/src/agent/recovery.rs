@@ -172,7 +172,8 @@ impl AgentMachine {
 
     pub(super) fn on_hashes(&mut self, now: Instant, reply: HashReply, effects: &mut Vec<AgentEffect>) {
         if reply.id >> 32 == self.epoch {
-            let event = Event::HashReply { id: reply.id & 0xffff_ffff, hashes: reply.blocks };
+            let (id, as_of) = (reply.id & 0xffff_ffff, reply.as_of);
+            let event = Event::HashReply { id, as_of, hashes: reply.blocks };
             self.plan(now, event, effects);
         }
     }

@@ -86,7 +86,12 @@ impl Desk {
     }
 
     fn first(extents: u64) -> Desk {
-        Desk::new(extents, record(), Some(ResyncReason::Initial), StartMarks::CompareAll)
+        Desk::new(
+            extents,
+            AgentRecord::first(MachineId(1)),
+            Some(ResyncReason::Initial),
+            StartMarks::CompareAll,
+        )
     }
 
     fn step(&mut self, event: AgentEvent) {
@@ -168,23 +173,6 @@ impl Desk {
             self.step(AgentEvent::Tick);
             self.ack(true);
         }
-    }
-}
-
-fn record() -> AgentRecord {
-    AgentRecord {
-        machine: MachineId(1),
-        generation: Generation(1),
-        issued: WriteSeq(0),
-        reserved_until: WriteSeq(0),
-        is_clean: true,
-        is_resync_open: false,
-        is_initial: true,
-        must_compare_all: false,
-        sealed: BatchPosition::default(),
-        staged: BatchPosition::default(),
-        vaulted: BatchPosition::default(),
-        volumes: vec![],
     }
 }
 
@@ -281,7 +269,12 @@ fn nothing_is_promised_before_the_end_of_a_resync_is_in_the_vault() {
 #[test]
 fn after_an_unclean_stop_the_notes_say_so_and_nothing_else() {
     let at = BatchPosition { generation: Generation(1), seq: WriteSeq(50), chain: Chain([5; 32]) };
-    let known = AgentRecord { generation: Generation(2), is_clean: false, is_initial: false, ..record() };
+    let known = AgentRecord {
+        generation: Generation(2),
+        is_clean: false,
+        is_initial: false,
+        ..AgentRecord::first(MachineId(1))
+    };
     let known = AgentRecord { reserved_until: WriteSeq(1000), vaulted: at, staged: at, ..known };
     let image = LogImage { sectors: Sectors(4 * EXTENT_SECTORS), marks: vec![0b10], pages_damaged: 0 };
     let marks = StartMarks::CompareMarked(image);
@@ -297,7 +290,8 @@ fn after_an_unclean_stop_the_notes_say_so_and_nothing_else() {
 fn a_pass_of_cooling_ends_also_while_nothing_may_cool() {
     let image = LogImage { sectors: Sectors(4 * EXTENT_SECTORS), marks: vec![0b10], pages_damaged: 0 };
     let issued = WriteSeq(50);
-    let known = AgentRecord { issued, reserved_until: issued, is_initial: false, ..record() };
+    let known =
+        AgentRecord { issued, reserved_until: issued, is_initial: false, ..AgentRecord::first(MachineId(1)) };
     let mut desk = Desk::new(4, known, None, StartMarks::Clean { image, issued });
     desk.step(AgentEvent::Cool { volume: VOLUME });
     assert!(!desk.agent.is_cooling(VOLUME), "what was issued before the stop is not in the vault");

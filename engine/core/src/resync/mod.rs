@@ -67,6 +67,8 @@ pub enum Event {
     HashReply {
         /// Identity of the request.
         id: u64,
+        /// The vault's content was taken at this sequence.
+        as_of: WriteSeq,
         /// One entry per 64 KiB block, in order.
         hashes: Vec<Option<[u8; 32]>>,
     },
@@ -183,7 +185,7 @@ impl ResyncPlanner {
         }
         match event {
             Event::Poll => {}
-            Event::HashReply { id, hashes } => self.on_hash_reply(id, &hashes),
+            Event::HashReply { id, as_of, hashes } => self.on_hash_reply(id, as_of, &hashes),
             Event::Resized { volume, blocks } => self.on_resized(volume, blocks),
             Event::LinkDown => self.on_link_down(),
         }
@@ -255,10 +257,10 @@ impl ResyncPlanner {
         self.retries.len()
     }
 
-    fn on_hash_reply(&mut self, id: u64, hashes: &[Option<[u8; 32]>]) {
+    fn on_hash_reply(&mut self, id: u64, as_of: WriteSeq, hashes: &[Option<[u8; 32]>]) {
         let Some((volume, blocks)) = self.questions.remove(&id) else { return };
-        // An answer of the wrong length proves nothing: send.
-        let is_usable = hashes.len() as u64 == blocks.end - blocks.start;
+        // An answer of the wrong length, or from before the resync, proves nothing: send.
+        let is_usable = hashes.len() as u64 == blocks.end - blocks.start && as_of >= self.begin;
         for (index, block) in blocks.enumerate() {
             let key = (volume, block);
             let Some(work @ Work::Asked) = self.work.get_mut(&key) else { continue };

@@ -126,13 +126,17 @@ proptest! {
                     world.write(block, (pick >> 9) as u8 % 3);
                 }
                 7 if !world.asked.is_empty() => {
-                    // The answer may be older than what the guest wrote since, never than the begin.
+                    // The answer may be older than what the guest wrote since, not than the begin.
                     let (id, extent) = world.asked.swap_remove(at % world.asked.len());
-                    let hashes = blocks_in(extent).map(|block| match content(world.vault[block as usize]) {
+                    // One from before it says what it likes: here that all is equal.
+                    let is_old = pick.is_multiple_of(5);
+                    let told = if is_old { &world.disk } else { &world.vault };
+                    let hashes = blocks_in(extent).map(|block| match content(told[block as usize]) {
                         Content::Data(hash) => hash,
                         Content::Zeros => None,
                     });
-                    event = Event::HashReply { id, hashes: hashes.collect() };
+                    let as_of = WriteSeq(u64::from(!is_old));
+                    event = Event::HashReply { id, as_of, hashes: hashes.collect() };
                 }
                 8 => { world.asked.clear(); event = Event::LinkDown; }
                 9 => world.apply(1 + at % 7),
@@ -175,7 +179,12 @@ fn run_all(planner: &mut ResyncPlanner, now: Instant, bits: &Bits) -> Vec<Extent
             match effect {
                 Effect::Compare { id, extent, .. } => {
                     let hashes = vec![None; blocks_in(extent).count()];
-                    planner.step(now, Event::HashReply { id, hashes }, around(bits), &mut effects);
+                    planner.step(
+                        now,
+                        Event::HashReply { id, as_of: WriteSeq(1), hashes },
+                        around(bits),
+                        &mut effects,
+                    );
                 }
                 Effect::ReadRun { extent, .. } => reads.push(extent),
                 Effect::Finished => {}
@@ -230,7 +239,7 @@ fn questions_run_ahead_of_reads_that_find_no_room() {
     assert_eq!(asked as usize, AHEAD_BLOCKS_MAX);
     planner.step(
         Instant(0),
-        Event::HashReply { id: 1, hashes: vec![None; QUESTION_BLOCKS as usize] },
+        Event::HashReply { id: 1, as_of: WriteSeq(1), hashes: vec![None; QUESTION_BLOCKS as usize] },
         full,
         &mut effects,
     );

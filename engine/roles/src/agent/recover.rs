@@ -12,7 +12,7 @@ use redoubt_core::change::ResyncReason;
 use redoubt_core::extent_log::{LogError, LogImage, decode_file};
 use redoubt_core::extent_map::StartMarks;
 use redoubt_core::spool::SpoolLimits;
-use redoubt_core::{BatchPosition, Generation, Sectors, VolumeId, VolumeIndex, WriteSeq};
+use redoubt_core::{Sectors, VolumeId, VolumeIndex};
 use redoubt_ports::{File, Files, OpenMode, World};
 use redoubt_wire::StreamKey;
 use std::collections::BTreeMap;
@@ -63,23 +63,6 @@ async fn has_extent_log(world: &World) -> Result<bool, AgentError> {
     Ok(false)
 }
 
-fn first_record(settings: &AgentSettings) -> AgentRecord {
-    AgentRecord {
-        machine: settings.machine,
-        generation: Generation(1),
-        issued: WriteSeq(0),
-        reserved_until: WriteSeq(0),
-        is_clean: true,
-        is_resync_open: false,
-        is_initial: true,
-        must_compare_all: false,
-        sealed: BatchPosition::default(),
-        staged: BatchPosition::default(),
-        vaulted: BatchPosition::default(),
-        volumes: Vec::new(),
-    }
-}
-
 async fn read_slots(file: &dyn File) -> Result<(Slot, Slot, u64), AgentError> {
     let first = file.read_at(0, SLOT_BYTES).await?;
     let second = file.read_at(SLOT_BYTES as u64, SLOT_BYTES).await?;
@@ -126,7 +109,7 @@ pub(super) async fn read(
         recover(first, second, Beside { spill: spill.kind(), has_extent_log }, settings.machine, &facts);
     let all: Vec<VolumeId> = facts.iter().map(|fact| fact.id).collect();
     let (record, reason, whole) = match decision {
-        Decision::FirstStart => (first_record(settings), Some(ResyncReason::Initial), all),
+        Decision::FirstStart => (AgentRecord::first(settings.machine), Some(ResyncReason::Initial), all),
         Decision::CleanResume(record) => {
             let reason = record.is_resync_open.then_some(ResyncReason::UncleanStop);
             (record, reason, Vec::new())
