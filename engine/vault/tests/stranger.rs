@@ -1,290 +1,226 @@
-//! A reader written from `engine/docs/vault-format.md` alone: it shares no code with the vault, so what the
-//! document says is what the bytes are.
+//! What a reader says that was written from `engine/docs/vault-format.md` alone, and shares no code with the
+//! vault: the document says what the bytes are, and damage is mapped to the points it hits.
 
 mod support;
 
-use aes_gcm::aead::AeadInOut;
-use aes_gcm::{Aes256Gcm, KeyInit, Nonce, Tag};
-use redoubt_vault::{MachineWriter, MemStore, Vault, VaultKeys};
-use std::collections::BTreeMap;
+use bytes::Bytes;
+use redoubt_ports::StoreKey;
+use redoubt_vault::{MachineWriter, MemStore, PointId, Vault, VaultKeys};
+use redoubt_verifier::{Content, Fault, Hit, Objects, Point, Proof, content, prove};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use support::model::{MACHINE, Shape, history, position, settings};
 use support::{Oracle, Seeded, run};
 
-type Objects = BTreeMap<String, Vec<u8>>;
-type Key = [u8; 32];
+const KEY: [u8; 32] = [3; 32];
 /// Images of a machine's volumes, by ordinal.
 type Images = BTreeMap<u16, Vec<u8>>;
 
-/// Fields from the front of some bytes.
-struct Fields<'a>(&'a [u8]);
+struct Read<'a>(&'a MemStore);
 
-impl<'a> Fields<'a> {
-    fn raw(&mut self, length: usize) -> &'a [u8] {
-        let (taken, rest) = self.0.split_at(length);
-        self.0 = rest;
-        taken
+impl Objects for Read<'_> {
+    fn get(&self, name: &str) -> Result<Option<Vec<u8>>, String> {
+        Ok(self.0.peek(&StoreKey::new(name)).map(|bytes| bytes.to_vec()))
     }
 
-    fn le(&mut self, length: usize) -> u64 {
-        self.raw(length).iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
-    }
-
-    fn varint(&mut self) -> u64 {
-        let byte = self.le(1);
-        if byte < 128 { byte } else { (byte - 128) | (self.varint() << 7) }
-    }
-
-    fn skip(&mut self, magic: &[u8]) {
-        assert_eq!(self.raw(magic.len()), magic);
-        assert_eq!((self.le(2), self.le(2)), (1, 0), "version 1.0");
-    }
-
-    fn volumes(&mut self) -> BTreeMap<u16, u64> {
-        let mut sizes = BTreeMap::new();
-        for _ in 0..self.le(2) {
-            let ordinal = self.le(2) as u16;
-            self.raw(16);
-            sizes.insert(ordinal, self.le(8));
-        }
-        sizes
+    fn list(&self, prefix: &str) -> Result<Vec<String>, String> {
+        let names = self.0.names().into_iter().map(|name| name.as_str().to_owned());
+        Ok(names.filter(|name| name.starts_with(prefix)).collect())
     }
 }
 
-fn derive(key: &[u8], salt: &[u8], purpose: &[&[u8]]) -> Key {
-    let info: Vec<u8> =
-        purpose.iter().flat_map(|part| [&(part.len() as u64).to_le_bytes(), *part].concat()).collect();
-    let mut derived = [0; 32];
-    hkdf::Hkdf::<sha2::Sha256>::new(Some(salt), key).expand(&info, &mut derived).unwrap();
-    derived
+fn proof(store: &MemStore) -> Proof {
+    prove(&Read(store), &KEY, &MACHINE.to_string(), None, |_, _| {}).unwrap()
 }
 
-fn unseal(key: &Key, number: u32, additional: &[u8], sealed: &[u8]) -> Vec<u8> {
-    let (body, tag) = sealed.split_last_chunk::<16>().unwrap();
-    let mut nonce = [0; 12];
-    nonce[..4].copy_from_slice(&number.to_le_bytes());
-    let mut plain = body.to_vec();
-    let cipher = Aes256Gcm::new(key.into());
-    cipher
-        .decrypt_inout_detached(
-            &Nonce::from(nonce),
-            additional,
-            plain.as_mut_slice().into(),
-            &Tag::from(*tag),
-        )
-        .unwrap();
-    plain
-}
-
-fn checked(bytes: &[u8]) -> &[u8] {
-    let (body, crc) = bytes.split_last_chunk::<4>().unwrap();
-    assert_eq!(crc32c::crc32c(body), u32::from_le_bytes(*crc));
-    body
-}
-
-/// What a reader needs to know of a vault and one of its machines.
-struct Opened {
-    vault: Vec<u8>,
-    machine: Vec<u8>,
-    data_key: Key,
-}
-
-fn open(objects: &Objects, vault_key: &Key, machine: &str) -> Opened {
-    let mut object = Fields(checked(&objects["vault"]));
-    object.skip(b"DRVAULT1");
-    assert_eq!(object.le(8), 0, "no required features");
-    object.le(8);
-    let vault = object.raw(16).to_vec();
-    assert_eq!(object.raw(16), &derive(vault_key, &vault, &[b"drv1 check"])[..16], "the right key");
-
-    let wrapped = checked(&objects[&format!("g/{machine}/key/00000001")]);
-    let mut object = Fields(wrapped);
-    object.skip(b"DRKEY1\0\0");
-    assert_eq!(object.le(4), 1);
-    assert_eq!(object.raw(16), vault);
-    let (machine, wrap) = (object.raw(16).to_vec(), object.raw(16));
-    let wrapping = derive(vault_key, wrap, &[b"drv1 wrap"]);
-    let data_key = unseal(&wrapping, 0, &wrapped[..64], object.0).try_into().unwrap();
-    Opened { vault, machine, data_key }
-}
-
-struct Segment {
-    uuid: Vec<u8>,
-    bytes: Vec<u8>,
-    table: usize,
-    units: usize,
-    root: Vec<u8>,
-}
-
-/// A commit: its segments, and its points with sequence and sizes.
-struct Record {
-    segments: Vec<Segment>,
-    points: Vec<(u64, BTreeMap<u16, u64>)>,
-}
-
-fn record(objects: &Objects, at: &Opened, machine: &str, slot: u64, bytes: &[u8], prev: &[u8]) -> Record {
-    let header = &bytes[..144];
-    let mut fields = Fields(checked(header));
-    fields.skip(b"DRLOG1\0\0");
-    fields.raw(4);
-    assert_eq!((fields.raw(16), fields.raw(16)), (&at.vault[..], &at.machine[..]));
-    assert_eq!(fields.le(8), slot);
-    let (epoch, writer) = (fields.le(8), fields.raw(16));
-    assert_eq!(fields.raw(32), prev, "the chain");
-    assert_eq!(fields.le(4), 1);
-    let body = fields.le(4) as usize;
-    let salt = [&at.machine[..], &slot.to_le_bytes(), writer].concat();
-    let key = derive(&at.data_key, &salt, &[b"drv1 log", &at.vault]);
-    let plain = unseal(&key, 0, header, &bytes[144..144 + body]);
-
-    let mut fields = Fields(&plain);
-    fields.raw(8 + 48 + 2);
-    fields.volumes();
-    let mut points = Vec::new();
-    for _ in 0..fields.le(2) {
-        fields.raw(16 + 1 + 8);
-        let seq = fields.le(8);
-        assert_eq!(fields.le(1), 1, "an exact point");
-        points.push((seq, fields.volumes()));
-    }
-    let mut segments = Vec::new();
-    for _ in 0..fields.le(2) {
-        let (uuid, length) = (fields.raw(16).to_vec(), fields.le(8) as usize);
-        let (table, units) = (fields.le(8) as usize, fields.le(4) as usize);
-        let (root, digest, is_inline) = (fields.raw(32).to_vec(), fields.raw(32), fields.le(1) == 1);
-        let hex: String = uuid.iter().map(|byte| format!("{byte:02x}")).collect();
-        let bytes = match is_inline {
-            true => bytes[144 + body..].to_vec(),
-            false => objects[&format!("g/{machine}/seg/{epoch:08x}/{hex}")].clone(),
-        };
-        assert_eq!((bytes.len(), blake3::hash(&bytes).as_bytes().as_slice()), (length, digest));
-        segments.push(Segment { uuid, bytes, table, units, root });
-    }
-    assert!(fields.0.is_empty());
-    Record { segments, points }
-}
-
-/// Hands out the rows of a segment: volume, span, first sector, sectors, content.
-fn rows(at: &Opened, segment: &Segment, mut each: impl FnMut(u16, u64, u64, u64, Option<&[u8]>)) {
-    let key = derive(&at.data_key, &segment.uuid, &[b"drv1 seg", &at.vault, &at.machine]);
-    let unit = |number: u32, plain: u32, codec: u8, sealed: &[u8]| {
-        let additional = [
-            &segment.uuid[..],
-            &number.to_le_bytes(),
-            &plain.to_le_bytes(),
-            &[codec],
-            &at.machine,
-            &1u16.to_le_bytes(),
-        ];
-        let body = unseal(&key, number, &additional.concat(), sealed);
-        let body = if codec == 1 { zstd::decode_all(&body[..]).unwrap() } else { body };
-        assert_eq!(body.len(), plain as usize);
-        body
-    };
-    let trailer = segment.bytes.len() - 64;
-    checked(&segment.bytes[trailer..trailer + 60]);
-    let mut fields = Fields(&segment.bytes[trailer..]);
-    assert_eq!((fields.le(8) as usize, fields.le(4) as usize), (segment.table, segment.units));
-    let (sealed, packed, root) = (fields.le(4) as usize, fields.le(4) as u32, fields.raw(32));
-    assert_eq!(&segment.bytes[trailer + 60..], b"DRSE");
-    let digest = blake3::Hasher::new()
-        .update(&segment.bytes[..128])
-        .update(&segment.bytes[segment.table..trailer])
-        .finalize();
-    assert_eq!((root, digest.as_bytes().as_slice()), (&segment.root[..], &segment.root[..]));
-
-    let (mut units, mut start) = (Vec::new(), 128);
-    let mut table = Fields(&segment.bytes[segment.table..]);
-    for number in 0..segment.units as u32 {
-        let (length, packed, crc) = (table.le(4) as usize, table.le(4) as u32, table.le(4) as u32);
-        let bytes = &segment.bytes[start..start + length];
-        assert_eq!(crc32c::crc32c(bytes), crc);
-        units.push(unit(number, packed & 0xff_ffff, (packed >> 24) as u8, bytes));
-        start += length;
-    }
-    assert_eq!(start, segment.table);
-    let plain = unit(0x8000_0000, packed & 0x7fff_ffff, (packed >> 31) as u8, &table.0[..sealed]);
-    let (mut fields, mut last) = (Fields(&plain), 0i64);
-    while !fields.0.is_empty() {
-        let (volume, span, zigzag) = (fields.varint() as u16, fields.varint(), fields.varint());
-        let first = last + ((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64));
-        let sectors = fields.varint();
-        last = first + sectors as i64;
-        let content = match fields.le(1) {
-            0 => None,
-            _ => {
-                let (unit, offset) = (&units[fields.varint() as usize], fields.le(1) as usize * 512);
-                Some(&unit[offset..offset + sectors as usize * 512])
-            }
-        };
-        each(volume, span, first as u64, sectors, content);
-    }
-}
-
-/// Reads every point of the machine, by sequence.
-fn points(objects: &Objects, vault_key: &Key, machine: &str) -> BTreeMap<u64, Images> {
-    let at = open(objects, vault_key, machine);
-    let (mut state, mut prev, mut found) = (Images::new(), vec![0; 32], BTreeMap::new());
-    let log = format!("g/{machine}/log/");
-    for (bytes, slot) in objects.range(log.clone()..).take_while(|(name, _)| name.starts_with(&log)).zip(1..)
-    {
-        assert_eq!(*bytes.0, format!("{log}{slot:016x}"));
-        let record = record(objects, &at, machine, slot, bytes.1, &prev);
-        prev = blake3::hash(bytes.1).as_bytes().to_vec();
-        for span in 0..=record.points.len() as u64 {
-            for segment in &record.segments {
-                rows(&at, segment, |volume, of, first, sectors, content| {
-                    let (from, to) = (first as usize * 512, (first + sectors) as usize * 512);
-                    let image = state.entry(volume).or_default();
-                    if of == span {
-                        image.resize(image.len().max(to), 0);
-                        image[from..to].fill(0);
-                        image[from..to].copy_from_slice(content.unwrap_or(&vec![0; to - from]));
-                    }
-                });
-            }
-            if let Some((seq, sizes)) = record.points.get(span as usize) {
-                let image = |(volume, sectors): (&u16, &u64)| {
-                    let mut image = state.get(volume).cloned().unwrap_or_default();
-                    image.resize(*sectors as usize * 512, 0);
-                    (*volume, image)
-                };
-                found.insert(*seq, sizes.iter().map(image).collect());
+/// Writes a random history in commits of random shapes, by several writers.
+fn vault(seed: u64) -> (Arc<MemStore>, Oracle) {
+    let dice = Seeded::new(seed);
+    let records = history(&dice, Shape { percent: 0, writers: 1, length: 60, wide: false });
+    let store = Arc::new(MemStore::new());
+    run(async {
+        let vault = Vault::init(store.clone(), VaultKeys::new(KEY), &*dice).await.unwrap();
+        let mut done = 0;
+        while done < records.len() {
+            let mut writer =
+                MachineWriter::claim_with(&vault, MACHINE, dice.clone(), settings(&dice)).await.unwrap();
+            for _ in 0..3 {
+                done = records.len().min(done + 1 + dice.below(14) as usize);
+                writer.commit(records[..done].to_vec(), position(done as u64)).await.unwrap();
             }
         }
-    }
-    found
+    });
+    let mut oracle = Oracle::default();
+    records.iter().for_each(|record| oracle.apply(record));
+    (store, oracle)
+}
+
+/// Reads all of a point, and the sectors that are lost.
+fn images(store: &MemStore, proof: &Proof, point: &Point) -> (Images, BTreeSet<(u16, u64)>) {
+    let size =
+        |(volume, (_, sectors)): (&u16, &([u8; 16], u64))| (*volume, vec![0xee; *sectors as usize * 512]);
+    let mut images: Images = point.volumes.iter().map(size).collect();
+    let (mut lost, mut seen) = (BTreeSet::new(), BTreeSet::new());
+    content(&Read(store), proof, point, |volume, sectors, content| {
+        for sector in sectors.clone() {
+            assert!(seen.insert((volume, sector)), "each sector once");
+        }
+        let place =
+            &mut images.get_mut(&volume).unwrap()[sectors.start as usize * 512..sectors.end as usize * 512];
+        match content {
+            Content::Zeros => place.fill(0),
+            Content::Data(data) => place.copy_from_slice(data),
+            Content::Lost => lost.extend(sectors.map(|sector| (volume, sector))),
+        }
+        Ok(())
+    })
+    .unwrap();
+    let all: u64 = point.volumes.values().map(|(_, sectors)| sectors).sum();
+    assert_eq!(seen.len() as u64, all, "every sector");
+    (images, lost)
 }
 
 #[test]
 fn a_reader_written_from_the_document_sees_every_point_as_it_was() {
     for seed in 0..5 {
-        let dice = Seeded::new(seed);
-        let records = history(&dice, Shape { percent: 0, writers: 1, length: 60, wide: false });
-        let store = Arc::new(MemStore::new());
-        run(async {
-            let vault = Vault::init(store.clone(), VaultKeys::new([3; 32]), &*dice).await.unwrap();
-            let mut done = 0;
-            while done < records.len() {
-                let mut writer =
-                    MachineWriter::claim_with(&vault, MACHINE, dice.clone(), settings(&dice)).await.unwrap();
-                for _ in 0..3 {
-                    done = records.len().min(done + 1 + dice.below(14) as usize);
-                    writer.commit(records[..done].to_vec(), position(done as u64)).await.unwrap();
-                }
-            }
-        });
-        let mut oracle = Oracle::default();
-        records.iter().for_each(|record| oracle.apply(record));
-        let read =
-            |name: redoubt_ports::StoreKey| (name.as_str().to_owned(), store.peek(&name).unwrap().to_vec());
-        let objects: Objects = store.names().into_iter().map(read).collect();
-        let found = points(&objects, &[3; 32], &MACHINE.to_string());
-        assert_eq!(found.len(), oracle.order.len(), "seed {seed}: the points are those that were marked");
-        for (seq, marker) in &oracle.order {
+        let (store, oracle) = vault(seed);
+        let proof = proof(&store);
+        assert_eq!((&proof.broken, proof.damage.len(), proof.hits.len()), (&None, 0, 0), "seed {seed}");
+        assert_eq!(
+            proof.slots as usize,
+            store.names().iter().filter(|n| n.as_str().contains("/log/")).count()
+        );
+        let found: Vec<_> = proof.points.iter().map(|point| point.seq).collect();
+        let wanted: Vec<_> = oracle.order.iter().map(|(seq, _)| *seq).collect();
+        assert_eq!(found, wanted, "seed {seed}: the points are those that were marked");
+        for (point, (seq, marker)) in proof.points.iter().zip(&oracle.order) {
+            assert_eq!(point.marker, marker.0.to_be_bytes());
             let wanted: Images =
                 oracle.points[marker].iter().map(|(volume, image)| (volume.0, image.clone())).collect();
-            assert!(found[seq] == wanted, "seed {seed}: the point at {seq} reads as it was");
+            assert!(
+                images(&store, &proof, point).0 == wanted,
+                "seed {seed}: the point at {seq} reads as it was"
+            );
         }
     }
+}
+
+/// Which sectors of which point both readers must call lost.
+fn lost_for_the_engine(store: &Arc<MemStore>) -> BTreeSet<((u64, u16), u16, u64)> {
+    run(async {
+        let vault = Vault::open(store.clone(), VaultKeys::new(KEY)).await.unwrap();
+        let reader = redoubt_vault::MachineReader::open(&vault, MACHINE).await.unwrap();
+        let mut lost = BTreeSet::new();
+        for point in reader.points() {
+            let PointId { slot, ordinal } = point.id;
+            let view = reader.view(point.id).unwrap();
+            for (volume, info) in view.volumes() {
+                for sector in 0..info.sectors.0 {
+                    let extent = redoubt_core::Extent::new(sector, 1);
+                    if view.read(*volume, extent).await.is_err() {
+                        lost.insert(((slot, ordinal), volume.0, sector));
+                    }
+                }
+            }
+        }
+        lost
+    })
+}
+
+#[test]
+fn a_damaged_unit_is_mapped_to_exactly_the_points_and_ranges_that_the_engine_cannot_read() {
+    let mut met = 0;
+    for seed in 0..4 {
+        let (store, _) = vault(seed);
+        // The first byte of the first unit of some segment: one of zeros alone has none.
+        let rot = |name: StoreKey| {
+            let whole = store.peek(&name).unwrap();
+            let mut bytes = whole.to_vec();
+            bytes[128] ^= 1;
+            store.tamper(&name, Some(bytes.into()));
+            let found = proof(&store);
+            if found.damage.is_empty() {
+                store.tamper(&name, Some(whole));
+                return None;
+            }
+            Some((name, found))
+        };
+        let segments = store.names().into_iter().filter(|name| name.as_str().contains("/seg/"));
+        let Some((name, proof)) = segments.skip(seed as usize).find_map(rot) else { continue };
+        let wanted = lost_for_the_engine(&store);
+        let sectors = |hit: &Hit| {
+            let (point, volume) = (hit.point, hit.volume);
+            hit.sectors.clone().map(move |sector| (point, volume, sector)).collect::<Vec<_>>()
+        };
+        let found: BTreeSet<_> = proof.hits.iter().flat_map(sectors).collect();
+        assert_eq!(found, wanted, "seed {seed}");
+        let [damage] = &proof.damage[..] else { panic!("one damaged unit: {:?}", proof.damage) };
+        assert!(damage.object == name.as_str() && damage.bytes.start == 128, "{damage:?}");
+        for point in &proof.points {
+            let of_point = found.iter().filter(|(of, ..)| *of == (point.slot, point.ordinal));
+            let of_point: BTreeSet<_> = of_point.map(|(_, volume, sector)| (*volume, *sector)).collect();
+            assert_eq!(images(&store, &proof, point).1, of_point, "the content says the same");
+        }
+        met += found.len();
+    }
+    assert!(met > 0, "some point was hit");
+}
+
+#[test]
+fn any_flipped_byte_of_log_key_or_segment_is_noticed_and_never_read() {
+    let (store, _) = vault(1);
+    let dice = Seeded::new(9);
+    let whole = proof(&store).points;
+    let counts = |name: &&StoreKey| !name.as_str().contains("/claim/");
+    for name in store.names().iter().filter(counts) {
+        let bytes = store.peek(name).unwrap();
+        for at in [dice.below(bytes.len() as u64), bytes.len() as u64 - 1] {
+            let mut rotten = bytes.to_vec();
+            rotten[at as usize] ^= 1 << (at % 8);
+            store.tamper(name, Some(Bytes::from(rotten)));
+            match prove(&Read(&store), &KEY, &MACHINE.to_string(), None, |_, _| {}) {
+                Err(fault) => {
+                    let Fault::Damage(damage) = fault else { panic!("{fault:?}") };
+                    assert_eq!(damage.object, name.as_str());
+                }
+                Ok(proof) => {
+                    // A unit beside its record breaks the chain as well, at the slot behind.
+                    let mut noticed = proof.damage.iter().chain(&proof.broken);
+                    assert!(noticed.any(|damage| damage.object == name.as_str()), "{name} byte {at}");
+                    let known = proof.points.iter().chain(&proof.lost).count();
+                    assert!(known <= whole.len() && proof.points[..] == whole[..proof.points.len()]);
+                }
+            }
+        }
+        store.tamper(name, Some(bytes));
+    }
+}
+
+#[test]
+fn a_log_that_is_cut_mixed_up_or_of_another_key_proves_nothing_behind_that() {
+    let (store, _) = vault(2);
+    let slot = |at: u64| StoreKey::new(format!("g/{MACHINE}/log/{at:016x}"));
+    let whole = proof(&store);
+    let (three, four) = (store.peek(&slot(3)).unwrap(), store.peek(&slot(4)).unwrap());
+    for (damage, words) in
+        [([None, Some(four.clone())], "missing"), ([Some(four), Some(three)], "not the record")]
+    {
+        let before = [3, 4].map(|at| store.peek(&slot(at)));
+        for (at, bytes) in [3, 4].into_iter().zip(damage) {
+            store.tamper(&slot(at), bytes);
+        }
+        let found = proof(&store);
+        assert_eq!(found.slots, 2);
+        assert!(found.broken.unwrap().what.contains(words));
+        assert!(found.points.iter().all(|point| point.slot < 3));
+        for (at, bytes) in [3, 4].into_iter().zip(before) {
+            store.tamper(&slot(at), bytes);
+        }
+    }
+    // A point behind the end is not proven by what there is.
+    let end = whole.slots + 1;
+    let beyond = prove(&Read(&store), &KEY, &MACHINE.to_string(), Some(end), |_, _| {}).unwrap();
+    assert!(beyond.broken.unwrap().what.contains("ends before"));
+    let wrong = prove(&Read(&store), &[4; 32], &MACHINE.to_string(), None, |_, _| {});
+    assert!(matches!(wrong, Err(Fault::Damage(damage)) if damage.what.contains("the key is not")));
 }

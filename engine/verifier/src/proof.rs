@@ -1,0 +1,186 @@
+//! The walk through a log: what follows what, what opens, and which points and ranges damage takes.
+
+use crate::format::{self, Row, Segment, fetch, hex};
+use crate::ranges::{Ranges, add, cut};
+use crate::{Damage, Fault, Hit, Machine, Objects, Proof, Record, SegmentRow};
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+/// Proves the machine's log up to slot `last`, or all of it. Only a silent store and a vault that does not
+/// open at all are errors. `each` hears how many slots of how many are done.
+pub fn prove(
+    objects: &dyn Objects,
+    vault_key: &[u8; 32],
+    machine: &str,
+    last: Option<u64>,
+    mut each: impl FnMut(u64, u64),
+) -> Result<Proof, Fault> {
+    let at = format::open(objects, vault_key, machine)?;
+    let listed = objects.list(&format!("g/{machine}/log/")).map_err(Fault::Store)?;
+    let all = last.map_or(listed.len(), |last| listed.len().min(last as usize));
+    let (mut proof, mut prev, mut epoch) = (Proof::default(), [0; 32], 0);
+    // Sectors whose newest content is in a damaged unit.
+    let mut bad = Ranges::new();
+    for (name, slot) in listed[..all].iter().zip(1..) {
+        each(slot - 1, all as u64);
+        let taken = take(objects, &at, &mut proof, (name, slot), (&mut prev, &mut epoch), &mut bad);
+        match taken {
+            Ok(()) => proof.slots = slot,
+            Err(Fault::Damage(damage)) => {
+                proof.broken = Some(damage);
+                break;
+            }
+            Err(silent) => return Err(silent),
+        }
+    }
+    let missing = last.is_some_and(|last| all < last as usize);
+    if missing && proof.broken.is_none() {
+        let name = at.slot(all as u64 + 1);
+        proof.broken = Some(Damage { object: name, bytes: 0..0, what: "the log ends before it".into() });
+    }
+    if proof.broken.is_some() {
+        for name in listed.iter().skip(proof.slots as usize) {
+            let slot = name.rsplit('/').next().and_then(|text| u64::from_str_radix(text, 16).ok());
+            let bytes = objects.get(name).map_err(Fault::Store)?.unwrap_or_default();
+            let record = format::record(&at, slot.unwrap_or_default(), &bytes);
+            proof.lost.extend(
+                record.ok().filter(|record| record.epoch >= epoch).into_iter().flat_map(|r| r.points),
+            );
+        }
+    }
+    proof.machine = Some(at);
+    each(all as u64, all as u64);
+    Ok(proof)
+}
+
+/// Takes the next slot: its record, its place in the chain, all units of its segments.
+fn take(
+    objects: &dyn Objects,
+    at: &Machine,
+    proof: &mut Proof,
+    (name, slot): (&String, u64),
+    (prev, epoch): (&mut [u8; 32], &mut u64),
+    bad: &mut Ranges,
+) -> Result<(), Fault> {
+    let own = at.slot(slot);
+    let broken = |what| Err(Fault::damage(&own, 0..0, what));
+    if *name != own {
+        return broken("the slot is missing, later ones exist");
+    }
+    let bytes = fetch(objects, name)?;
+    let record = format::record(at, slot, &bytes)?;
+    let follows = std::mem::replace(prev, *blake3::hash(&bytes).as_bytes());
+    if record.epoch < *epoch {
+        // Void: a fenced writer's. It holds its slot and the chain, nothing else.
+        return Ok(());
+    }
+    *epoch = record.epoch;
+    if record.prev != follows {
+        return Err(Fault::damage(&own, 80..112, "it does not name the digest of the slot before"));
+    }
+    continues(proof, &record).map_err(|what| Fault::damage(&own, 0..0, what))?;
+    let mut rows = Vec::new();
+    for row in &record.segments {
+        rows.extend(open_units(objects, at, proof, &record, row, &bytes)?);
+    }
+    map_damage(proof, &record, rows, bad);
+    proof.head = record.head;
+    proof.points.extend(record.points.iter().cloned());
+    proof.records.push(record);
+    Ok(())
+}
+
+/// Compares what a record says of the stream with what the records before it say.
+fn continues(proof: &Proof, record: &Record) -> Result<(), &'static str> {
+    if record.from != proof.head.1 || record.head.0 < proof.head.0 || record.head.1 < record.from {
+        return Err("its commit does not begin where the one before ended");
+    }
+    let mut seq = record.from;
+    for point in &record.points {
+        if point.seq <= seq || point.seq > record.head.1 || !point.exact {
+            return Err("a point is out of order or not exact");
+        }
+        seq = point.seq;
+    }
+    Ok(())
+}
+
+/// A row of an extent table: span, volume, sectors, whether its unit is damaged.
+type Written = (u64, u16, Range<u64>, bool);
+
+/// Opens all units of a segment and returns what it wrote.
+fn open_units(
+    objects: &dyn Objects,
+    at: &Machine,
+    proof: &mut Proof,
+    record: &Record,
+    row: &SegmentRow,
+    slot: &[u8],
+) -> Result<Vec<Written>, Fault> {
+    let (segment, object, base) = load(objects, at, record, row, Some(slot))?;
+    let mut wrong = BTreeSet::new();
+    for number in 0..segment.count() {
+        match segment.unit(number) {
+            Ok(plain) => proof.units = (proof.units.0 + 1, proof.units.1 + plain.len() as u64),
+            Err((place, what)) => {
+                let bytes = base + place.start as u64..base + place.end as u64;
+                proof.damage.push(Damage { object: object.clone(), bytes, what: what.to_owned() });
+                wrong.insert(number);
+            }
+        }
+    }
+    // Whatever the digest covers a finer check covers too, and says where: this one covers the checks.
+    if wrong.is_empty() && !segment.has_digest(&row.digest) {
+        return Err(Fault::damage(&object, 0..0, "its digest is not that of the log record"));
+    }
+    proof.segments = (proof.segments.0 + 1, proof.segments.1 + row.length);
+    let is_bad = |row: &Row| row.content.is_some_and(|(unit, _)| wrong.contains(&unit));
+    let written = |row: &Row| (row.span, row.volume, row.first..row.first + row.sectors, is_bad(row));
+    Ok(segment.rows.iter().map(written).collect())
+}
+
+/// Brings `bad`, the sectors whose newest content is damaged, from one point to the next.
+fn map_damage(proof: &mut Proof, record: &Record, mut rows: Vec<Written>, bad: &mut Ranges) {
+    rows.sort_by_key(|(span, ..)| *span);
+    let mut rows = rows.into_iter().peekable();
+    for span in 0..=record.points.len() {
+        while let Some((_, volume, sectors, is_bad)) = rows.next_if(|(of, ..)| *of == span as u64) {
+            cut(bad, volume, sectors.clone());
+            if is_bad {
+                add(bad, volume, sectors);
+            }
+        }
+        let Some(point) = record.points.get(span) else { continue };
+        for ((volume, first), end) in bad.iter() {
+            let size = point.volumes.get(volume).map_or(0, |(_, size)| *size);
+            if *first < size {
+                let (point, volume) = ((point.slot, point.ordinal), *volume);
+                proof.hits.push(Hit { point, volume, sectors: *first..*end.min(&size) });
+            }
+        }
+    }
+}
+
+/// Reads a segment and checks its tables; returns it with its object and its place there.
+pub(crate) fn load(
+    objects: &dyn Objects,
+    at: &Machine,
+    record: &Record,
+    row: &SegmentRow,
+    slot: Option<&[u8]>,
+) -> Result<(Segment, String, u64), Fault> {
+    let object = match row.inline {
+        true => at.slot(record.slot),
+        false => format!("g/{}/seg/{:08x}/{}", hex(&at.id), record.epoch, hex(&row.uuid)),
+    };
+    let base = if row.inline { record.inline_at } else { 0 };
+    let bytes = match slot.filter(|_| row.inline) {
+        Some(bytes) => bytes[base..].to_vec(),
+        None => fetch(objects, &object)?.split_off(base),
+    };
+    let damage = |(place, what): (Range<usize>, &str)| {
+        Fault::damage(&object, (base + place.start) as u64..(base + place.end) as u64, what)
+    };
+    let segment = format::segment(at, record, row, bytes).map_err(damage)?;
+    Ok((segment, object, base as u64))
+}
