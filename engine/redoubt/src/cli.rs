@@ -16,7 +16,7 @@ Quick start:
   redoubt mount newest --listen unix:point.sock
 
 Exit codes: 0 done, 1 fault of the tool, 2 wrong usage, 3 missing or not reachable,
-4 refused by the state, 5 failed.";
+4 refused by the state, 5 failed, 6 done with warnings.";
 
 /// Protects disks: streams every write to a recovery vault, and serves the disks as they were at any recovery point.
 #[derive(Debug, Parser)]
@@ -44,6 +44,8 @@ pub(crate) enum Command {
     Mount(Mount),
     /// Writes a volume as it was at a recovery point to a sparse raw image
     Export(Export),
+    /// Proves that a recovery point is what the machine wrote, with a second reader of the vault
+    Verify(Verify),
     /// Serves a disk over NBD without replication, to measure against
     #[command(hide = true)]
     BenchPlain(BenchPlain),
@@ -275,6 +277,29 @@ pub(crate) struct Export {
     /// Image to make; it must not exist
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+const VERIFY_HELP: &str = "\
+A reader that shares no code with the rest of this program walks the machine's log from its first
+record up to the point: each record must name the digest of the one before, each commit must begin
+where the one before ended, every unit of every segment must open. Then both readers must serve the
+same bytes. Damage is mapped to the points and ranges that it hits.
+
+Not proven: that no newer points ever were, since a lost end of the log leaves no trace in it.
+
+Exit codes: 0 proven; 5 not proven; 6 proven, but the vault is damaged where other points need it.";
+
+#[derive(Debug, Args)]
+#[command(after_help = VERIFY_HELP)]
+pub(crate) struct Verify {
+    /// Recovery point: its name or a unique beginning of its marker, or `newest` [default: all points;
+    /// the bytes of the newest are compared]
+    #[arg(value_name = "POINT")]
+    pub(crate) point: Option<String>,
+    #[command(flatten)]
+    pub(crate) vault: VaultArgs,
     #[command(flatten)]
     pub(crate) common: Common,
 }

@@ -21,6 +21,8 @@ pub(crate) enum Exit {
     Refused = 4,
     /// It was tried and failed.
     Failed = 5,
+    /// It was done, and something on the way needs a look.
+    Warned = 6,
 }
 
 impl Exit {
@@ -31,6 +33,7 @@ impl Exit {
             3 => Exit::Unreachable,
             4 => Exit::Refused,
             5 => Exit::Failed,
+            6 => Exit::Warned,
             _ => Exit::Tool,
         }
     }

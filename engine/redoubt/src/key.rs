@@ -24,6 +24,11 @@ pub(crate) fn default_path(vault: &Path) -> PathBuf {
 
 /// Reads a key file.
 pub(crate) fn read(path: &Path) -> Outcome<VaultKeys> {
+    read_bytes(path).map(VaultKeys::new)
+}
+
+/// As [`read`], for a reader that derives its keys itself.
+pub(crate) fn read_bytes(path: &Path) -> Outcome<[u8; KEY_BYTES]> {
     let cannot = |error: std::io::Error| {
         Failure::new(Exit::Unreachable, format!("cannot read key file {}: {error}", path.display()))
             .hint("pass the vault's own key file with --key")
@@ -44,7 +49,7 @@ pub(crate) fn read(path: &Path) -> Outcome<VaultKeys> {
     }
     let text = std::fs::read(path).map_err(cannot)?;
     let text = std::str::from_utf8(&text).map_err(|_| damaged())?.trim_end();
-    decode(text).map(VaultKeys::new).ok_or_else(damaged)
+    decode(text).ok_or_else(damaged)
 }
 
 /// Makes a key file with a fresh key, durably; fails if the file exists.

@@ -17,6 +17,7 @@ mod signals;
 mod state;
 mod status;
 mod units;
+mod verdict;
 
 use clap::Parser;
 use cli::{Cli, Command};
@@ -78,6 +79,7 @@ fn format_of(command: &Command) -> Format {
         Command::Points(args) => args.common.format,
         Command::Mount(args) => args.common.format,
         Command::Export(args) => args.common.format,
+        Command::Verify(args) => args.common.format,
         Command::BenchPlain(args) => args.common.format,
     }
 }

@@ -3,7 +3,7 @@
 //! Colour is a help, never the message: everything is said in words too. It is used only on a terminal
 //! that has it, and never with `NO_COLOR`.
 
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use comfy_table::{Attribute, CellAlignment, Color};
 use serde::Serialize;
 use std::io::{IsTerminal, Write};
@@ -66,9 +66,12 @@ struct FailureJson<'a> {
 pub(crate) fn failure(format: Format, failure: &Failure) {
     match format {
         Format::Table => {
-            let (error, help) = match has_colour(std::io::stderr().is_terminal()) {
-                true => ("\x1b[1;31merror:\x1b[0m", "\x1b[1;36mhelp:\x1b[0m"),
-                false => ("error:", "help:"),
+            let is_warning = failure.exit == Exit::Warned;
+            let (error, help) = match (has_colour(std::io::stderr().is_terminal()), is_warning) {
+                (true, false) => ("\x1b[1;31merror:\x1b[0m", "\x1b[1;36mhelp:\x1b[0m"),
+                (true, true) => ("\x1b[1;33mwarning:\x1b[0m", "\x1b[1;36mhelp:\x1b[0m"),
+                (false, false) => ("error:", "help:"),
+                (false, true) => ("warning:", "help:"),
             };
             match failure.what.strip_prefix("error:") {
                 // Several, each with its place.

@@ -18,6 +18,8 @@ use std::sync::Arc;
 pub(crate) struct Recovery {
     pub(crate) machine: MachineId,
     pub(crate) reader: MachineReader,
+    pub(crate) vault: Vault,
+    pub(crate) key_file: PathBuf,
     /// Names known from the state directory, if there is one.
     names: Vec<String>,
 }
@@ -79,7 +81,7 @@ pub(crate) async fn open(args: &VaultArgs) -> Outcome<Recovery> {
         crate::output::say(format!("warning: {finding}; no recovery point is affected"));
     }
     let names = record.iter().flat_map(|record| &record.disks).map(|disk| disk.name.clone()).collect();
-    Ok(Recovery { machine, reader, names })
+    Ok(Recovery { machine, reader, vault, key_file, names })
 }
 
 /// Returns the name of a point as users write it.
@@ -149,7 +151,7 @@ impl Recovery {
 
 /// A volume at a point, found by what the user typed.
 pub(crate) struct Found {
-    recovery: Recovery,
+    pub(crate) recovery: Recovery,
     pub(crate) point: PointInfo,
     index: VolumeIndex,
     pub(crate) volume: String,

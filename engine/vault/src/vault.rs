@@ -6,13 +6,13 @@
 //! - VT-3 A writer puts the vault object and its key again before it builds on them: found is not durable.
 
 use crate::codec::{Malformed, Put, Take, checked_crc, put_crc};
-use crate::error::VaultError;
+use crate::error::{StoreFailure, VaultError};
 use crate::keys::VaultKeys;
 use crate::names;
 use crate::store::{Created, Store};
 use bytes::Bytes;
 use redoubt_core::MachineId;
-use redoubt_ports::{Entropy, RawStore};
+use redoubt_ports::{Entropy, RawStore, StoreKey};
 use redoubt_wire::aead::Key;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -87,6 +87,16 @@ impl Vault {
     /// Returns the keys.
     pub fn keys(&self) -> &VaultKeys {
         &self.keys
+    }
+
+    /// Reads an object as it is, for those who check or show what others rely on.
+    pub async fn object(&self, name: &StoreKey) -> Result<Option<Bytes>, StoreFailure> {
+        self.store.get(name, None).await
+    }
+
+    /// Returns the names of all objects that begin so, sorted.
+    pub async fn objects(&self, prefix: &str) -> Result<Vec<StoreKey>, StoreFailure> {
+        self.store.list(prefix, None).await
     }
 
     /// Returns the machines that have objects in this vault, sorted.

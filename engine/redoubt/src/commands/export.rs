@@ -3,18 +3,18 @@
 //! - EX-1 The image appears under its name only when it is complete and durable.
 //! - EX-2 Until then it is `FILE.part`, locked by its export. One that a killed export left is replaced.
 
+use super::progress;
 use crate::cli::Export;
 use crate::failure::{Exit, Failure, Outcome};
-use crate::output::{self, Format};
+use crate::output;
 use crate::recovery::{self, point_name};
 use crate::signals::Signals;
 use crate::units::show_size;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use redoubt_core::Extent;
 use redoubt_ports::Disk;
 use redoubt_roles::mount::PointDisk;
 use serde::Serialize;
-use std::io::IsTerminal;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -37,7 +37,7 @@ pub(crate) async fn run(args: Export) -> Outcome<()> {
     let found = recovery::find(&args.point).await?;
     let disk = found.disk(None)?;
     let part = Part::create(&args.file)?;
-    let progress = bar(&args, &found.volume, disk.info().sectors.bytes());
+    let progress = progress::bytes(&args.common, &found.volume, disk.info().sectors.bytes());
     let copied = tokio::select! {
         biased;
         () = signals.stop() => Err(Failure::new(Exit::Failed, "interrupted; nothing was made")),
@@ -81,19 +81,6 @@ async fn copy(disk: &PointDisk, part: &Part, progress: &ProgressBar) -> Outcome<
         }
     }
     Ok(data_bytes)
-}
-
-/// Draws on stderr, if that is a terminal.
-fn bar(args: &Export, volume: &str, bytes: u64) -> ProgressBar {
-    if !std::io::stderr().is_terminal() || args.common.format == Format::Json {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template(
-        "{msg} {wide_bar:.cyan/dim} {percent:>3} %  {bytes} of {total_bytes}  {binary_bytes_per_sec}  {eta} left",
-    );
-    let characters = if args.common.ascii { "=>-" } else { "━╸─" };
-    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars(characters);
-    ProgressBar::new(bytes).with_style(style).with_message(volume.to_owned())
 }
 
 /// The unfinished image; removed unless it is finished.

@@ -7,9 +7,11 @@ mod mount;
 pub(crate) mod nbd;
 mod points;
 mod process_server;
+mod progress;
 mod protect;
 mod status;
 mod up;
+mod verify;
 
 use crate::cli::Command;
 use crate::failure::Outcome;
@@ -25,6 +27,7 @@ pub(crate) async fn run(command: Command) -> Outcome<()> {
         Command::Points(args) => points::run(args).await,
         Command::Mount(args) => mount::run(args).await,
         Command::Export(args) => export::run(args).await,
+        Command::Verify(args) => verify::run(args).await,
         Command::BenchPlain(args) => bench_plain::run(args).await,
     }
 }

@@ -1,0 +1,426 @@
+//! What `redoubt verify` found: values, the verdict, and how it looks.
+
+use crate::failure::{Exit, Failure, Outcome};
+use crate::output::{self, Cell, Tone};
+use crate::units::{show_size, show_wall};
+use redoubt_core::SECTOR_BYTES;
+use redoubt_vault::PointInfo;
+use redoubt_verifier::{Damage, Hit, Point, Proof};
+use serde::Serialize;
+use std::ops::Range;
+
+/// Rows of a table of damaged ranges that people are shown; programs get all.
+const ROWS_MAX: usize = 20;
+
+/// How both readers agree on one volume.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Compared {
+    #[serde(skip)]
+    pub(crate) volume: u16,
+    pub(crate) name: String,
+    pub(crate) bytes: u64,
+    pub(crate) data_bytes: u64,
+    /// Damaged for both.
+    pub(crate) lost_bytes: u64,
+    /// Served otherwise by one than by the other.
+    pub(crate) differing_bytes: u64,
+    /// Whether both name the same point, volumes and sizes.
+    pub(crate) same_point: bool,
+}
+
+impl Compared {
+    pub(crate) fn new(volume: u16, bytes: u64, same_point: bool) -> Compared {
+        Compared { volume, bytes, same_point, ..Compared::default() }
+    }
+
+    /// Takes note of one range.
+    pub(crate) fn see(&mut self, sectors: Range<u64>, matches: bool) {
+        if !matches {
+            self.differing_bytes += (sectors.end - sectors.start) * SECTOR_BYTES;
+        }
+    }
+
+    fn agrees(&self) -> bool {
+        self.same_point && self.differing_bytes == 0
+    }
+}
+
+/// The outcome in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Word {
+    /// Everything asked for holds, and nothing else is damaged.
+    Proven,
+    /// What was asked for holds; other points are damaged.
+    ProvenWithDamage,
+    NotProven,
+}
+
+#[derive(Debug, Serialize)]
+struct DamageJson {
+    object: String,
+    from: u64,
+    to: u64,
+    what: String,
+}
+
+impl From<&Damage> for DamageJson {
+    fn from(damage: &Damage) -> DamageJson {
+        let (object, what) = (damage.object.clone(), damage.what.clone());
+        DamageJson { object, from: damage.bytes.start, to: damage.bytes.end, what }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct PointJson {
+    point: String,
+    wall_ms: u64,
+    seq: u64,
+}
+
+impl From<&Point> for PointJson {
+    fn from(point: &Point) -> PointJson {
+        let name = format!("{}.{}", point.slot, point.ordinal);
+        PointJson { point: name, wall_ms: point.wall_ms, seq: point.seq }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct HitJson {
+    point: String,
+    wall_ms: u64,
+    volume: String,
+    offset: u64,
+    bytes: u64,
+}
+
+/// All of it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Verdict {
+    pub(crate) verdict: Word,
+    machine: String,
+    /// The point that was asked for; all points if none.
+    asked: Option<String>,
+    /// The point whose bytes were compared.
+    compared_point: Option<PointJson>,
+    slots: u64,
+    generation: u64,
+    seq: u64,
+    stream_chain: String,
+    points: u64,
+    segments: u64,
+    segment_bytes: u64,
+    units: u64,
+    unit_bytes: u64,
+    volumes: Vec<Compared>,
+    /// Where the log stops being proven.
+    broken: Option<DamageJson>,
+    /// Points behind that place.
+    lost: Vec<PointJson>,
+    damage: Vec<DamageJson>,
+    hits: Vec<HitJson>,
+}
+
+impl Verdict {
+    pub(crate) fn new(
+        machine: String,
+        asked: Option<String>,
+        point: Option<&PointInfo>,
+        proof: &Proof,
+        mut volumes: Vec<Compared>,
+        named: impl Fn(u16) -> String,
+    ) -> Verdict {
+        volumes.iter_mut().for_each(|volume| volume.name = named(volume.volume));
+        let at = |(slot, ordinal): (u64, u16)| {
+            proof.points.iter().find(|point| (point.slot, point.ordinal) == (slot, ordinal))
+        };
+        let compared = point.and_then(|point| at((point.id.slot, point.id.ordinal)));
+        let hit = |hit: &Hit| HitJson {
+            point: format!("{}.{}", hit.point.0, hit.point.1),
+            wall_ms: at(hit.point).map_or(0, |point| point.wall_ms),
+            volume: named(hit.volume),
+            offset: hit.sectors.start * SECTOR_BYTES,
+            bytes: (hit.sectors.end - hit.sectors.start) * SECTOR_BYTES,
+        };
+        let hits: Vec<HitJson> = proof.hits.iter().map(hit).collect();
+        let agree = volumes.iter().all(Compared::agrees);
+        let is_hit = |name: &String| hits.iter().any(|hit| hit.point == *name);
+        let verdict = match (&asked, &proof.broken) {
+            (_, Some(_)) => Word::NotProven,
+            _ if !agree => Word::NotProven,
+            (Some(name), None) if compared.is_none() || is_hit(name) => Word::NotProven,
+            (None, None) if !hits.is_empty() => Word::NotProven,
+            _ if proof.damage.is_empty() => Word::Proven,
+            _ => Word::ProvenWithDamage,
+        };
+        let (generation, seq, chain) = proof.head;
+        Verdict {
+            verdict,
+            machine,
+            asked,
+            compared_point: compared.map(PointJson::from),
+            slots: proof.slots,
+            generation,
+            seq,
+            stream_chain: chain.iter().map(|byte| format!("{byte:02x}")).collect(),
+            points: proof.points.len() as u64,
+            segments: proof.segments.0,
+            segment_bytes: proof.segments.1,
+            units: proof.units.0,
+            unit_bytes: proof.units.1,
+            volumes,
+            broken: proof.broken.as_ref().map(DamageJson::from),
+            lost: proof.lost.iter().map(PointJson::from).collect(),
+            damage: proof.damage.iter().map(DamageJson::from).collect(),
+            hits,
+        }
+    }
+
+    /// What the process ends with.
+    pub(crate) fn outcome(&self) -> Outcome<()> {
+        let whole =
+            "`redoubt verify POINT` proves one that is whole; restore the damaged objects from a copy";
+        match self.verdict {
+            Word::Proven => Ok(()),
+            Word::ProvenWithDamage => {
+                Err(Failure::new(Exit::Warned, "the vault is damaged where this point does not need it")
+                    .hint("restore the damaged objects from a copy; older points need them"))
+            }
+            Word::NotProven => {
+                let what = match &self.asked {
+                    Some(point) => format!("point {point} is not proven"),
+                    None => "not all of the machine's log is proven".to_owned(),
+                };
+                Err(Failure::new(Exit::Failed, what).hint(whole))
+            }
+        }
+    }
+}
+
+fn check(name: &str, is_good: bool, bad: &str, what: String) -> Vec<Cell> {
+    let result = if is_good { Cell::toned("ok", Tone::Good) } else { Cell::toned(bad, Tone::Bad) };
+    vec![name.into(), result, what.into()]
+}
+
+fn checks(verdict: &Verdict) -> Vec<Vec<Cell>> {
+    let is_whole = verdict.broken.is_none();
+    let mut rows = vec![
+        check(
+            "log",
+            is_whole,
+            "BROKEN",
+            format!("records 1 to {}, each names the digest of the one before", verdict.slots),
+        ),
+        check(
+            "stream",
+            true,
+            "",
+            format!("changes 1 to {} without a gap, generation {}", verdict.seq, verdict.generation),
+        ),
+        check(
+            "units",
+            verdict.damage.is_empty(),
+            "DAMAGED",
+            format!(
+                "{} in {} segments ({}), {} opened with their seals",
+                verdict.units + verdict.damage.len() as u64,
+                verdict.segments,
+                show_size(verdict.segment_bytes),
+                verdict.units
+            ),
+        ),
+    ];
+    let of = match (&verdict.asked, &verdict.compared_point) {
+        (None, Some(point)) => format!(" at point {}", point.point),
+        _ => String::new(),
+    };
+    for volume in &verdict.volumes {
+        let (size, data) = (show_size(volume.bytes), show_size(volume.data_bytes));
+        let mut what = format!("{}{of}: {size}, {data} of it data, two readers agree", volume.name);
+        if !volume.agrees() {
+            what =
+                format!("{}{of}: two readers differ in {}", volume.name, show_size(volume.differing_bytes));
+        }
+        if volume.lost_bytes > 0 {
+            what += &format!(", {} lost", show_size(volume.lost_bytes));
+        }
+        rows.push(check("bytes", volume.agrees(), "DIFFER", what));
+    }
+    rows
+}
+
+/// Shows it to people.
+pub(crate) fn show(verdict: &Verdict) -> String {
+    let mut text = match (&verdict.asked, &verdict.compared_point) {
+        (Some(_), Some(point)) => format!(
+            " point {} of {} UTC, sequence {}, machine {}\n\n",
+            point.point,
+            show_wall(point.wall_ms),
+            point.seq,
+            verdict.machine
+        ),
+        (Some(asked), None) => format!(" point {asked}, machine {}\n\n", verdict.machine),
+        (None, _) => format!(" all {} points of machine {}\n\n", verdict.points, verdict.machine),
+    };
+    text += &output::table(&["CHECK", "RESULT", "WHAT"], checks(verdict));
+    text += "\n\n";
+    let damage: Vec<&DamageJson> = verdict.damage.iter().chain(&verdict.broken).collect();
+    if !damage.is_empty() {
+        let bytes =
+            |d: &DamageJson| if d.to > d.from { format!("{}..{}", d.from, d.to) } else { "-".to_owned() };
+        let row = |d: &&DamageJson| vec![d.object.clone().into(), bytes(d).into(), d.what.clone().into()];
+        text += &cut(&["DAMAGED OBJECT", ">BYTES", "WHAT"], damage.iter().map(row).collect());
+    }
+    if !verdict.hits.is_empty() {
+        let row = |hit: &HitJson| {
+            let cells = [
+                hit.point.clone(),
+                show_wall(hit.wall_ms),
+                hit.volume.clone(),
+                hit.offset.to_string(),
+                show_size(hit.bytes),
+            ];
+            cells.into_iter().map(Cell::from).collect()
+        };
+        let header = ["POINT HIT", "TAKEN (UTC)", "VOLUME", ">FROM BYTE", ">LENGTH"];
+        text += &cut(&header, verdict.hits.iter().map(row).collect());
+    }
+    if !verdict.lost.is_empty() {
+        let row = |point: &PointJson| {
+            let cells = [point.point.clone(), show_wall(point.wall_ms), point.seq.to_string()];
+            cells.into_iter().map(Cell::from).collect()
+        };
+        text += &cut(&["POINT LOST", "TAKEN (UTC)", ">SEQUENCE"], verdict.lost.iter().map(row).collect());
+    }
+    text + &last_line(verdict)
+}
+
+/// A table of which people are shown the beginning.
+fn cut(header: &[&str], mut rows: Vec<Vec<Cell>>) -> String {
+    let more = rows.len().saturating_sub(ROWS_MAX);
+    rows.truncate(ROWS_MAX);
+    let mut text = output::table(header, rows);
+    if more > 0 {
+        text += &format!("\n and {more} more; `--format json` lists all");
+    }
+    text + "\n\n"
+}
+
+fn last_line(verdict: &Verdict) -> String {
+    let subject = match (&verdict.asked, &verdict.compared_point) {
+        (Some(_), Some(point)) => {
+            format!("the point is changes 1 to {} of the machine, all of them and nothing else", point.seq)
+        }
+        _ => format!("every point is what the machine wrote up to its marker, {} in all", verdict.points),
+    };
+    match verdict.verdict {
+        Word::Proven => format!(" PROVEN: {subject}"),
+        Word::ProvenWithDamage => format!(" PROVEN, in a damaged vault: {subject}"),
+        Word::NotProven => {
+            if let (Some(_), Some(_), None) = (&verdict.asked, &verdict.compared_point, &verdict.broken) {
+                let sum = |of: fn(&Compared) -> u64| show_size(verdict.volumes.iter().map(of).sum());
+                let (lost, differing) =
+                    (sum(|volume| volume.lost_bytes), sum(|volume| volume.differing_bytes));
+                return format!(
+                    " NOT PROVEN: {lost} of the point are lost, in {differing} two readers differ"
+                );
+            }
+            let mut hit: Vec<&str> = verdict.hits.iter().map(|hit| hit.point.as_str()).collect();
+            hit.dedup();
+            let (hit, lost) = (hit.len(), verdict.lost.len());
+            let all = verdict.points as usize + lost;
+            format!(" NOT PROVEN: damage takes ranges of {hit} points and all of {lost}, of {all} in the log")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn point(name: &str) -> PointJson {
+        PointJson { point: name.into(), wall_ms: 1_772_373_731_000, seq: 42 }
+    }
+
+    fn proven() -> Verdict {
+        Verdict {
+            verdict: Word::Proven,
+            machine: "0123456789abcdef0123456789abcdef".into(),
+            asked: Some("17.1".into()),
+            compared_point: Some(point("17.1")),
+            slots: 17,
+            generation: 2,
+            seq: 44,
+            stream_chain: "ab".repeat(32),
+            points: 9,
+            segments: 5,
+            segment_bytes: 9 << 20,
+            units: 200,
+            unit_bytes: 12 << 20,
+            volumes: vec![Compared {
+                name: "erp".into(),
+                bytes: 2 << 30,
+                data_bytes: 12 << 20,
+                same_point: true,
+                ..Compared::default()
+            }],
+            broken: None,
+            lost: Vec::new(),
+            damage: Vec::new(),
+            hits: Vec::new(),
+        }
+    }
+
+    fn damage(slot: bool) -> DamageJson {
+        let object = if slot { "g/01/log/0000000000000012" } else { "g/01/seg/00000001/0f" };
+        let what = if slot { "the object is missing" } else { "the checksum of a unit differs" };
+        let to = if slot { 0 } else { 28456 };
+        DamageJson { object: object.into(), from: to.min(128), to, what: what.into() }
+    }
+
+    fn damaged() -> Verdict {
+        let mut verdict = proven();
+        (verdict.verdict, verdict.asked) = (Word::NotProven, None);
+        (verdict.units, verdict.damage) = (199, vec![damage(false)]);
+        (verdict.broken, verdict.lost) = (Some(damage(true)), vec![point("18.0")]);
+        let hit = |number: u64| HitJson {
+            point: format!("{number}.0"),
+            wall_ms: 1_772_373_731_000,
+            volume: "erp".into(),
+            offset: 1 << 20,
+            bytes: 64 << 10,
+        };
+        verdict.hits = (1..=22).map(hit).collect();
+        verdict.volumes[0].lost_bytes = 64 << 10;
+        verdict
+    }
+
+    #[test]
+    fn a_proven_point_is_shown_in_one_glance() {
+        insta::assert_snapshot!(show(&proven()));
+        assert!(proven().outcome().is_ok());
+    }
+
+    #[test]
+    fn damage_is_shown_with_the_points_and_ranges_it_takes() {
+        insta::assert_snapshot!(show(&damaged()));
+        assert_eq!(damaged().outcome().unwrap_err().exit, Exit::Failed);
+    }
+
+    #[test]
+    fn a_point_that_stands_in_a_damaged_vault_is_proven_with_a_warning() {
+        let mut verdict = proven();
+        (verdict.verdict, verdict.damage) = (Word::ProvenWithDamage, vec![damage(false)]);
+        assert!(show(&verdict).contains("PROVEN, in a damaged vault"));
+        assert_eq!(verdict.outcome().unwrap_err().exit, Exit::Warned);
+    }
+
+    #[test]
+    fn readers_that_differ_are_never_called_equal() {
+        let mut verdict = proven();
+        (verdict.verdict, verdict.volumes[0].differing_bytes) = (Word::NotProven, 512);
+        let shown = show(&verdict);
+        assert!(shown.contains("DIFFER") && shown.contains("two readers differ in 512 B"), "{shown}");
+        assert!(shown.contains("NOT PROVEN"), "{shown}");
+    }
+}
