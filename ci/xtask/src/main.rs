@@ -7,6 +7,7 @@ mod bench;
 mod command;
 mod licences;
 mod report;
+mod servers;
 mod test;
 mod tidy;
 mod tools;
@@ -47,7 +48,7 @@ enum Task {
         #[arg(long)]
         record: bool,
     },
-    /// Installs the programs that tests and benches use (Debian packages).
+    /// Installs the programs that tests and benches use (Debian packages, npm, PyPI).
     Tools,
 }
 

@@ -27,6 +27,8 @@ const STEPS: [Step; 13] = [
         clippy(&["-p", "redoubt-sim", "--all-targets", "--release", LAB_CONFIG[0], LAB_CONFIG[1]])
     }),
     ("unit and property tests", |_| {
+        // Those of the stores start servers.
+        tools::install()?;
         run_command(cargo(&["test", "--workspace", "--exclude", "redoubt-e2e", "--quiet"]))
     }),
     ("planted bugs of the machines", |_| {

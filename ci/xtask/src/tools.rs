@@ -1,12 +1,12 @@
-//! Programs that others wrote, needed by end-to-end tests and benches: found, or installed.
+//! Programs that others wrote, needed by tests and benches: found, or installed.
 
-use crate::command;
+use crate::{command, servers};
 use anyhow::{Context, Result, bail};
 use std::path::Path;
 use std::process::Command;
 
 /// A program, or a file by its whole path where no program stands for it, and the Debian package that has it.
-const TOOLS: [(&str, &str); 11] = [
+const TOOLS: [(&str, &str); 14] = [
     ("nbdinfo", "libnbd-bin"),
     ("nbdcopy", "libnbd-bin"),
     ("nbdfuse", "libnbd-bin"),
@@ -19,6 +19,11 @@ const TOOLS: [(&str, &str); 11] = [
     ("qemu-nbd", "qemu-utils"),
     ("sqlite3", "sqlite3"),
     ("mkfs.ext4", "e2fsprogs"),
+    // The object store servers run with these.
+    ("node", "nodejs"),
+    ("npm", "npm"),
+    // Debian's interpreter makes no environments without it.
+    ("/usr/share/doc/python3-venv", "python3-venv"),
 ];
 
 /// Peers that only benches compare with.
@@ -41,12 +46,14 @@ pub(crate) fn is_installed(program: &str) -> bool {
 
 /// Installs what tests need and is missing; needs root for that.
 pub(crate) fn install() -> Result<()> {
-    install_missing(&TOOLS)
+    install_missing(&TOOLS)?;
+    servers::install()
 }
 
 /// As [`install`], with the peers of the benches.
 pub(crate) fn install_with_peers() -> Result<()> {
-    install_missing(&[&TOOLS[..], &PEERS].concat())
+    install_missing(&[&TOOLS[..], &PEERS].concat())?;
+    servers::install()
 }
 
 fn install_missing(tools: &[(&str, &'static str)]) -> Result<()> {

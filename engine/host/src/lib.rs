@@ -31,7 +31,7 @@ pub use clock::{HostClock, HostEntropy};
 pub use disk::{HostDisk, HostDisks};
 pub use files::HostFiles;
 pub use net::HostNet;
-pub use store::LocalStore;
+pub use store::{LocalStore, StoreOpenError, StoreSettings, StoreUrl};
 
 /// Returns the world of a role whose state directory is `state`; the directory must exist.
 /// Disk names that are relative paths are taken from the current directory.

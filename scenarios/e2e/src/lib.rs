@@ -8,6 +8,7 @@
 pub mod filesystem;
 pub mod nbd;
 pub mod pair;
+pub mod servers;
 pub mod service;
 pub mod stamps;
 

@@ -50,6 +50,11 @@ async fn ranges_are_exact_and_cut_at_the_end(store: &dyn RawStore) {
         let got = store.get(&name, Some(range.clone())).await;
         assert_eq!(got, Ok(Some(Bytes::copy_from_slice(want))), "range {range:?}");
     }
+    for range in [10..12, 40..50, 3..3] {
+        let got = store.get(&name, Some(range.clone())).await;
+        assert_eq!(got, Ok(Some(Bytes::new())), "nothing of an object is there in range {range:?}");
+    }
+    assert_eq!(store.get(&key("nothing"), Some(4..4)).await, Ok(None), "nor is any range of nothing");
     assert_eq!(store.get(&key("nothing"), Some(0..4)).await, Ok(None), "a range of nothing is absent");
 }
 

@@ -15,6 +15,7 @@
 //!
 //! What is *not* here: retries and the reading back of uncertain results (`redoubt-vault`).
 
+use super::is_name;
 use crate::blocking;
 use crate::disk_io::read_fully;
 use async_trait::async_trait;
@@ -262,9 +263,4 @@ impl Listing {
         let later = |after: &String| name > after.as_str() || (is_directory && after.starts_with(name));
         fits && self.after.as_ref().is_none_or(later)
     }
-}
-
-/// Files of other kinds, such as a key left beside the vault or an upload at work, are no objects.
-fn is_name(name: &str) -> bool {
-    name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-/".contains(c))
 }
