@@ -46,6 +46,8 @@ pub(crate) enum Command {
     Export(Export),
     /// Proves that a recovery point is what the machine wrote, with a second reader of the vault
     Verify(Verify),
+    /// Shows what the objects of a vault hold, in words, whole or damaged
+    VaultDump(VaultDump),
     /// Serves a disk over NBD without replication, to measure against
     #[command(hide = true)]
     BenchPlain(BenchPlain),
@@ -211,7 +213,7 @@ pub(crate) struct Status {
 
 /// Where a vault is; whatever is not given is what the service of the state directory uses.
 #[derive(Debug, Args)]
-pub(crate) struct VaultArgs {
+pub(crate) struct WhichVault {
     #[command(flatten)]
     pub(crate) state: StateArg,
     /// Vault directory [default: the one the service in the state directory uses]
@@ -220,6 +222,13 @@ pub(crate) struct VaultArgs {
     /// Key file of the vault [default: the vault's path with .key added]
     #[arg(long, value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
+}
+
+/// One machine of a vault.
+#[derive(Debug, Args)]
+pub(crate) struct VaultArgs {
+    #[command(flatten)]
+    pub(crate) which: WhichVault,
     /// Machine, if the vault holds several
     #[arg(long, value_name = "ID", value_parser = machine)]
     pub(crate) machine: Option<u128>,
@@ -300,6 +309,29 @@ pub(crate) struct Verify {
     pub(crate) point: Option<String>,
     #[command(flatten)]
     pub(crate) vault: VaultArgs,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+const VAULT_DUMP_HELP: &str = "\
+Examples:
+  redoubt vault-dump --vault vault            every object in a line
+  redoubt vault-dump --vault vault g/5e7f     those whose names begin so
+  redoubt vault-dump --vault vault vault      one object, field by field with its place
+
+Exit codes: 0 all shown and whole; 6 shown, and damage found.";
+
+#[derive(Debug, Args)]
+#[command(after_help = VAULT_DUMP_HELP)]
+pub(crate) struct VaultDump {
+    /// Name of an object, shown in full; or a beginning of names, shown as a list [default: all]
+    #[arg(value_name = "OBJECT|PREFIX", default_value = "", hide_default_value = true)]
+    pub(crate) object: String,
+    /// Shows every unit and extent of a segment, not just the first ones
+    #[arg(long)]
+    pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) which: WhichVault,
     #[command(flatten)]
     pub(crate) common: Common,
 }

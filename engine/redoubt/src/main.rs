@@ -6,6 +6,7 @@
 mod cli;
 mod commands;
 mod control;
+mod dump;
 mod failure;
 mod key;
 mod output;
@@ -80,6 +81,7 @@ fn format_of(command: &Command) -> Format {
         Command::Mount(args) => args.common.format,
         Command::Export(args) => args.common.format,
         Command::Verify(args) => args.common.format,
+        Command::VaultDump(args) => args.common.format,
         Command::BenchPlain(args) => args.common.format,
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Needs nothing of the protected site: its state directory only saves typing.
 
-use crate::cli::{PointArgs, VaultArgs};
+use crate::cli::{PointArgs, VaultArgs, WhichVault};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::units::show_wall;
 use crate::{key, state};
@@ -24,22 +24,34 @@ pub(crate) struct Recovery {
     names: Vec<String>,
 }
 
-/// Opens a vault directory that must hold a vault.
-pub(crate) async fn open_vault(directory: &Path, key_file: &Path) -> Outcome<Vault> {
+/// Opens the store of a vault; looks at nothing in it.
+pub(crate) fn open_store(directory: &Path) -> Outcome<Arc<LocalStore>> {
     if !directory.is_dir() {
         let what = format!("there is no vault directory {}", directory.display());
         return Err(Failure::new(Exit::Unreachable, what).hint("check the path given with --vault"));
     }
+    Ok(Arc::new(LocalStore::open(directory)?))
+}
+
+/// Opens a vault directory that must hold a vault.
+pub(crate) async fn open_vault(directory: &Path, key_file: &Path) -> Outcome<Vault> {
+    let store = open_store(directory)?;
     let keys = key::read(key_file)?;
-    let store = Arc::new(LocalStore::open(directory)?);
     Vault::open(store, keys).await.map_err(|error| {
         let failure = Failure::from(error);
         Failure { what: format!("{} ({})", failure.what, directory.display()), ..failure }
     })
 }
 
-/// Opens the vault and the log of the machine that the options mean.
-pub(crate) async fn open(args: &VaultArgs) -> Outcome<Recovery> {
+/// Where a vault is, and what the service of the state directory knows of it.
+pub(crate) struct Place {
+    pub(crate) directory: PathBuf,
+    pub(crate) key_file: PathBuf,
+    record: Option<state::Record>,
+}
+
+/// Finds the vault that the options mean; nothing of it is opened.
+pub(crate) fn locate(args: &WhichVault) -> Outcome<Place> {
     // With --vault the state directory only gives names: a damaged one must not stop a recovery.
     let record = match (state::peek(&args.state.state), &args.vault) {
         (Ok(record), _) => record,
@@ -47,7 +59,7 @@ pub(crate) async fn open(args: &VaultArgs) -> Outcome<Recovery> {
         (Err(failure), None) => return Err(failure),
     };
     let recorded = record.as_ref().and_then(|record| record.vault.clone());
-    let directory: PathBuf = args.vault.clone().or(recorded.clone()).ok_or_else(|| {
+    let directory: PathBuf = args.vault.clone().or(recorded).ok_or_else(|| {
         let what = format!("no vault is given and {} names none", args.state.state.display());
         Failure::usage(what).hint("pass the vault's directory with --vault")
     })?;
@@ -56,6 +68,12 @@ pub(crate) async fn open(args: &VaultArgs) -> Outcome<Recovery> {
         (None, None, Some(key)) => key,
         _ => key::default_path(&directory),
     };
+    Ok(Place { directory, key_file, record })
+}
+
+/// Opens the vault and the log of the machine that the options mean.
+pub(crate) async fn open(args: &VaultArgs) -> Outcome<Recovery> {
+    let Place { directory, key_file, record } = locate(&args.which)?;
     let vault = open_vault(&directory, &key_file).await?;
     let machines = vault.list_machines().await?;
     let own = record.as_ref().and_then(state::Record::machine).filter(|own| machines.contains(own));

@@ -14,6 +14,7 @@ pub mod error;
 #[cfg(test)]
 mod format_tests;
 mod index;
+pub mod inspect;
 pub mod keys;
 pub mod log;
 pub mod mem;

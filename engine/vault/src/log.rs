@@ -183,8 +183,8 @@ pub(crate) fn peek(bytes: &[u8]) -> Result<(Header, u32), Malformed> {
     Header::decode(bytes.get(..HEADER_BYTES).ok_or(Malformed("shorter than its header"))?)
 }
 
-/// Decodes and checks a record, inline segment excluded except for its length.
-pub(crate) fn decode(bytes: &[u8], dek: &Key) -> Result<LogRecord, Malformed> {
+/// Opens a record's body.
+pub(crate) fn open_body(bytes: &[u8], dek: &Key) -> Result<Vec<u8>, Malformed> {
     let (header, length) = peek(bytes)?;
     let mut take = Take::new(bytes);
     let aad = take.bytes(HEADER_BYTES)?;
@@ -192,7 +192,13 @@ pub(crate) fn decode(bytes: &[u8], dek: &Key) -> Result<LogRecord, Malformed> {
     let (body, tag) = sealed.split_last_chunk::<TAG_BYTES>().ok_or(Malformed("shorter than its tag"))?;
     let mut body = body.to_vec();
     header.key(dek).open(ONCE, aad, &mut body, tag).map_err(|_| Malformed("the seal is broken"))?;
-    let body = decode_body(&body)?;
+    Ok(body)
+}
+
+/// Decodes and checks a record, inline segment excluded except for its length.
+pub(crate) fn decode(bytes: &[u8], dek: &Key) -> Result<LogRecord, Malformed> {
+    let (header, length) = peek(bytes)?;
+    let body = decode_body(&open_body(bytes, dek)?)?;
     let inline_at = (HEADER_BYTES + length as usize) as u64;
     let inline: u64 = body.segments.iter().filter(|row| row.inline).map(|row| row.length).sum();
     if body.segments.iter().filter(|row| row.inline).count() > 1 || inline_at + inline != bytes.len() as u64 {

@@ -53,6 +53,9 @@ fn a_missing_directory_or_option_is_named_with_a_remedy() {
     refused(&place, USAGE, "no vault is given", &["points"]);
     refused(&place, UNREACHABLE, "no vault directory", &["points", "--vault", "v"]);
     refused(&place, UNREACHABLE, "no service runs", &["status"]);
+    refused(&place, UNREACHABLE, "no vault directory", &["verify", "--vault", "v"]);
+    refused(&place, UNREACHABLE, "no vault directory", &["vault-dump", "--vault", "v"]);
+    refused(&place, USAGE, "no name of an object", &["vault-dump", "Vault", "--vault", "v"]);
 }
 
 #[test]
@@ -157,6 +160,12 @@ fn a_wrong_key_a_damaged_state_and_a_foreign_vault_are_refused_unchanged() {
         "no volume \"b\"",
         &["export", "newest", "x.img", "--volume", "b", "--vault", &vault],
     );
+    refused(&place, REFUSED, "no recovery point 99.0", &["verify", "99.0", "--vault", &vault]);
+    refused(&place, REFUSED, "no object's name begins with", &["vault-dump", "zz", "--vault", &vault]);
+    for command in ["verify", "vault-dump"] {
+        let wrong = [command, "--vault", &vault, "--key", "wrong.key"];
+        refused(&place, REFUSED, "wrong vault key", &wrong);
+    }
     place.image("there.img", 512);
     refused(&place, REFUSED, "exists already", &["export", "newest", "there.img", "--vault", &vault]);
     let again = ["up", "--state", text(&site.state), "--vault", &vault];

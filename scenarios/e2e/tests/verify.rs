@@ -91,7 +91,23 @@ fn a_whole_vault_is_proven_and_damage_is_mapped_to_the_points_that_need_it() {
     let (exit, verdict, stderr) = verify(&site, &[&new]);
     assert_eq!((exit, verdict["verdict"].as_str()), (Some(WARNED), Some("proven-with-damage")), "{stderr}");
     assert!(stderr.contains("hint"), "{stderr}");
+    // The object itself says the same, and the list of all objects names it alone.
+    let name = name.to_str().unwrap();
+    let shown = dump(&site, &[name], WARNED);
+    assert_eq!((shown["object"].as_str(), shown["damage"][0]["from"].as_u64()), (Some(name), Some(128)));
+    let all = dump(&site, &[], WARNED);
+    let is_damaged = |line: &&Value| !line["damage"].as_array().unwrap().is_empty();
+    let damaged: Vec<_> = all.as_array().unwrap().iter().filter(is_damaged).collect();
+    assert!(damaged.len() == 1 && damaged[0]["object"] == name, "{damaged:?}");
     std::fs::write(&first, good).unwrap();
+}
+
+fn dump(site: &Site, object: &[&str], exit: i32) -> Value {
+    let fixed = ["vault-dump", "--vault", text(&site.vault), "--format", "json"];
+    let output = try_run(binary().as_os_str(), &[&fixed, object].concat(), None).unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(exit), "{stderr}");
+    serde_json::from_slice(&output.stdout).unwrap()
 }
 
 #[test]
@@ -102,6 +118,7 @@ fn a_lost_record_takes_the_points_behind_it_by_name() {
     let old_slot: usize = old.split('.').next().unwrap().parse().unwrap();
     assert!(old_slot < slot);
     // The record before that of the newer point, or the older one's own.
+    assert!(dump(&site, &["g/"], 0).as_array().unwrap().len() > slot);
     let record = files(machine_directory(&site).join("log")).remove(slot - 2);
     std::fs::remove_file(&record).unwrap();
     let (exit, verdict, stderr) = verify(&site, &[&new]);

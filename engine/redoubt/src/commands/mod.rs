@@ -11,6 +11,7 @@ mod progress;
 mod protect;
 mod status;
 mod up;
+mod vault_dump;
 mod verify;
 
 use crate::cli::Command;
@@ -28,6 +29,7 @@ pub(crate) async fn run(command: Command) -> Outcome<()> {
         Command::Mount(args) => mount::run(args).await,
         Command::Export(args) => export::run(args).await,
         Command::Verify(args) => verify::run(args).await,
+        Command::VaultDump(args) => vault_dump::run(args).await,
         Command::BenchPlain(args) => bench_plain::run(args).await,
     }
 }
