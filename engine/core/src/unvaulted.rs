@@ -44,15 +44,18 @@ impl Unvaulted {
         }
     }
 
-    fn overlapping(&self, blocks: &Range<u64>) -> Vec<u64> {
-        let before = self.by_block.range(..blocks.start).next_back();
-        let before = before.filter(|(_, (end, _))| *end > blocks.start).map(|(start, _)| *start);
-        before.into_iter().chain(self.by_block.range(blocks.clone()).map(|(start, _)| *start)).collect()
+    /// Returns the first block of the last interval that overlaps these: one search, no list.
+    fn last_overlap(&self, blocks: &Range<u64>) -> Option<u64> {
+        let (start, (end, _)) = self.by_block.range(..blocks.end).next_back()?;
+        (*end > blocks.start).then_some(*start)
     }
 
     /// The blocks were written at `seq`.
     pub(crate) fn insert(&mut self, blocks: Range<u64>, seq: WriteSeq) {
-        for start in self.overlapping(&blocks) {
+        if blocks.is_empty() {
+            return;
+        }
+        while let Some(start) = self.last_overlap(&blocks) {
             let (end, old) = self.remove(start);
             assert!(old <= seq, "UV-1: a write at {seq} follows one at {old}");
             self.put(start..blocks.start.max(start), old);
@@ -90,12 +93,12 @@ impl Unvaulted {
     }
 
     pub(crate) fn contains_any(&self, blocks: Range<u64>) -> bool {
-        !self.overlapping(&blocks).is_empty()
+        !blocks.is_empty() && self.last_overlap(&blocks).is_some()
     }
 
     /// Forgets blocks from `end` on.
     pub(crate) fn truncate(&mut self, end: u64) {
-        for start in self.overlapping(&(end..u64::MAX)) {
+        while let Some(start) = self.last_overlap(&(end..u64::MAX)) {
             let (_, seq) = self.remove(start);
             self.put(start..end.max(start), seq);
         }

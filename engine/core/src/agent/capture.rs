@@ -5,7 +5,7 @@
 use super::{AgentEffect, AgentMachine, Internal};
 use crate::change::{Change, RECORD_BYTES_MAX};
 use crate::extent_map::{ExtentMap, blocks_of};
-use crate::ids::{VolumeIndex, WriteSeq};
+use crate::ids::VolumeIndex;
 use crate::resync::{self, Piece, ResyncPlanner, RunRead, Verdict, pieces, retry_delay};
 use crate::sequencer::{SeqRange, Sequencer};
 use crate::splitter::{CaptureContext, Effect, Event, IoFailure, IoId, Op, Stamp};
@@ -158,7 +158,7 @@ impl AgentMachine {
             is_bitmap: &mut self.is_bitmap,
             pieces: Vec::new(),
         };
-        let mut steps = Vec::new();
+        let mut steps = std::mem::take(&mut self.split_effects);
         volume.splitter.step(event, &mut stamper, &mut steps);
         brought.pieces = stamper.pieces;
         if !was_bitmap && self.is_bitmap {
@@ -167,9 +167,10 @@ impl AgentMachine {
             self.seal_open(now, effects);
             self.lose_order(effects);
         }
-        for step in steps {
+        for step in steps.drain(..) {
             self.on_split(now, index, step, &brought, effects);
         }
+        self.split_effects = steps;
     }
 
     fn on_split(
@@ -244,9 +245,11 @@ impl AgentMachine {
         }
         if let Stamp::Ordered(range) = stamp {
             self.watermarks.on_issued(range.last);
-            for (change, seq) in changes_of(index, op, brought).into_iter().zip(range.first.0..) {
-                self.append(now, WriteSeq(seq), change, effects);
-            }
+            let mut seq = range.first;
+            each_change(index, op, brought, |change| {
+                self.append(now, seq, change, effects);
+                seq = seq.next();
+            });
             self.seal_if_large(now, effects);
         }
         // After the records have their place: the planner may find that nothing is left, and stamp that.
@@ -311,36 +314,34 @@ fn resynced(map: &mut ExtentMap, now: Instant, run: Extent, stamp: Stamp, pieces
     }
 }
 
-/// Makes the records of a completed operation.
-fn changes_of(volume: VolumeIndex, op: Op, brought: &Brought) -> Vec<Change> {
+/// Hands out the records of a completed operation, in the order of its sequences.
+fn each_change(volume: VolumeIndex, op: Op, brought: &Brought, mut each: impl FnMut(Change)) {
     match op {
         Op::Write { extent, .. } | Op::Recapture { extent } => {
             let payload = brought.payload.as_ref().expect("a write ends with its content");
             assert_eq!(payload.len() as u64, extent.bytes(), "the content fills the sectors");
-            let pieces = (0..payload.len()).step_by(RECORD_BYTES_MAX);
-            let piece = |at: usize| Change::Write {
-                volume,
-                lba: Lba(extent.lba.0 + at as u64 / SECTOR_BYTES),
-                payload: payload.slice(at..payload.len().min(at + RECORD_BYTES_MAX)),
-            };
-            pieces.map(piece).collect()
+            for at in (0..payload.len()).step_by(RECORD_BYTES_MAX) {
+                let lba = Lba(extent.lba.0 + at as u64 / SECTOR_BYTES);
+                let payload = payload.slice(at..payload.len().min(at + RECORD_BYTES_MAX));
+                each(Change::Write { volume, lba, payload });
+            }
         }
         Op::ResyncRead { extent: run } => {
             let read = brought.read.as_ref().expect("a resync read ends with what it read");
-            let sent = brought.pieces.iter().filter(|piece| piece.verdict != Verdict::Same);
-            let change = |piece: &Piece| match piece.verdict {
-                Verdict::Zeroes => Change::ResyncZeroes { volume, extent: piece.extent },
-                _ => {
-                    let at = (piece.extent.lba.0 - run.lba.0) * SECTOR_BYTES;
-                    let payload = read.payload.slice(at as usize..(at + piece.extent.bytes()) as usize);
-                    Change::ResyncWrite { volume, lba: piece.extent.lba, payload }
-                }
-            };
-            sent.map(change).collect()
+            for piece in brought.pieces.iter().filter(|piece| piece.verdict != Verdict::Same) {
+                each(match piece.verdict {
+                    Verdict::Zeroes => Change::ResyncZeroes { volume, extent: piece.extent },
+                    _ => {
+                        let at = (piece.extent.lba.0 - run.lba.0) * SECTOR_BYTES;
+                        let payload = read.payload.slice(at as usize..(at + piece.extent.bytes()) as usize);
+                        Change::ResyncWrite { volume, lba: piece.extent.lba, payload }
+                    }
+                });
+            }
         }
-        Op::WriteZeroes { extent, .. } => vec![Change::WriteZeroes { volume, extent }],
-        Op::Trim { extent } => vec![Change::Trim { volume, extent }],
-        Op::Resize { sectors } => vec![Change::Resize { volume, sectors }],
-        Op::Flush => Vec::new(),
+        Op::WriteZeroes { extent, .. } => each(Change::WriteZeroes { volume, extent }),
+        Op::Trim { extent } => each(Change::Trim { volume, extent }),
+        Op::Resize { sectors } => each(Change::Resize { volume, sectors }),
+        Op::Flush => {}
     }
 }

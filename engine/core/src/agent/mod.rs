@@ -36,7 +36,7 @@ use crate::markers::MarkerCutter;
 use crate::resync::{Progress, ResyncPlanner};
 use crate::sealed::{SealedBatch, SealedMeta};
 use crate::sequencer::Sequencer;
-use crate::splitter::{IoId, Splitter};
+use crate::splitter::{Effect as SplitEffect, IoId, Splitter};
 use crate::spool::{SpillPlace, Spool, SpoolLimits};
 use crate::time::Instant;
 use crate::units::{Extent, Sectors};
@@ -173,6 +173,8 @@ pub struct AgentMachine {
     internal: BTreeMap<IoId, Internal>,
     /// Changes that are on the disk, with the sectors told to the extent map.
     started: BTreeMap<IoId, Extent>,
+    /// Taken by each step of a splitter and given back empty: a write allocates none.
+    split_effects: Vec<SplitEffect>,
     recaptures_due: Vec<(Instant, VolumeIndex, Extent)>,
     next_io: u64,
     carried_until: WriteSeq,
@@ -232,6 +234,7 @@ impl AgentMachine {
             epoch: 0,
             internal: BTreeMap::new(),
             started: BTreeMap::new(),
+            split_effects: Vec::new(),
             recaptures_due: Vec::new(),
             next_io: 1,
             carried_until: issued,

@@ -2,6 +2,7 @@
 
 use super::guarded::Guarded;
 use super::shell::Shell;
+use super::waiters::Waiting;
 use super::workers::failure;
 use crate::nbd_server::byte_range::{ByteRange, failure as told, whole_sectors};
 use crate::nbd_server::{BlockRange, Export, ExportError, ExportInfo};
@@ -14,7 +15,6 @@ use redoubt_core::{Extent, VolumeIndex};
 use redoubt_ports::{Disk, IoError, IoKind};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::oneshot;
 
 /// How late the planted bugs of this file are.
 const PLANTED_DELAY: Duration = Duration::from_millis(100);
@@ -93,23 +93,16 @@ async fn operate(
     op: Op,
     work: Work,
 ) -> Result<(), ExportError> {
-    let (started, wait) = oneshot::channel();
-    let io = {
+    let (io, started) = {
         let mut core = shell.lock();
         if core.is_stopping {
             return Err(ExportError::ShuttingDown);
         }
         let io = core.machine.next_io();
-        core.waiters.insert(io, started);
-        shell.step_in(&mut core, AgentEvent::Submit { volume, io, op });
-        io
+        (io, shell.ask(&mut core, io, AgentEvent::Submit { volume, io, op }))
     };
     // Into a hot extent without an overlap the answer is here already: no wait, no hop.
-    match wait.await {
-        Ok(Ok(())) => {}
-        Ok(Err(failure)) => return Err(refusal(failure)),
-        Err(_) => return Err(ExportError::ShuttingDown),
-    }
+    granted(started).await?;
     let is_durable = work.is_durable();
     let done = perform(&*disk, &op, work).await;
     let result = done.as_ref().map(|_| ()).map_err(failure);
@@ -163,16 +156,12 @@ async fn flush(shell: Arc<Shell>, disk: Arc<dyn Disk>, volume: VolumeIndex) -> R
 
 /// A resize is over once log and record know the new size.
 async fn resized(shell: &Shell, io: IoId, ended: AgentEvent) -> Result<(), ExportError> {
-    let (completed, wait) = oneshot::channel();
-    {
-        let mut core = shell.lock();
-        core.waiters.insert(io, completed);
-        shell.step_in(&mut core, ended);
-    }
-    match wait.await {
-        Ok(result) => result.map_err(refusal),
-        Err(_) => Err(ExportError::ShuttingDown),
-    }
+    let completed = shell.ask(&mut shell.lock(), io, ended);
+    granted(completed).await
+}
+
+async fn granted(waiting: Waiting) -> Result<(), ExportError> {
+    waiting.answer().await.ok_or(ExportError::ShuttingDown)?.map_err(refusal)
 }
 
 async fn perform(disk: &dyn Disk, op: &Op, work: Work) -> Result<Option<Bytes>, IoError> {

@@ -15,6 +15,7 @@ mod spill;
 mod spill_scan;
 mod status;
 mod trouble;
+mod waiters;
 mod workers;
 
 pub use settings::*;
@@ -31,11 +32,12 @@ use redoubt_ports::World;
 use redoubt_wire::StreamKey;
 use shell::{Core, Shell};
 use std::any::Any;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use trouble::{Concern, Troubles};
+use waiters::Waiters;
 
 use crate::tasks::Tasks;
 
@@ -64,7 +66,8 @@ impl Agent {
         let core = Core {
             machine,
             volumes: found.volumes,
-            waiters: BTreeMap::new(),
+            waiters: Waiters::default(),
+            effects: Vec::new(),
             outgoing: VecDeque::new(),
             spill: VecDeque::new(),
             persists: VecDeque::new(),

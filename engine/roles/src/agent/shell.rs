@@ -6,6 +6,7 @@
 use super::guarded::Orphans;
 use super::settings::AgentSettings;
 use super::trouble::{Concern, Troubles};
+use super::waiters::{Waiters, Waiting};
 use crate::tasks::Tasks;
 use bytes::Bytes;
 use redoubt_core::agent::{AgentEffect, AgentEvent, AgentMachine, Note};
@@ -15,13 +16,13 @@ use redoubt_core::extent_map::Persist;
 use redoubt_core::message::HashRequest;
 use redoubt_core::resync::Progress;
 use redoubt_core::sealed::SealedBatch;
-use redoubt_core::splitter::{IoFailure, IoId, Op};
+use redoubt_core::splitter::{IoId, Op};
 use redoubt_core::spool::SpillWork;
 use redoubt_core::{Extent, Instant, Marker, MarkerId, MarkerKind, VolumeId, VolumeIndex, WriteSeq};
 use redoubt_ports::{Disk, File, IoError, World};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
 /// What the link task sends in the current session.
 pub(super) enum Outgoing {
@@ -59,7 +60,9 @@ pub(super) struct VolumeShell {
 pub(super) struct Core {
     pub(super) machine: AgentMachine,
     pub(super) volumes: BTreeMap<VolumeIndex, VolumeShell>,
-    pub(super) waiters: BTreeMap<IoId, oneshot::Sender<Result<(), IoFailure>>>,
+    pub(super) waiters: Waiters,
+    /// Taken by each step and given back empty: a write allocates none.
+    pub(super) effects: Vec<AgentEffect>,
     pub(super) outgoing: VecDeque<Outgoing>,
     pub(super) spill: VecDeque<SpillWork>,
     pub(super) persists: VecDeque<(VolumeIndex, Persist)>,
@@ -106,22 +109,32 @@ impl Shell {
 
     /// As [`Shell::step`], for a caller that holds the lock. Returns the marker cut by this step.
     pub(super) fn step_in(&self, core: &mut Core, event: AgentEvent) -> Option<MarkerId> {
-        let mut effects = Vec::new();
+        let mut effects = std::mem::take(&mut core.effects);
         core.machine.step(self.now(), event, &mut effects);
-        self.perform(core, effects)
+        let (cut, due) = self.perform(core, effects.drain(..));
+        core.effects = effects;
+        // Another step: its effects come behind all of this one's.
+        due.and_then(|kind| self.marker_due(core, kind)).or(cut)
     }
 
-    /// Queues effects.
-    pub(super) fn perform(&self, core: &mut Core, effects: Vec<AgentEffect>) -> Option<MarkerId> {
+    /// As [`Shell::step_in`], for a guest that must know when `io` is started or completed.
+    pub(super) fn ask(&self, core: &mut Core, io: IoId, event: AgentEvent) -> Waiting {
+        core.waiters.ask(io);
+        self.step_in(core, event);
+        core.waiters.asked(io)
+    }
+
+    /// Queues effects. Returns the marker that was cut and the one that is due.
+    fn perform(
+        &self,
+        core: &mut Core,
+        effects: impl Iterator<Item = AgentEffect>,
+    ) -> (Option<MarkerId>, Option<MarkerKind>) {
         let (mut cut, mut due) = (None, None);
         for effect in effects {
             match effect {
                 AgentEffect::Start { volume, io, op } => self.start_op(core, volume, io, op),
-                AgentEffect::Complete { io, result } => {
-                    if let Some(waiter) = core.waiters.remove(&io) {
-                        let _ = waiter.send(result);
-                    }
-                }
+                AgentEffect::Complete { io, result } => core.waiters.answer(io, result),
                 AgentEffect::Persist { volume, persist } => {
                     core.persists.push_back((volume, persist));
                     self.persist_wake.notify_one();
@@ -145,8 +158,7 @@ impl Shell {
                 AgentEffect::Note(note) => self.note(core, note),
             }
         }
-        // Another step: its effects come behind all of this one's.
-        due.and_then(|kind| self.marker_due(core, kind)).or(cut)
+        (cut, due)
     }
 
     fn start_op(&self, core: &mut Core, volume: VolumeIndex, io: IoId, op: Op) {
@@ -158,11 +170,7 @@ impl Shell {
             Op::Recapture { extent } => {
                 self.read(core, ReadBack { volume, io, extent, purpose: Purpose::Recapture });
             }
-            _ => {
-                if let Some(waiter) = core.waiters.remove(&io) {
-                    let _ = waiter.send(Ok(()));
-                }
-            }
+            _ => core.waiters.answer(io, Ok(())),
         }
     }
 
