@@ -1,10 +1,11 @@
 //! Scratch space of one measurement: a directory beside the build, hence on the same file system for
 //! every contestant, removed at the end.
 
-use crate::command::top;
+use crate::command::{output, top};
 use anyhow::{Context, Result};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Bytes written at once when an image is made.
 const PIECE: usize = 1 << 20;
@@ -51,6 +52,18 @@ impl Place {
         file.sync_all()?;
         Ok(path)
     }
+}
+
+/// Writes an image back and drops it from the page cache.
+///
+/// An image is made in large pieces, so the cache holds it in folios of many pages; how many is up to the
+/// memory of that moment. On ext4 a 4 KiB write costs more the larger its folio is: with two images made alike,
+/// one and the same program came out at 0.8 and at 1.1 times the other side.
+pub(super) fn forget(image: &Path) -> Result<()> {
+    let mut dd = Command::new("dd");
+    dd.args(["if=/dev/null", "count=0", "oflag=nocache", "conv=notrunc,fdatasync", "status=none"]);
+    dd.arg(format!("of={}", image.display()));
+    output(dd).map(|_| ())
 }
 
 impl Drop for Place {

@@ -3,7 +3,7 @@
 use super::contestants::{Protected, nbdkit, plain, qemu_nbd};
 use super::figure::{Figure, Goal, median, number};
 use super::fio::{self, Load, Reached};
-use super::place::{Fill, Place};
+use super::place::{Fill, Place, forget};
 use super::server::Server;
 use anyhow::Result;
 use std::path::Path;
@@ -25,6 +25,8 @@ pub(super) fn cost_of_replication(rounds: usize) -> Result<Vec<Figure>> {
     let a = plain(&place, &plain_disk, Some(LATENCY_CPU))?;
     let b = Protected::start(&place, "up", &protected_disk, "15s", Some(LATENCY_CPU))?;
     b.caught_up()?;
+    // What was written and read until here: neither side starts with a better page cache.
+    [&plain_disk, &protected_disk].into_iter().try_for_each(|disk| forget(disk))?;
     b.server.move_helpers(OTHER_CPU)?;
     let load = Load { pattern: "randwrite", block: "4k", depth: 1, seconds: SECONDS };
     let mut latency = [Vec::new(), Vec::new()];
@@ -94,13 +96,17 @@ pub(super) fn plain_export(rounds: usize) -> Result<Vec<Figure>> {
     let contestants: [(&str, Start); 3] =
         [("plain export", plain), ("nbdkit file", nbdkit), ("qemu-nbd", qemu_nbd)];
     let place = Place::new("p3")?;
-    let disks = ["0.img", "1.img", "2.img"].map(|name| place.image(name, Fill::Zeros, MIB, MIB));
+    let mut disks = Vec::new();
+    for name in ["0.img", "1.img", "2.img"] {
+        let disk = place.image(name, Fill::Zeros, MIB, MIB)?;
+        forget(&disk)?;
+        disks.push(disk);
+    }
     let mut figures = Vec::new();
     for (what, pattern, block, depth) in loads {
         let pin = (depth == 1).then_some(LATENCY_CPU);
         let mut servers = Vec::new();
         for ((_, start), disk) in contestants.iter().zip(&disks) {
-            let disk = disk.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))?;
             servers.push(start(&place, disk, pin)?);
         }
         let load = Load { pattern, block, depth, seconds: SECONDS };
