@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// A program, or a file by its whole path where no program stands for it, and the Debian package that has it.
-const TOOLS: [(&str, &str); 14] = [
+const TOOLS: [(&str, &str); 15] = [
     ("nbdinfo", "libnbd-bin"),
     ("nbdcopy", "libnbd-bin"),
     ("nbdfuse", "libnbd-bin"),
@@ -15,6 +15,7 @@ const TOOLS: [(&str, &str); 14] = [
     ("fusermount3", "fuse3"),
     ("nbdkit", "nbdkit"),
     ("fio", "fio"),
+    ("qemu-img", "qemu-utils"),
     ("qemu-io", "qemu-utils"),
     ("qemu-nbd", "qemu-utils"),
     ("sqlite3", "sqlite3"),
@@ -27,13 +28,8 @@ const TOOLS: [(&str, &str); 14] = [
 ];
 
 /// Peers that only benches compare with.
-const PEERS: [(&str, &str); 5] = [
-    ("qemu-img", "qemu-utils"),
-    ("taskset", "util-linux"),
-    ("rsync", "rsync"),
-    ("borg", "borgbackup"),
-    ("restic", "restic"),
-];
+const PEERS: [(&str, &str); 4] =
+    [("taskset", "util-linux"), ("rsync", "rsync"), ("borg", "borgbackup"), ("restic", "restic")];
 
 /// Where programs are looked for; root's PATH may lack the sbin directories.
 const PLACES: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];

@@ -42,10 +42,12 @@ pub(crate) enum Command {
     Points(Points),
     /// Serves a volume as it was at a recovery point, over NBD
     Mount(Mount),
-    /// Writes a volume as it was at a recovery point to a sparse raw image
+    /// Writes a volume as it was at a recovery point to an image, raw or qcow2
     Export(Export),
     /// Proves that a recovery point is what the machine wrote, with a second reader of the vault
     Verify(Verify),
+    /// Lists where two recovery points differ
+    Diff(Diff),
     /// Shows what the objects of a vault hold, in words, whole or damaged
     VaultDump(VaultDump),
     /// Serves a disk over NBD without replication, to measure against
@@ -279,6 +281,16 @@ pub(crate) struct Mount {
     pub(crate) common: Common,
 }
 
+/// Form of an exported image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ImageFormat {
+    /// The disk's bytes, with holes where there are zeros
+    Raw,
+    /// QEMU's format, version 3: only what holds data takes space, on any file system
+    Qcow2,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Export {
     #[command(flatten)]
@@ -286,6 +298,9 @@ pub(crate) struct Export {
     /// Image to make; it must not exist
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
+    /// Form of the image
+    #[arg(long, value_enum, default_value_t = ImageFormat::Raw, value_name = "FORM")]
+    pub(crate) to_format: ImageFormat,
     #[command(flatten)]
     pub(crate) common: Common,
 }
@@ -307,6 +322,26 @@ pub(crate) struct Verify {
     /// the bytes of the newest are compared]
     #[arg(value_name = "POINT")]
     pub(crate) point: Option<String>,
+    #[command(flatten)]
+    pub(crate) vault: VaultArgs,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Diff {
+    /// One recovery point, named as for `mount`
+    #[arg(value_name = "A")]
+    pub(crate) a: String,
+    /// The other one
+    #[arg(value_name = "B")]
+    pub(crate) b: String,
+    /// Only this volume: the name it was protected under, or its id [default: all]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) volume: Option<String>,
+    /// Gives ranges with less than this between them as one
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "0")]
+    pub(crate) merge: u64,
     #[command(flatten)]
     pub(crate) vault: VaultArgs,
     #[command(flatten)]

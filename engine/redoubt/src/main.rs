@@ -11,6 +11,7 @@ mod failure;
 mod key;
 mod output;
 mod overlay_file;
+mod qcow2;
 mod recovery;
 mod services;
 mod settings;
@@ -81,6 +82,7 @@ fn format_of(command: &Command) -> Format {
         Command::Mount(args) => args.common.format,
         Command::Export(args) => args.common.format,
         Command::Verify(args) => args.common.format,
+        Command::Diff(args) => args.common.format,
         Command::VaultDump(args) => args.common.format,
         Command::BenchPlain(args) => args.common.format,
     }

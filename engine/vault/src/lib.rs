@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod chain;
+mod changed;
 mod claims;
 mod codec;
 pub mod error;

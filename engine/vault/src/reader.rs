@@ -27,6 +27,8 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 pub const READ_BYTES_MAX: u64 = 32 << 20;
 /// Bytes of a block of [`PointView::hash_blocks`].
 pub const BLOCK_BYTES: u64 = UNIT_BYTES as u64;
+/// Sectors compared at once, 256 MiB of them: bounds what a comparison of two points holds.
+const COMPARE_SECTORS: u64 = 1 << 19;
 /// Segment tables read at once while the log is loaded.
 const TABLES_AT_ONCE: usize = 16;
 
@@ -369,6 +371,24 @@ impl PointView {
             }
         }
         Ok(extents)
+    }
+
+    /// Returns the parts of a volume that may differ from what it was at another point, in order and merged
+    /// where they touch. Beyond the end of a volume counts as zeros.
+    pub async fn changed(&self, volume: VolumeIndex, other: &PointView) -> Result<Vec<Extent>, ReadError> {
+        let size = |view: &PointView| view.volumes.get(&volume).map_or(0, |info| info.sectors.0);
+        let (here, there) = (size(self), size(other));
+        let (mut changed, mut at) = (Vec::new(), 0);
+        while at < here.max(there) {
+            let to = here.max(there).min(at + COMPARE_SECTORS);
+            let find = |view: &PointView, size: u64| match at.min(size)..to.min(size) {
+                part if part.is_empty() => Ok(Vec::new()),
+                part => view.find(volume, Extent::new(part.start, part.end - part.start)),
+            };
+            crate::changed::compare(at..to, &find(self, here)?, &find(other, there)?, &mut changed);
+            at = to;
+        }
+        Ok(changed)
     }
 
     /// Hashes blocks of [`BLOCK_BYTES`] from `first_block` on by BLAKE3; `None` for a block of zeros.

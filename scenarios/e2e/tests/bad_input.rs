@@ -161,6 +161,13 @@ fn a_wrong_key_a_damaged_state_and_a_foreign_vault_are_refused_unchanged() {
         &["export", "newest", "x.img", "--volume", "b", "--vault", &vault],
     );
     refused(&place, REFUSED, "no recovery point 99.0", &["verify", "99.0", "--vault", &vault]);
+    refused(&place, REFUSED, "no recovery point 99.0", &["diff", "newest", "99.0", "--vault", &vault]);
+    refused(
+        &place,
+        REFUSED,
+        "neither point holds a volume \"b\"",
+        &["diff", "newest", "newest", "--volume", "b", "--vault", &vault],
+    );
     refused(&place, REFUSED, "no object's name begins with", &["vault-dump", "zz", "--vault", &vault]);
     for command in ["verify", "vault-dump"] {
         let wrong = [command, "--vault", &vault, "--key", "wrong.key"];

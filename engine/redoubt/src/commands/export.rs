@@ -1,12 +1,13 @@
-//! `redoubt export`: a recovery point as a sparse raw image.
+//! `redoubt export`: a recovery point as a sparse raw or a qcow2 image.
 //!
 //! - EX-1 The image appears under its name only when it is complete and durable.
 //! - EX-2 Until then it is `FILE.part`, locked by its export. One that a killed export left is replaced.
 
 use super::progress;
-use crate::cli::Export;
+use crate::cli::{Export, ImageFormat};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::output;
+use crate::qcow2::Qcow2;
 use crate::recovery::{self, point_name};
 use crate::signals::Signals;
 use crate::units::show_size;
@@ -28,6 +29,7 @@ struct Exported {
     file: String,
     point: String,
     volume: String,
+    image_format: ImageFormat,
     bytes: u64,
     data_bytes: u64,
 }
@@ -41,7 +43,7 @@ pub(crate) async fn run(args: Export) -> Outcome<()> {
     let copied = tokio::select! {
         biased;
         () = signals.stop() => Err(Failure::new(Exit::Failed, "interrupted; nothing was made")),
-        copied = copy(&disk, &part, &progress) => copied,
+        copied = copy(&disk, &part, args.to_format, &progress) => copied,
     };
     progress.finish_and_clear();
     let data_bytes = copied?;
@@ -50,6 +52,7 @@ pub(crate) async fn run(args: Export) -> Outcome<()> {
         file: args.file.display().to_string(),
         point: point_name(&found.point),
         volume: found.volume,
+        image_format: args.to_format,
         bytes: disk.info().sectors.bytes(),
         data_bytes,
     };
@@ -60,9 +63,39 @@ pub(crate) async fn run(args: Export) -> Outcome<()> {
     Ok(())
 }
 
-async fn copy(disk: &PointDisk, part: &Part, progress: &ProgressBar) -> Outcome<u64> {
+/// The image in its form.
+enum Image<'a> {
+    Raw(&'a std::fs::File),
+    Qcow2(Box<Qcow2<&'a std::fs::File>>),
+}
+
+impl Image<'_> {
+    fn new(file: &std::fs::File, format: ImageFormat, bytes: u64) -> std::io::Result<Image<'_>> {
+        match format {
+            ImageFormat::Raw => file.set_len(bytes).map(|()| Image::Raw(file)),
+            ImageFormat::Qcow2 => Ok(Image::Qcow2(Box::new(Qcow2::new(file, bytes)?))),
+        }
+    }
+
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
+        match self {
+            Image::Raw(file) => file.write_all_at(bytes, offset),
+            Image::Qcow2(image) => image.write(offset, bytes),
+        }
+    }
+
+    fn finish(self) -> std::io::Result<()> {
+        match self {
+            Image::Raw(_) => Ok(()),
+            Image::Qcow2(image) => image.finish(),
+        }
+    }
+}
+
+async fn copy(disk: &PointDisk, part: &Part, format: ImageFormat, progress: &ProgressBar) -> Outcome<u64> {
     let sectors = disk.info().sectors;
-    part.file.set_len(sectors.bytes()).map_err(|error| part.failed(&error))?;
+    let failed = |error: std::io::Error| part.failed(&error);
+    let mut image = Image::new(&part.file, format, sectors.bytes()).map_err(failed)?;
     let mut data_bytes = 0;
     for extent in disk.data_extents(Extent::new(0, sectors.0)).await? {
         let mut at = extent.lba.0;
@@ -72,7 +105,7 @@ async fn copy(disk: &PointDisk, part: &Part, progress: &ProgressBar) -> Outcome<
             for (number, block) in bytes.chunks(HOLE_BYTES).enumerate() {
                 if block.iter().any(|byte| *byte != 0) {
                     let offset = step.lba.bytes() + (number * HOLE_BYTES) as u64;
-                    part.file.write_all_at(block, offset).map_err(|error| part.failed(&error))?;
+                    image.write(offset, block).map_err(failed)?;
                     data_bytes += block.len() as u64;
                 }
             }
@@ -80,6 +113,7 @@ async fn copy(disk: &PointDisk, part: &Part, progress: &ProgressBar) -> Outcome<
             progress.set_position(step.lba.bytes() + step.bytes());
         }
     }
+    image.finish().map_err(failed)?;
     Ok(data_bytes)
 }
 

@@ -2,6 +2,7 @@
 
 mod agent;
 mod bench_plain;
+mod diff;
 mod export;
 mod mount;
 pub(crate) mod nbd;
@@ -29,6 +30,7 @@ pub(crate) async fn run(command: Command) -> Outcome<()> {
         Command::Mount(args) => mount::run(args).await,
         Command::Export(args) => export::run(args).await,
         Command::Verify(args) => verify::run(args).await,
+        Command::Diff(args) => diff::run(args).await,
         Command::VaultDump(args) => vault_dump::run(args).await,
         Command::BenchPlain(args) => bench_plain::run(args).await,
     }

@@ -96,7 +96,7 @@ fn trailer(dump: &mut Dump, base: usize, bytes: &[u8]) {
         walk.number("unit table at", 8)?;
         walk.number("units", 4)?;
         walk.number("sealed extent table", 4)?;
-        walk.number("its plain length and codec", 4)?;
+        walk.packed("its plain length and codec")?;
         walk.raw("root", 32)?;
         walk.reserved(4)?;
         walk.crc()?;
@@ -121,8 +121,11 @@ fn show_units(
     let Ok(mut inflater) = inflater() else { return damaged };
     for (number, unit) in (0u32..).zip(units) {
         let (from, to) = (unit.offset as usize, unit.offset as usize + unit.sealed as usize);
-        let opened =
-            open_unit(id, &opener, &mut inflater, number, unit, bytes.get(from..to).unwrap_or_default());
+        let sealed = bytes.get(from..to).unwrap_or_default();
+        let opened = match crc32c::crc32c(sealed) == unit.crc {
+            true => open_unit(id, &opener, &mut inflater, number, unit, sealed).map_err(|what| what.0),
+            false => Err("its checksum differs"),
+        };
         let state = match opened {
             Ok(_) => "opens",
             Err(what) => {

@@ -80,6 +80,16 @@ impl<'a> Walk<'a> {
         Ok(code)
     }
 
+    /// Takes a length with its codec in the highest bit.
+    pub(super) fn packed(&mut self, name: &'static str) -> Result<u64, Ended> {
+        let packed = self.number(name, 4)?;
+        let codec = if packed >> 31 == 0 { "raw" } else { "zstd" };
+        if let Some(field) = self.fields.last_mut() {
+            field.value = Value::Text(format!("{}, {codec}", packed & 0x7fff_ffff));
+        }
+        Ok(packed)
+    }
+
     pub(super) fn wall(&mut self, name: &'static str) -> Result<u64, Ended> {
         let wall = self.number(name, 8)?;
         if let Some(field) = self.fields.last_mut() {
