@@ -60,7 +60,7 @@ impl ExtentMap {
         cooled
     }
 
-    fn may_cool(&self, now: Instant, idle_for: Duration, extent: u64) -> bool {
+    fn may_cool(&mut self, now: Instant, idle_for: Duration, extent: u64) -> bool {
         // A mark that is not durable yet is wanted by a write that is about to start.
         let is_unused = self.uses.get(&extent).is_none_or(|entry| {
             entry.in_flight == 0
