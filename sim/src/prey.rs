@@ -46,6 +46,7 @@ pub fn prey(bug: Bug) -> Prey {
         Bug::UnboundedSpill => ("bounded", OVERFLOW),
         Bug::VaultedBeforeCommit => ("loss-never-hidden", &["site-lost-every-point-mounts"][..]),
         Bug::NeverReconnect => ("converges", STAGE),
+        Bug::TrustDisownedMarks => ("converges", &["state-directory-hangs"][..]),
     };
     Prey { bug, oracle, scenarios }
 }

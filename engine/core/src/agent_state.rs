@@ -16,6 +16,7 @@
 //! | 56, 57, 58..60 | clean stop (0/1), flags (bit 0 resync open, bit 1 compare all, bit 2 first copy not complete), number of volumes |
 //! | 60..108, 108..156, 156..204 | sealed, staged, vaulted position: generation, sequence, chain |
 //! | 204.. | per volume 60 bytes: index (2), flags (2: bit 0 = fingerprint known), id (16), sectors (8), fingerprint (32) |
+//! | 8 before the last 32 | number of the marks |
 //! | last 32 | BLAKE3 over everything before |
 //!
 //! Invariants
@@ -43,6 +44,7 @@ const MAGIC: &[u8; 8] = b"RDBAGST1";
 const FIXED: usize = 204;
 const PER_VOLUME: usize = 60;
 const SUM_AT: usize = SLOT_BYTES - 32;
+const MARKS_AT: usize = SUM_AT - 8;
 
 /// One volume as the agent last knew it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +79,9 @@ pub struct AgentRecord {
     /// An activity log may lack marks: a start from this record compares everything, whatever else
     /// it says (see [`crate::extent_map::ExtentMap::must_compare_all`]).
     pub must_compare_all: bool,
+    /// Number of the marks in the activity logs. Those of this number and of later ones may have been
+    /// disowned in the vault (see [`crate::agent`], DL-1).
+    pub marks_number: u64,
     /// Last batch sealed; exact only after a clean stop.
     pub sealed: BatchPosition,
     /// Last position known to be staged.
@@ -99,6 +104,7 @@ impl AgentRecord {
             is_resync_open: false,
             is_initial: true,
             must_compare_all: false,
+            marks_number: 0,
             sealed: BatchPosition::default(),
             staged: BatchPosition::default(),
             vaulted: BatchPosition::default(),
@@ -161,7 +167,8 @@ pub fn encode_slot(counter: u64, record: &AgentRecord) -> Vec<u8> {
         out.extend_from_slice(&volume.sectors.0.to_le_bytes());
         out.extend_from_slice(&volume.fingerprint.unwrap_or_default());
     }
-    out.resize(SUM_AT, 0);
+    out.resize(MARKS_AT, 0);
+    out.extend_from_slice(&record.marks_number.to_le_bytes());
     let sum = blake3::hash(&out);
     out.extend_from_slice(sum.as_bytes());
     out
@@ -224,6 +231,7 @@ pub fn decode_slot(bytes: &[u8]) -> Slot {
         is_resync_open: bytes[57] & 1 == 1,
         must_compare_all: bytes[57] & 2 == 2,
         is_initial: bytes[57] & 4 == 4,
+        marks_number: number(bytes, MARKS_AT),
         sealed: position(bytes, 60),
         staged: position(bytes, 108),
         vaulted: position(bytes, 156),

@@ -144,6 +144,7 @@ impl Link {
             // sent again in the next session.
             LinkEvent::Send(batch) => self.stream(now, Message::Batch(batch), effects),
             LinkEvent::Ask(request) => self.stream(now, Message::HashRequest(request), effects),
+            LinkEvent::AskMarks(request) => self.stream(now, Message::MarksRequest(request), effects),
         }
     }
 
@@ -244,8 +245,10 @@ impl Link {
                 }
             }
             (LinkState::Streaming, Message::HashReply(reply)) => effects.push(LinkEffect::Hashes(reply)),
+            (LinkState::Streaming, Message::MarksReply(reply)) => effects.push(LinkEffect::Marks(reply)),
             (_, Message::Ping(number)) => self.transmit(now, Message::Pong(number), effects),
-            (_, Message::Pong(_)) | (LinkState::Deciding, Message::HashReply(_)) => {}
+            (_, Message::Pong(_)) | (LinkState::Deciding, Message::HashReply(_) | Message::MarksReply(_)) => {
+            }
             // `Bye`, or a message out of place: this peer is of no use now.
             _ => self.fail(now, effects),
         }

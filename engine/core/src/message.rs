@@ -199,6 +199,26 @@ pub struct HashReply {
     pub blocks: Vec<Option<[u8; 32]>>,
 }
 
+/// A question about the marks of an agent's activity logs, or the statement that they are void.
+///
+/// Marks have a number, which grows each time the logs hold every mark again after they may not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MarksRequest {
+    /// The number of the marks.
+    pub number: u64,
+    /// Whether they are disowned: durably so before the reply.
+    pub disown: bool,
+}
+
+/// What is known of an agent's marks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MarksReply {
+    /// The number asked for.
+    pub number: u64,
+    /// Whether marks of this number, or of a later one, were disowned.
+    pub is_disowned: bool,
+}
+
 /// One message of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
@@ -230,6 +250,10 @@ pub enum Message {
     HashRequest(HashRequest),
     /// Answer about the vault's content.
     HashReply(HashReply),
+    /// Question or statement about the marks of the agent's activity logs.
+    MarksRequest(MarksRequest),
+    /// Answer to it; none comes while the vault is away.
+    MarksReply(MarksReply),
     /// Sign of life with a number to be returned.
     Ping(u64),
     /// The returned number.

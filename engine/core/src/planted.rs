@@ -52,6 +52,8 @@ pub enum Bug {
     VaultedBeforeCommit,
     /// A link that failed once is not tried again: nobody armed the timer.
     NeverReconnect,
+    /// Marks that were disowned while the state directory hung are trusted by the next start.
+    TrustDisownedMarks,
 }
 
 /// From this size on, a write counts as large for [`Bug::OvertakeLargeWrites`].
@@ -69,7 +71,7 @@ pub fn is_order_late(op: &Op) -> bool {
 
 impl Bug {
     /// Every planted bug.
-    pub const ALL: [Bug; 21] = [
+    pub const ALL: [Bug; 22] = [
         Bug::AckBeforeOrder,
         Bug::SkipActivityLogSync,
         Bug::ForgetAfterSend,
@@ -91,6 +93,7 @@ impl Bug {
         Bug::UnboundedSpill,
         Bug::VaultedBeforeCommit,
         Bug::NeverReconnect,
+        Bug::TrustDisownedMarks,
     ];
 
     /// Returns the name used on the command line: the variant in kebab case.

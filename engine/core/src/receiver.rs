@@ -31,7 +31,7 @@ pub use judge::{RECENT_MAX, Verdict, judge};
 pub use session::{HASH_REQUESTS_MAX, SESSION_SILENCE};
 
 use crate::ids::{BatchPosition, Generation, MachineId};
-use crate::message::{HashRequest, RefusedReason};
+use crate::message::{HashRequest, Message, RefusedReason};
 use crate::sealed::SealedMeta;
 use crate::time::Instant;
 use session::Session;
@@ -151,6 +151,11 @@ impl Receiver {
             }
             ReceiverEvent::Exact(exact) => self.exact = exact,
             ReceiverEvent::Hashed(reply) => self.on_hashed(reply, effects),
+            ReceiverEvent::MarksTold(asker, reply) => {
+                if self.session.as_ref().is_some_and(|session| session.id == asker) {
+                    effects.push(ReceiverEffect::Transmit(asker, Message::MarksReply(reply)));
+                }
+            }
             ReceiverEvent::Tick => self.on_tick(now, effects),
         }
         self.sync(effects);

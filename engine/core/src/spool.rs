@@ -19,6 +19,8 @@
 //! - SP-5 What is sent in a session exceeds neither the session's permits nor [`IN_FLIGHT_BATCHES_MAX`].
 //! - SP-6 Held batches on disk precede those being written, and these precede those in memory.
 //! - SP-7 At most [`HELD_BATCHES_MAX`] batches are held; memory holds at most twice its bound and one batch.
+//! - SP-8 While a sync has no answer nothing more is written, however often the spool is drained meanwhile: a
+//!   spill that hangs keeps what it was given once, and no more.
 //!
 //! Parts: what goes in and out (`events`), the queue (`held`), the files (`files`), what leaves (`sending`),
 //! how a session begins (`resume`), what a restart takes over (`recover`).
@@ -59,6 +61,8 @@ pub struct Spool {
     files: SpillFiles,
     next_ticket: u64,
     sync_in_flight: Option<u64>,
+    /// A sync that `drain` gave up and that has not ended: nothing is written behind it (SP-8).
+    sync_given_up: Option<u64>,
     spill_failed: bool,
     overflow: bool,
     session: Option<Session>,
@@ -75,6 +79,7 @@ impl Spool {
             files: SpillFiles::new(limits.spill_bytes, next_file),
             next_ticket: 1,
             sync_in_flight: None,
+            sync_given_up: None,
             spill_failed: false,
             overflow: false,
             session: None,
@@ -183,7 +188,7 @@ impl Spool {
 
     /// Writes everything in memory to disk once memory holds more than `bound`.
     fn spill_memory(&mut self, bound: u64, effects: &mut Vec<SpoolEffect>) {
-        if self.held.memory_bytes() <= bound || self.sync_in_flight.is_some() {
+        if self.held.memory_bytes() <= bound || self.sync_in_flight.or(self.sync_given_up).is_some() {
             return;
         }
         let ticket = self.next_ticket;
@@ -217,8 +222,17 @@ impl Spool {
         }
     }
 
+    /// A sync that was given up ended, one way or the other; its files are gone.
+    fn is_late_end(&mut self, ticket: u64, effects: &mut Vec<SpoolEffect>) -> bool {
+        let is_late = self.sync_given_up.take_if(|given_up| *given_up == ticket).is_some();
+        if is_late {
+            self.spill_memory(self.memory_bound(), effects);
+        }
+        is_late
+    }
+
     fn on_synced(&mut self, ticket: u64, effects: &mut Vec<SpoolEffect>) {
-        if self.sync_in_flight != Some(ticket) {
+        if self.is_late_end(ticket, effects) || self.sync_in_flight != Some(ticket) {
             return;
         }
         self.sync_in_flight = None;
@@ -229,8 +243,7 @@ impl Spool {
 
     /// After a failed sync nothing unsynced is known to be durable; memory still has it.
     fn on_spill_failed(&mut self, ticket: u64, effects: &mut Vec<SpoolEffect>) {
-        if self.sync_in_flight != Some(ticket) {
-            // The end of a sync that `drain` gave up, with all of its files.
+        if self.is_late_end(ticket, effects) || self.sync_in_flight != Some(ticket) {
             return;
         }
         self.sync_in_flight = None;
@@ -264,7 +277,7 @@ impl Spool {
     }
 
     fn drain(&mut self, effects: &mut Vec<SpoolEffect>) {
-        self.sync_in_flight = None;
+        self.sync_given_up = self.sync_in_flight.take().or(self.sync_given_up);
         self.remove_files(effects);
         self.spill_failed = false;
         if std::mem::take(&mut self.overflow) {

@@ -45,6 +45,7 @@ impl Run {
             is_resync_open: false,
             is_initial: false,
             must_compare_all: false,
+            marks_number: 0,
             sealed: BatchPosition { seq: WriteSeq(5), ..BatchPosition::default() },
             staged: BatchPosition::default(),
             vaulted: BatchPosition::default(),

@@ -172,6 +172,32 @@ fn a_small_spill_that_is_drained_as_fast_as_it_fills_never_reaches_its_cap() {
 }
 
 #[test]
+fn a_spill_that_hangs_is_given_nothing_more_until_it_answers() {
+    let mut spool = Spool::new(SpoolLimits { memory_bytes: 1_000, spill_bytes: 1 << 20 }, 1);
+    let is_write = |effect: &SpoolEffect| {
+        matches!(effect, SpoolEffect::Spill(SpillWork::Append { .. } | SpillWork::Sync { .. }))
+    };
+    let (mut seq, mut writes) = (0, 0);
+    for _ in 0..50 {
+        // Fills up until order is lost, is then staged over the link, and is empty again.
+        let mut is_overflowing = false;
+        while !is_overflowing {
+            seq += 1;
+            let effects = step(&mut spool, SpoolEvent::Push(batch(seq)));
+            writes += effects.iter().filter(|effect| is_write(effect)).count();
+            is_overflowing = spool.is_overflowing();
+            assert!(spool.memory_bytes() <= 2 * 1_000 + u64::from(BYTES));
+        }
+        let effects = step(&mut spool, SpoolEvent::Staged(WriteSeq(seq)));
+        assert!(effects.contains(&SpoolEffect::Drained) && !spool.is_overflowing());
+    }
+    assert!(writes <= 7, "{writes} writes wait for a disk that does not answer");
+    let mut effects = step(&mut spool, SpoolEvent::SpillSynced { ticket: 1 });
+    (1..=6).for_each(|more| effects.extend(step(&mut spool, SpoolEvent::Push(batch(seq + more)))));
+    assert!(effects.iter().any(is_write), "it answered, and is used again");
+}
+
+#[test]
 fn a_full_queue_of_headers_ends_order_and_not_the_process() {
     let mut spool = Spool::new(SpoolLimits { memory_bytes: u64::MAX, spill_bytes: 0 }, 1);
     let bytes = Bytes::from_static(&[0; BYTES as usize]);

@@ -189,6 +189,7 @@ mod tests {
                 BatchPosition { generation: Generation(1), seq: WriteSeq(to), chain: Chain([to as u8; 32]) };
             writer.unwrap().commit(records[..to as usize].to_vec(), position).await.unwrap();
         }
+        vault.disown_marks(MachineId(9), 4).await.unwrap();
         store
     }
 
@@ -207,6 +208,7 @@ mod tests {
             ("vault", "vault"),
             ("key", "/key/"),
             ("claim", "/claim/w/00000001"),
+            ("marks", "/marks/"),
             ("seal", "/log/0000000000000001"),
             ("commit", "/log/0000000000000002"),
             ("segment", "/seg/"),

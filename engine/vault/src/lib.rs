@@ -18,6 +18,7 @@ mod index;
 pub mod inspect;
 pub mod keys;
 pub mod log;
+mod marks;
 pub mod mem;
 mod names;
 mod pack;

@@ -35,6 +35,14 @@ pub(crate) fn claim(machine: MachineId, epoch: u64) -> StoreKey {
     StoreKey::new(format!("{}{epoch:08x}", claims(machine)))
 }
 
+pub(crate) fn marks(machine: MachineId) -> String {
+    format!("g/{machine}/marks/")
+}
+
+pub(crate) fn disowned_marks(machine: MachineId, number: u64) -> StoreKey {
+    StoreKey::new(format!("{}{number:016x}", marks(machine)))
+}
+
 pub(crate) fn log(machine: MachineId) -> String {
     format!("g/{machine}/log/")
 }

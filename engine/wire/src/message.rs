@@ -9,8 +9,8 @@ use crate::reader::{Reader, Short};
 use crate::sealed;
 use bytes::{BufMut, Bytes, BytesMut};
 use redoubt_core::message::{
-    DETAIL_BYTES_MAX, HASH_BLOCKS_MAX, HashReply, HashRequest, Hello, Message, PROTOCOL_VERSIONS,
-    RefusedReason, VOLUMES_MAX, Versions, VolumeInfo, Welcome,
+    DETAIL_BYTES_MAX, HASH_BLOCKS_MAX, HashReply, HashRequest, Hello, MarksReply, MarksRequest, Message,
+    PROTOCOL_VERSIONS, RefusedReason, VOLUMES_MAX, Versions, VolumeInfo, Welcome,
 };
 use redoubt_core::{
     BatchPosition, Chain, Extent, Generation, MachineId, Sectors, VolumeId, VolumeIndex, WriteSeq,
@@ -51,6 +51,8 @@ pub(crate) const HASH_REPLY: u8 = 8;
 pub(crate) const PING: u8 = 9;
 pub(crate) const PONG: u8 = 10;
 pub(crate) const BYE: u8 = 11;
+pub(crate) const MARKS_REQUEST: u8 = 12;
+pub(crate) const MARKS_REPLY: u8 = 13;
 
 pub(crate) fn kind(message: &Message) -> u8 {
     match message {
@@ -62,6 +64,8 @@ pub(crate) fn kind(message: &Message) -> u8 {
         Message::Ack { .. } => ACK,
         Message::HashRequest(_) => HASH_REQUEST,
         Message::HashReply(_) => HASH_REPLY,
+        Message::MarksRequest(_) => MARKS_REQUEST,
+        Message::MarksReply(_) => MARKS_REPLY,
         Message::Ping(_) => PING,
         Message::Pong(_) => PONG,
         Message::Bye => BYE,
@@ -178,6 +182,14 @@ pub(crate) fn put(out: &mut BytesMut, message: &Message) {
             out.put_u64_le(request.after.0);
         }
         Message::HashReply(reply) => put_hashes(out, reply),
+        Message::MarksRequest(request) => {
+            out.put_u64_le(request.number);
+            out.put_u8(u8::from(request.disown));
+        }
+        Message::MarksReply(reply) => {
+            out.put_u64_le(reply.number);
+            out.put_u8(u8::from(reply.is_disowned));
+        }
         Message::Ping(number) | Message::Pong(number) => out.put_u64_le(*number),
     }
 }
@@ -281,6 +293,12 @@ fn control(kind: u8, payload: &[u8]) -> Result<Message, MessageError> {
         },
         HASH_REQUEST => hash_request(&mut reader)?,
         HASH_REPLY => Message::HashReply(hashes(&mut reader)?),
+        MARKS_REQUEST => {
+            Message::MarksRequest(MarksRequest { number: reader.u64()?, disown: flag(&mut reader)? })
+        }
+        MARKS_REPLY => {
+            Message::MarksReply(MarksReply { number: reader.u64()?, is_disowned: flag(&mut reader)? })
+        }
         PING => Message::Ping(reader.u64()?),
         PONG => Message::Pong(reader.u64()?),
         BYE => Message::Bye,

@@ -6,8 +6,8 @@ use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 use redoubt_core::change::{Batch, Change, Marker, MarkerKind, Record, ResyncReason};
 use redoubt_core::message::{
-    DETAIL_BYTES_MAX, HASH_BLOCK_SECTORS, HASH_BLOCKS_MAX, HashReply, HashRequest, Hello, RefusedReason,
-    Versions, VolumeInfo, Welcome,
+    DETAIL_BYTES_MAX, HASH_BLOCK_SECTORS, HASH_BLOCKS_MAX, HashReply, HashRequest, Hello, MarksReply,
+    MarksRequest, RefusedReason, Versions, VolumeInfo, Welcome,
 };
 use redoubt_core::{
     BatchPosition, Chain, Extent, Generation, Lba, MachineId, MarkerId, Sectors, VolumeId, VolumeIndex,
@@ -153,6 +153,10 @@ fn message() -> impl Strategy<Value = Message> {
             as_of: WriteSeq(as_of),
             blocks
         })),
+        (any::<u64>(), any::<bool>())
+            .prop_map(|(number, disown)| Message::MarksRequest(MarksRequest { number, disown })),
+        (any::<u64>(), any::<bool>())
+            .prop_map(|(number, is_disowned)| Message::MarksReply(MarksReply { number, is_disowned })),
         any::<u64>().prop_map(Message::Ping),
         any::<u64>().prop_map(Message::Pong),
         Just(Message::Bye),
@@ -370,6 +374,8 @@ fn the_bytes_of_each_frame_are_pinned() {
         ("ack", Message::Ack { staged, vaulted, permits_total: 1 << 21 }),
         ("hash_request", Message::HashRequest(request)),
         ("hash_reply", Message::HashReply(reply)),
+        ("marks_request", Message::MarksRequest(MarksRequest { number: 4, disown: true })),
+        ("marks_reply", Message::MarksReply(MarksReply { number: 4, is_disowned: true })),
         ("ping", Message::Ping(1)),
         ("pong", Message::Pong(1)),
         ("bye", Message::Bye),

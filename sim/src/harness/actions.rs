@@ -3,7 +3,7 @@
 use super::copies;
 use super::estate::Estate;
 use super::guests;
-use crate::oracles::guest_untouched::Excuse;
+use crate::oracles::guest_untouched::{self, Excuse};
 use crate::plan::{Action, DiskFault};
 use crate::ports::{DiskErrors, LinkModel, lock};
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,7 +29,12 @@ pub(super) struct Account {
 
 impl Account {
     fn excuse(&mut self, machine: &str, from: u64, to: u64, errors: bool) {
-        self.excuses.entry(machine.to_owned()).or_default().push(Excuse { from, to, errors });
+        self.excuses.entry(machine.to_owned()).or_default().push(Excuse {
+            from,
+            to,
+            errors,
+            longest: Duration::MAX,
+        });
     }
 }
 
@@ -84,6 +89,12 @@ pub(super) fn perform(estate: &Arc<Estate>, account: &mut Account, now: u64, act
         Action::FilesSyncErrors(host, ppm) => {
             if let Some(host) = estate.find(host) {
                 host.files.set_sync_errors(*ppm);
+            }
+        }
+        Action::FilesHang(host, ms) => files_hang(estate, account, now, host, *ms),
+        Action::FilesAnswer(host) => {
+            if let Some(host) = estate.find(host) {
+                host.files.hang_until(Duration::ZERO);
             }
         }
         Action::Point(machine) => point(estate, machine),
@@ -193,6 +204,19 @@ fn disk_hang(estate: &Arc<Estate>, account: &mut Account, now: u64, host: &str, 
     account.excuse(host, now, now + ms, false);
     let until = estate.world.shared.now() + Duration::from_millis(ms);
     machine.disks.iter().for_each(|disk| disk.hang_until(until));
+}
+
+/// Guests wait for marks while the directory hangs, and no longer than was promised.
+fn files_hang(estate: &Arc<Estate>, account: &mut Account, now: u64, host: &str, ms: Option<u64>) {
+    let Some(found) = estate.find(host) else { return };
+    found
+        .files
+        .hang_until(ms.map_or(Duration::MAX, |ms| estate.world.shared.now() + Duration::from_millis(ms)));
+    if estate.machines.contains_key(host) {
+        let to = ms.map_or(u64::MAX / 2, |ms| now + ms);
+        let excuse = Excuse { from: now, to, errors: false, longest: guest_untouched::BOUND_OF_MARKS };
+        account.excuses.entry(host.to_owned()).or_default().push(excuse);
+    }
 }
 
 fn point(estate: &Arc<Estate>, machine: &str) {

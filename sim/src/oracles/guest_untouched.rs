@@ -1,7 +1,8 @@
 //! Oracle `guest-untouched`: replication never fails guest I/O and never holds it beyond a bound.
 //!
 //! The disk's own share is known from the plan: while a machine's disk, state directory or host is
-//! faulted, slowness and errors there are the leaf's, not replication's. Everything else (a cut link, a
+//! faulted, slowness and errors there are the leaf's, not replication's; but a state directory that hangs may
+//! cost a wait for a mark, once, and no more than that. Everything else (a cut link, a
 //! dead process server, a throttled store, a full spool) must not be noticed by the guest.
 
 use super::Finding;
@@ -12,6 +13,10 @@ use std::time::Duration;
 /// eight are under way per machine, and an overlapping one waits for those before it; on the slowest
 /// disk model that is about a third of this.
 pub const BOUND: Duration = Duration::from_millis(1_500);
+
+/// Longest operation while the machine's state directory hangs: a first write into an extent waits up to 5 s
+/// for its mark. That is promised whatever else is away.
+pub const BOUND_OF_MARKS: Duration = Duration::from_millis(6_500);
 
 /// How long after a fault of a leaf its slowness may last, in milliseconds.
 const AFTERMATH: u64 = 3_000;
@@ -25,6 +30,8 @@ pub struct Excuse {
     pub to: u64,
     /// Whether errors are excused as well as slowness.
     pub errors: bool,
+    /// Longest operation that is excused.
+    pub longest: Duration,
 }
 
 /// Judges what the guest of one machine noticed.
@@ -37,6 +44,7 @@ pub fn judge(machine: &str, notices: &[Notice], excuses: &[Excuse]) -> Vec<Findi
                 began <= excuse.to.saturating_add(AFTERMATH)
                     && notice.at >= excuse.from
                     && (!errors || excuse.errors)
+                    && notice.took <= excuse.longest
             })
         };
         let at = notice.at as f64 / 1000.0;
@@ -71,9 +79,13 @@ mod tests {
     fn slowness_is_excused_only_while_the_machines_own_leaves_are_faulted() {
         let slow = Notice { at: 9_000, volume: 0, what: "write", took: Duration::from_secs(4), error: None };
         let failed = Notice { took: Duration::ZERO, error: Some("EIO".into()), ..slow.clone() };
-        let excuse = |errors| [Excuse { from: 5_000, to: 6_000, errors }];
+        let excuse = |errors| [Excuse { from: 5_000, to: 6_000, errors, longest: Duration::MAX }];
         assert_eq!(judge("m", std::slice::from_ref(&slow), &[]).len(), 1);
         assert_eq!(judge("m", std::slice::from_ref(&slow), &excuse(false)), vec![]);
+        let [hung] = excuse(false).map(|excuse| Excuse { longest: BOUND_OF_MARKS, ..excuse });
+        assert_eq!(judge("m", std::slice::from_ref(&slow), &[hung]), vec![]);
+        let held = Notice { took: Duration::from_secs(7), ..slow.clone() };
+        assert_eq!(judge("m", &[held], &[hung]).len(), 1, "nobody waits for ever");
         assert_eq!(judge("m", std::slice::from_ref(&failed), &excuse(false)).len(), 1);
         assert_eq!(judge("m", &[failed], &excuse(true)), vec![]);
         let late = Notice { at: 20_000, ..slow };

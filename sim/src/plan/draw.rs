@@ -192,6 +192,7 @@ pub(super) fn actions(
         "files.sync-errors" => {
             (Action::FilesSyncErrors(host.clone(), ppm), Some(Action::FilesSyncErrors(host, 0)))
         }
+        "files.hang" => (Action::FilesHang(host.clone(), lasts), Some(Action::FilesAnswer(host))),
         "rot" => (Action::Rot, None),
         "points" => (Action::CheckPoints, None),
         store => {

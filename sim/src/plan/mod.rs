@@ -69,6 +69,10 @@ pub enum Action {
     FilesLost(String),
     /// Syncs of a host's state files fail: share in parts per million.
     FilesSyncErrors(String, u32),
+    /// A host's state directory answers nothing for some milliseconds; `None`: until the faults are lifted.
+    FilesHang(String, Option<u64>),
+    /// A host's state directory answers again.
+    FilesAnswer(String),
     /// An object of the vault rots; done after the last convergence, before the last check.
     Rot,
     /// A recovery point is asked for.
@@ -110,6 +114,9 @@ impl fmt::Display for Action {
             Action::FilesFull(host, full) => write!(f, "state directory of {host} full: {full}"),
             Action::FilesLost(host) => write!(f, "lose the state directory of {host}"),
             Action::FilesSyncErrors(host, ppm) => write!(f, "sync errors on {host}: {} %", share(ppm)),
+            Action::FilesHang(host, Some(ms)) => write!(f, "state directory of {host} hangs for {ms} ms"),
+            Action::FilesHang(host, None) => write!(f, "state directory of {host} hangs"),
+            Action::FilesAnswer(host) => write!(f, "state directory of {host} answers again"),
             Action::Rot => f.write_str("an object rots"),
             Action::Point(machine) => write!(f, "ask for a point of {machine}"),
             Action::StopAgent(machine) => write!(f, "stop the agent of {machine}"),

@@ -87,6 +87,7 @@ pub const VERBS: &[Verb] = &[
     verb("fault", "files.full", Target::Host, Ends::Lasts, &[]),
     verb("fault", "files.lost", Target::Server, Ends::Lasts, &[]),
     verb("fault", "files.sync-errors", Target::Host, Ends::Lasts, RATE),
+    verb("fault", "files.hang", Target::Host, Ends::Lasts, &[]),
     verb("fault", "rot", Target::None, Ends::AtOnce, &[]),
     verb("check", "points", Target::None, Ends::AtOnce, &[]),
 ];
@@ -127,6 +128,9 @@ pub const MARKS: &[&str] = &[
     "hot-extents-compared",
     "session-lost",
     "activity-log-failed",
+    "activity-log-given-up",
+    "marks-disowned",
+    "marks-void",
     "engine-read-failed",
     // Of the process server.
     "stage-recovered",
@@ -139,6 +143,7 @@ pub const MARKS: &[&str] = &[
     "unflushed-sectors-lost",
     "flush-failed",
     "disk-hung",
+    "files-hung",
     "file-fault-hit",
     "sync-failed",
     "spill-met-full-disk",

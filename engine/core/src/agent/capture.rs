@@ -194,7 +194,7 @@ impl AgentMachine {
             Effect::Stamped { io, op, stamp } => {
                 self.started.remove(&io);
                 if let Op::Resize { .. } = op {
-                    self.hold_resize(io, index);
+                    self.hold_resize(now, io, index);
                 }
                 self.on_stamped(now, index, op, stamp, brought, effects);
             }

@@ -5,7 +5,7 @@
 use crate::change::{Marker, MarkerKind, ResyncReason};
 use crate::extent_map::{FlushToken, Persist};
 use crate::ids::{BatchPosition, VolumeIndex, WriteSeq};
-use crate::message::{HashReply, HashRequest, Welcome};
+use crate::message::{HashReply, HashRequest, MarksReply, MarksRequest, Welcome};
 use crate::resync::{Progress, RunRead};
 use crate::sealed::SealedBatch;
 use crate::splitter::{IoFailure, IoId, Op};
@@ -107,6 +107,8 @@ pub enum AgentEvent {
     },
     /// Digests of the vault.
     Hashes(HashReply),
+    /// What the vault says about marks.
+    Marks(MarksReply),
     /// The session ended.
     SessionDown,
     /// A person or the policy wants a marker; see [`AgentMachine::can_mark`].
@@ -151,6 +153,8 @@ pub enum AgentEffect {
     Send(SealedBatch),
     /// Ask the process server in the current session.
     AskHashes(HashRequest),
+    /// Ask about marks in the current session, or disown them.
+    AskMarks(MarksRequest),
     /// End the session; the link begins another one when [`AgentMachine::may_connect`].
     CloseSession(&'static str),
     /// The policy's beat: step [`AgentEvent::CutMarker`] with a new marker of this kind.
@@ -188,6 +192,15 @@ pub enum Note {
     SpillLost,
     /// The activity log cannot be written; writes into cold extents wait for the record, once.
     LogFailing(u32),
+    /// A write of the activity log does not end: guests wait for it no longer.
+    LogGivenUp {
+        /// Whether the vault knows, so that no later start trusts the log.
+        is_told: bool,
+    },
+    /// The vault holds that the marks are disowned.
+    MarksDisowned,
+    /// An earlier run disowned the marks that this one began with: everything is compared.
+    MarksVoid,
     /// The activity log holds every mark again.
     LogWhole,
 }

@@ -21,12 +21,14 @@
 
 mod capture;
 mod events;
+mod marks;
 mod recovery;
 mod stream;
 mod upkeep;
 mod view;
 
 pub use events::{AgentEffect, AgentEvent, Note};
+pub use marks::{ASK_MARKS_AGAIN, LOG_GIVE_UP_AFTER, LOG_SLOW_AFTER};
 
 use crate::agent_state::AgentRecord;
 use crate::change::{Batch, Record, ResyncReason};
@@ -102,6 +104,8 @@ pub(crate) struct Volume {
     /// Marks taken over from a clean stop: they may belong to changes outside the vault (AG-6).
     pub(crate) carried: Vec<Extent>,
     pub(crate) persist_after: Option<Instant>,
+    /// Since when marks are on their way to the log; attempts that failed count on.
+    pub(crate) persist_since: Option<Instant>,
     /// A flush failed that no guest was told of.
     pub(crate) owes_flush_error: bool,
     /// Flushes of the guest under way: each may bring the error that another one should have brought.
@@ -169,6 +173,7 @@ pub struct AgentMachine {
     is_begun_again: bool,
     /// Resizes that wait for their log and record.
     resizes: Vec<upkeep::HeldResize>,
+    marks_state: marks::MarksState,
     epoch: u64,
     internal: BTreeMap<IoId, Internal>,
     /// Changes that are on the disk, with the sectors told to the extent map.
@@ -231,6 +236,7 @@ impl AgentMachine {
             settling: (record.is_initial && start.resync.is_none()).then_some(issued),
             is_begun_again: false,
             resizes: Vec::new(),
+            marks_state: marks::MarksState::new(record.marks_number, &start.volumes),
             epoch: 0,
             internal: BTreeMap::new(),
             started: BTreeMap::new(),
@@ -271,6 +277,7 @@ impl AgentMachine {
                 self.on_ack(now, staged, vaulted, permits_total, effects);
             }
             AgentEvent::Hashes(reply) => self.on_hashes(now, reply, effects),
+            AgentEvent::Marks(reply) => self.on_marks(now, reply, effects),
             AgentEvent::SessionDown => self.on_session_down(now, effects),
             AgentEvent::CutMarker(marker) => self.on_cut_marker(now, marker, effects),
             AgentEvent::Tick => self.on_tick(now, effects),
@@ -306,6 +313,7 @@ impl AgentMachine {
             map,
             carried,
             persist_after: None,
+            persist_since: None,
             owes_flush_error: false,
             guest_flushes: 0,
         };

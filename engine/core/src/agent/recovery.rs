@@ -128,6 +128,7 @@ impl AgentMachine {
         let around = Around {
             dirty: &Dirty(&self.volumes),
             is_connected: self.session.is_some(),
+            is_complete: !self.marks_state.is_unproven(),
             // The resync gives way when the spool fills: its reads could push the guest's order out.
             has_room: self.spool.memory_bytes() < self.memory_bytes_max / 2,
         };
@@ -289,7 +290,7 @@ impl AgentMachine {
         }
     }
 
-    fn all_dirty(&mut self) {
+    pub(super) fn all_dirty(&mut self) {
         for volume in self.volumes.values_mut() {
             let sectors = volume.map.sectors().0;
             if sectors > 0 {

@@ -135,6 +135,8 @@ impl AgentMachine {
         effects: &mut Vec<AgentEffect>,
     ) {
         self.session = Some(Session { granted, staged_bytes: 0, sent: std::collections::VecDeque::new() });
+        self.marks_state.on_session();
+        self.ask_marks(now, effects);
         let permits_total = self.permits();
         self.spool(now, SpoolEvent::SessionUp { after, permits_total }, effects);
     }
@@ -227,6 +229,7 @@ impl AgentMachine {
 
     pub(super) fn on_tick(&mut self, now: Instant, effects: &mut Vec<AgentEffect>) {
         self.recapture_due(now, effects);
+        self.watch_files(now, effects);
         // Never in the step of a guest's write: a batch for each write would cost every hop a sync and
         // a dozen wake-ups (decision 0005).
         let is_link_idle = self.session.is_some() && self.unstaged.len() < IDLE_BATCHES;
@@ -255,6 +258,7 @@ impl AgentMachine {
         self.apply_fork();
         self.begin_pending_resync(now, effects);
         self.persist_maps(now, effects);
+        self.renumber_marks(now);
         if self.state_in_flight.is_none() {
             let reservation = if self.is_stopping { None } else { self.sequencer.take_reservation() };
             if reservation.is_some() || self.state_wanted {

@@ -4,11 +4,13 @@ use super::*;
 use crate::change::Change;
 use crate::extent_log::LogImage;
 use crate::extent_map::{BLOCK_SECTORS, EXTENT_SECTORS, blocks_in};
-use crate::message::{HashReply, HashRequest, Welcome};
+use crate::message::{HashReply, HashRequest, MarksReply, MarksRequest, Welcome};
 use crate::resync::RunRead;
 use crate::sealed::SealedFlags;
 use crate::splitter::{IoFailure, Op};
 use bytes::Bytes;
+
+mod marks;
 
 const VOLUME: VolumeIndex = VolumeIndex(0);
 
@@ -38,6 +40,9 @@ struct Desk {
     /// Resync reads that have not ended.
     reads: Vec<(IoId, Extent)>,
     asked: Vec<HashRequest>,
+    asked_marks: Vec<MarksRequest>,
+    /// What the vault says about marks that are asked for.
+    is_disowned: bool,
     started: Vec<IoId>,
     completed: Vec<(IoId, Result<(), IoFailure>)>,
     notes: Vec<Note>,
@@ -72,6 +77,8 @@ impl Desk {
             now: Instant(0),
             reads: vec![],
             asked: vec![],
+            asked_marks: vec![],
+            is_disowned: false,
             started: vec![],
             completed: vec![],
             notes: vec![],
@@ -105,6 +112,7 @@ impl Desk {
                 AgentEffect::Persist { .. } => self.logs += 1,
                 AgentEffect::WriteState => self.records.push(self.agent.record()),
                 AgentEffect::AskHashes(request) => self.asked.push(request),
+                AgentEffect::AskMarks(request) => self.asked_marks.push(request),
                 AgentEffect::Note(note) => self.notes.push(note),
                 AgentEffect::Send(batch) => self.sent.push(batch),
                 _ => {}
@@ -138,6 +146,10 @@ impl Desk {
     }
 
     fn answer(&mut self) {
+        for MarksRequest { number, disown } in std::mem::take(&mut self.asked_marks) {
+            let is_disowned = disown || self.is_disowned;
+            self.step(AgentEvent::Marks(MarksReply { number, is_disowned }));
+        }
         for HashRequest { id, extent, after, .. } in std::mem::take(&mut self.asked) {
             let blocks = vec![None; blocks_in(extent).count()];
             self.step(AgentEvent::Hashes(HashReply { id, as_of: after, blocks }));

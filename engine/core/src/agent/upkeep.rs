@@ -4,7 +4,7 @@
 //! What is *not* here: what a log says ([`crate::extent_map`]), what a record says ([`crate::agent_state`]).
 
 use super::capture::Brought;
-use super::{AgentEffect, AgentMachine, Note};
+use super::{AgentEffect, AgentMachine, LOG_GIVE_UP_AFTER, Note};
 use crate::extent_map::{COOL_AFTER, COOL_AFTER_CROWDED, FlushToken, HOT_EXTENTS_GOAL};
 use crate::ids::VolumeIndex;
 use crate::splitter::{Event, IoId};
@@ -25,6 +25,9 @@ impl AgentMachine {
         let has_doubts = volume.map.must_compare_all();
         let failures = volume.map.persist_failures();
         self.state_wanted |= had_doubts != has_doubts;
+        if ok {
+            volume.persist_since = None;
+        }
         volume.persist_after = delay.map(|delay| now.after(delay));
         self.resize_logged(index, ok);
         if !ok {
@@ -58,6 +61,7 @@ impl AgentMachine {
                 continue;
             }
             if let Some(persist) = volume.map.take_persist() {
+                volume.persist_since.get_or_insert(now);
                 effects.push(AgentEffect::Persist { volume: *index, persist });
             }
         }
@@ -109,8 +113,14 @@ impl AgentMachine {
 
     /// A resize has its place in the stream. It is completed once the log, and then a record, know the new
     /// size, or the attempt to write them failed: then a start finds out by the size of the disk.
-    pub(super) fn hold_resize(&mut self, io: IoId, volume: VolumeIndex) {
-        self.resizes.push(HeldResize { io, volume, waits_for: WaitsFor::Log });
+    pub(super) fn hold_resize(&mut self, now: Instant, io: IoId, volume: VolumeIndex) {
+        self.resizes.push(HeldResize { io, volume, since: now, waits_for: WaitsFor::Log });
+    }
+
+    /// Completes resizes for which log and record took too long: a start finds out by the size of the disk.
+    pub(super) fn release_resizes(&mut self, now: Instant, effects: &mut Vec<AgentEffect>) {
+        let late = self.resizes.extract_if(.., |held| now.since(held.since) >= LOG_GIVE_UP_AFTER);
+        effects.extend(late.map(|held| AgentEffect::Complete { io: held.io, result: Ok(()) }));
     }
 
     pub(super) fn is_resize_held(&self, io: IoId) -> bool {
@@ -148,6 +158,7 @@ impl AgentMachine {
 pub(super) struct HeldResize {
     io: IoId,
     volume: VolumeIndex,
+    since: Instant,
     waits_for: WaitsFor,
 }
 

@@ -49,6 +49,7 @@ impl AgentMachine {
             is_resync_open: !self.is_exact,
             is_initial: self.is_initial,
             must_compare_all: self.must_compare_all(),
+            marks_number: self.marks_state.number(),
             sealed: self.newest,
             staged: self.staged,
             vaulted: self.vaulted,

@@ -25,6 +25,7 @@ fn record(is_clean: bool) -> AgentRecord {
         is_resync_open: true,
         is_initial: true,
         must_compare_all: false,
+        marks_number: 3,
         sealed: at(40),
         staged: at(30),
         vaulted: at(20),

@@ -18,12 +18,12 @@ pub const PERSIST_RETRY_DELAYS: [Duration; 4] =
 ///
 /// ```text
 /// Whole -> Doubted (a write of the log failed) -> Disowned (writes go on unmarked)
+///   |--------------- (a write of it does not end) -----^
 ///   ^---------'----- written again ---- CatchingUp <-----'
 /// ```
 ///
-/// What remains: if neither the log nor the record can be written and the agent then dies, a later
-/// start may trust an old log. Nothing local can say so on a disk that takes no writes; the caller
-/// raises an alarm when it cannot persist the record.
+/// A write of the log that does not end is given up by the machine, which sees to it that no later start
+/// trusts the log ([`ExtentMap::give_up`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogTrust {
     /// Every changed extent is marked in it.
@@ -138,6 +138,24 @@ impl ExtentMap {
         if self.is_disown_wanted() {
             self.trust = LogTrust::Disowned;
         }
+    }
+
+    /// The log was tried for long enough: guests wait for it no longer (R-1). The caller has seen to it, as far
+    /// as anybody can, that no later start trusts it; step the splitter. Tells whether this changed anything.
+    pub fn give_up(&mut self) -> bool {
+        let is_waited_for =
+            self.trust != LogTrust::Disowned && (self.persisting.is_some() || self.persist_failures > 0);
+        if is_waited_for {
+            self.trust = LogTrust::Disowned;
+        }
+        is_waited_for
+    }
+
+    /// The marks that this map started with were disowned by an earlier run. The caller makes every block
+    /// dirty; the log is relied upon again once it has been written.
+    pub fn on_marks_void(&mut self) {
+        self.trust = LogTrust::Disowned;
+        self.header_changed = true;
     }
 
     /// Tells whether writes wait for a record that says [`ExtentMap::must_compare_all`].

@@ -3,7 +3,9 @@
 //! What is *not* here: who decides (the link).
 
 use crate::ids::BatchPosition;
-use crate::message::{HashReply, HashRequest, Hello, Message, RefusedReason, Welcome};
+use crate::message::{
+    HashReply, HashRequest, Hello, MarksReply, MarksRequest, Message, RefusedReason, Welcome,
+};
 use crate::sealed::SealedBatch;
 use crate::time::Instant;
 
@@ -35,6 +37,8 @@ pub enum LinkEvent {
     Send(SealedBatch),
     /// The resync asks for digests.
     Ask(HashRequest),
+    /// The agent asks about its marks, or disowns them.
+    AskMarks(MarksRequest),
 }
 
 /// What the shell does, in order.
@@ -69,6 +73,8 @@ pub enum LinkEffect {
     },
     /// Digests arrived.
     Hashes(HashReply),
+    /// It is known what became of the marks.
+    Marks(MarksReply),
     /// The streaming session ended; the spool gets `SessionDown`, open hash requests are asked again.
     SessionDown,
     /// The link stopped; nothing but a change helps.

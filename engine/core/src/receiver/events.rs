@@ -3,7 +3,7 @@
 //! What is *not* here: who decides (the other parts of the receiver).
 
 use crate::ids::{BatchPosition, Generation, WriteSeq};
-use crate::message::{HashReply, HashRequest, Hello, Message};
+use crate::message::{HashReply, HashRequest, Hello, MarksReply, MarksRequest, Message};
 use crate::sealed::{SealedBatch, SealedMeta};
 use std::time::Duration;
 
@@ -80,6 +80,8 @@ pub enum ReceiverEvent {
     Exact(bool),
     /// Digests were computed.
     Hashed(HashReply),
+    /// A question about marks that this session asked has its answer.
+    MarksTold(SessionId, MarksReply),
     /// Time passed; comes at or after [`Receiver::deadline`].
     Tick,
 }
@@ -120,6 +122,9 @@ pub enum ReceiverEffect {
     },
     /// Compute digests of the vault's content, which includes `after` now; answer `Hashed`.
     Hash(HashRequest),
+    /// Look into the vault for disowned marks, or disown them there durably; answer `MarksTold`, or nothing
+    /// if the vault is away: the agent asks again. A newer question takes the place of an older one.
+    LookAtMarks(SessionId, MarksRequest),
     /// The stage failed: stop, scan it again and make a new receiver of what is found.
     Restart,
     /// The agent came to a fenced receiver (RC-7): stop, claim the log again, and hand this session's `Hello`

@@ -119,6 +119,9 @@ impl Receiver {
             Message::HashRequest(request) if welcomed && self.asked.len() < HASH_REQUESTS_MAX => {
                 self.asked.push_back((id, request));
             }
+            Message::MarksRequest(request) if welcomed => {
+                effects.push(ReceiverEffect::LookAtMarks(id, request));
+            }
             _ => self.refuse_current(RefusedReason::Protocol, effects),
         }
     }

@@ -129,6 +129,8 @@ pub struct Around<'a> {
     pub dirty: &'a dyn DirtyBlocks,
     /// Whether the process server can be asked.
     pub is_connected: bool,
+    /// Whether all that may differ is known to be dirty: before that nothing is finished.
+    pub is_complete: bool,
     /// Whether what is read next finds room on its way.
     pub has_room: bool,
 }
@@ -194,7 +196,7 @@ impl ResyncPlanner {
         self.ask(now, around, remaining, effects);
         self.check();
         self.progress.total = self.progress.total.max(self.progress.sent + self.progress.skipped + remaining);
-        if remaining == 0 && self.work.is_empty() {
+        if remaining == 0 && self.work.is_empty() && around.is_complete {
             self.finished = true;
             effects.push(Effect::Finished);
         }

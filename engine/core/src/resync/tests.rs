@@ -31,7 +31,7 @@ impl DirtyBlocks for Bits {
 }
 
 fn around(dirty: &Bits) -> Around<'_> {
-    Around { dirty, is_connected: true, has_room: true }
+    Around { dirty, is_connected: true, is_complete: true, has_room: true }
 }
 
 fn content(byte: u8) -> Content {

@@ -247,7 +247,7 @@ impl Agent {
                     self.spool(now, SpoolEvent::Staged(staged.seq), truth);
                     self.spool(now, SpoolEvent::Permits(permits_total), truth);
                 }
-                LinkEffect::Hashes(_) => panic!("nothing was asked"),
+                LinkEffect::Hashes(_) | LinkEffect::Marks(_) => panic!("nothing was asked"),
                 LinkEffect::SessionDown => self.spool(now, SpoolEvent::SessionDown, truth),
                 LinkEffect::Stopped { reason, detail } => panic!("stopped: {reason}, {detail}"),
             }

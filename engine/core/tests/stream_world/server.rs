@@ -88,7 +88,7 @@ impl Server {
                 }
                 ReceiverEffect::Commit { through } => self.committing = Some(through),
                 ReceiverEffect::Restart => self.restart = true,
-                ReceiverEffect::Hash(_) => panic!("nothing was asked"),
+                ReceiverEffect::Hash(_) | ReceiverEffect::LookAtMarks(..) => panic!("nothing was asked"),
                 ReceiverEffect::HistoryReplaced { .. } => {}
                 work => self.work.push_back(work),
             }

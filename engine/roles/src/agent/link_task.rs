@@ -124,6 +124,7 @@ impl LinkTask {
                 self.shell.progress.notify_one();
             }
             LinkEffect::Hashes(reply) => self.shell.step(AgentEvent::Hashes(reply)),
+            LinkEffect::Marks(reply) => self.shell.step(AgentEvent::Marks(reply)),
             LinkEffect::SessionDown => {
                 let mut core = self.shell.lock();
                 self.shell.step_in(&mut core, AgentEvent::SessionDown);
@@ -186,6 +187,7 @@ impl LinkTask {
             match message {
                 Outgoing::Batch(batch) => self.step(LinkEvent::Send(batch)),
                 Outgoing::Ask(request) => self.step(LinkEvent::Ask(request)),
+                Outgoing::AskMarks(request) => self.step(LinkEvent::AskMarks(request)),
                 Outgoing::Close(why) => {
                     self.shell.trouble(Concern::Link, format_args!("the session is closed: {why}"));
                     if let Some(connection) = &self.connection {

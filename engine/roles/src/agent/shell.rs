@@ -13,7 +13,7 @@ use redoubt_core::agent::{AgentEffect, AgentEvent, AgentMachine, Note};
 use redoubt_core::agent_state::encode_slot;
 use redoubt_core::change::ResyncReason;
 use redoubt_core::extent_map::Persist;
-use redoubt_core::message::HashRequest;
+use redoubt_core::message::{HashRequest, MarksRequest};
 use redoubt_core::resync::Progress;
 use redoubt_core::sealed::SealedBatch;
 use redoubt_core::splitter::{IoId, Op};
@@ -28,6 +28,7 @@ use tokio::sync::Notify;
 pub(super) enum Outgoing {
     Batch(SealedBatch),
     Ask(HashRequest),
+    AskMarks(MarksRequest),
     Close(&'static str),
 }
 
@@ -149,6 +150,7 @@ impl Shell {
                 }
                 AgentEffect::Send(batch) => self.out(core, Outgoing::Batch(batch)),
                 AgentEffect::AskHashes(request) => self.out(core, Outgoing::Ask(request)),
+                AgentEffect::AskMarks(request) => self.out(core, Outgoing::AskMarks(request)),
                 AgentEffect::CloseSession(why) => self.out(core, Outgoing::Close(why)),
                 AgentEffect::MarkerDue(kind) => due = Some(kind),
                 AgentEffect::MarkerCut { marker, seq } => {
@@ -218,7 +220,19 @@ impl Shell {
                 core.troubles.end(Concern::Log);
                 tracing::info!(role = "agent", %machine, "the activity log holds every mark again");
             }
-            Note::OrderLost | Note::Fork | Note::StageLost | Note::SpillLost | Note::LogFailing(_) => {
+            Note::MarksDisowned => {
+                tracing::warn!(role = "agent", %machine, "the vault knows that marks are missing");
+            }
+            Note::MarksVoid => tracing::warn!(
+                role = "agent", %machine,
+                "the last run's state directory did not answer to its end: everything is compared"
+            ),
+            Note::OrderLost
+            | Note::Fork
+            | Note::StageLost
+            | Note::SpillLost
+            | Note::LogGivenUp { .. }
+            | Note::LogFailing(_) => {
                 core.forks += u64::from(note == Note::Fork);
                 core.stage_losses += u64::from(note == Note::StageLost);
                 let (concern, what) = trouble_of(note);
@@ -286,6 +300,17 @@ fn trouble_of(note: Note) -> (Concern, String) {
         Note::Fork => "the vault holds another history; everything is compared",
         Note::StageLost => "the process server lost its stage; what it held is copied again",
         Note::SpillLost => "a spill file cannot be read; what it held is copied again",
+        Note::LogGivenUp { is_told } => {
+            let follows = if is_told {
+                "the vault knows; after a crash everything would be compared"
+            } else {
+                "nobody could be told: a crash now could go unnoticed by the next start"
+            };
+            return (
+                Concern::Log,
+                format!("the activity log does not answer, guests go on without it; {follows}"),
+            );
+        }
         Note::LogFailing(count) => {
             let what =
                 format!("the activity log failed {count} times; after a crash everything would be compared");

@@ -23,6 +23,7 @@ use proof::Proof;
 
 use super::exactness::{self, Known};
 use super::hasher::Hasher;
+use super::marks::Marks;
 use super::opening::Opened;
 use super::outbox::Outbox;
 use super::packer::{PAUSE_FIRST, Packer, Report};
@@ -104,6 +105,7 @@ struct Actor {
     stage: Stage,
     packer: Packer,
     hasher: Hasher,
+    marks: Marks,
     proof: Proof,
     /// Exactness at a position that is vaulted or was asked for.
     known: Known,
@@ -133,6 +135,7 @@ enum Wake {
     Packed(Report),
     Proved(Caller, Option<u64>),
     Hashed(SessionId, redoubt_core::message::HashReply),
+    Marks(SessionId, Option<redoubt_core::message::MarksReply>),
     Tick,
     Mail(ToActor),
 }
@@ -145,7 +148,8 @@ impl Actor {
         let limits = limits(&shared, stage.bytes());
         let actor = Actor {
             receiver: Receiver::new(now, machine, limits, state),
-            hasher: Hasher::start(vault, machine),
+            hasher: Hasher::start(vault.clone(), machine),
+            marks: Marks::new(vault, machine),
             proof: Proof::new(claim),
             shared,
             machine,
@@ -199,7 +203,10 @@ impl Actor {
                 Wake::Hashed(session, reply) if Some(session) == self.connected => {
                     self.step(ReceiverEvent::Hashed(reply)).await;
                 }
-                Wake::Hashed(..) => {}
+                Wake::Hashed(..) | Wake::Marks(_, None) => {}
+                Wake::Marks(session, Some(reply)) => {
+                    self.step(ReceiverEvent::MarksTold(session, reply)).await;
+                }
                 Wake::Tick => self.tick().await,
                 Wake::Mail(message) => self.take(message).await,
             }
@@ -229,6 +236,7 @@ impl Actor {
             report = self.packer.report() => Wake::Packed(report),
             (caller, newer) = self.proof.outcome() => Wake::Proved(caller, newer),
             (session, reply) = self.hasher.answer() => Wake::Hashed(session, reply),
+            (session, reply) = self.marks.outcome() => Wake::Marks(session, reply),
             () = tick => Wake::Tick,
             Some(message) = mailbox.recv() => Wake::Mail(message),
         }

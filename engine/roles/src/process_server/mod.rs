@@ -23,6 +23,7 @@ mod exactness;
 mod generation;
 mod hasher;
 mod leftover;
+mod marks;
 mod opening;
 mod outbox;
 mod packer;

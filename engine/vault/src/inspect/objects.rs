@@ -1,4 +1,4 @@
-//! Vault object, data key, claim and log record in words.
+//! Vault object, data key, claim, disowned marks and log record in words.
 
 use super::walk::{Ended, Walk};
 use super::{Dump, Finding, Value};
@@ -46,6 +46,8 @@ impl Shown<'_> {
             self.key(&mut dump, machine)
         } else if let Some(epoch) = number(names::claims(machine), 8) {
             self.claim(&mut dump, machine, epoch)
+        } else if let Some(marks) = number(names::marks(machine), 16) {
+            self.marks(&mut dump, machine, marks)
         } else if let Some(slot) = number(names::log(machine), 16) {
             self.log(&mut dump, machine, slot)
         } else if let Some((epoch, uuid)) = segment_name(place) {
@@ -121,6 +123,26 @@ impl Shown<'_> {
         };
         let ended = fields();
         dump.fields("claim", walk);
+        ended
+    }
+
+    fn marks(&self, dump: &mut Dump, machine: MachineId, number: u64) -> Result<(), Ended> {
+        dump.summary = format!("disowned marks, number {number}");
+        let mut walk = Walk::new(self.bytes, 0);
+        let mut fields = || {
+            walk.magic(b"DRMARKS1")?;
+            walk.reserved(4)?;
+            walk.id("vault")?;
+            let of = walk.id("machine")?;
+            walk.must(of == machine.0, "its name says another machine");
+            let found = walk.number("number", 8)?;
+            walk.must(found == number, format!("its name says number {number}"));
+            walk.crc()?;
+            walk.end();
+            Ok(())
+        };
+        let ended = fields();
+        dump.fields("disowned marks", walk);
         ended
     }
 

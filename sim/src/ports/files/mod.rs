@@ -3,6 +3,9 @@
 //! Every change of a name survives a power loss by itself or not at all; a rename is one change. A failed
 //! sync of the directory leaves its changes pending: file systems keep names in a journal and would
 //! rather stop altogether than forget one.
+//!
+//! A directory that hangs answers nothing: not even an error. A write that is under way when it begins, or is
+//! asked for meanwhile, may be in the cache by then or not; a sync is over only when the directory answers again.
 
 mod content;
 
@@ -16,6 +19,7 @@ use redoubt_ports::{File, Files, IoError, IoKind, OpenMode};
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 type Node = Arc<Mutex<Content>>;
 
@@ -43,10 +47,14 @@ struct State {
     pending: Vec<NameChange>,
     full: bool,
     sync_errors: u32,
+    stuck_until: Duration,
     faults_met: u64,
     locked: bool,
     process: u64,
 }
+
+/// How soon a hang that was lifted early is noticed.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// The state directory of a host.
 #[derive(Clone)]
@@ -81,6 +89,23 @@ impl SimFiles {
     /// Sets the chance that a sync fails, in parts per million.
     pub fn set_sync_errors(&self, ppm: u32) {
         lock(&self.state).sync_errors = ppm;
+    }
+
+    /// Lets nothing end before this time of the run.
+    pub fn hang_until(&self, until: Duration) {
+        lock(&self.state).stuck_until = until;
+    }
+
+    /// Waits while the directory hangs. Its end may be moved meanwhile, both ways.
+    async fn answer(&self) {
+        loop {
+            let (now, until) = (self.shared.now(), lock(&self.state).stuck_until);
+            if until <= now {
+                return;
+            }
+            self.shared.trace.mark("files-hung");
+            tokio::time::sleep((until - now).min(LOOK_EVERY)).await;
+        }
     }
 
     /// Returns how many injected faults callers met.
@@ -180,6 +205,7 @@ impl Drop for Lock {
 impl Files for SimFiles {
     async fn open(&self, name: &str, mode: OpenMode) -> Result<Arc<dyn File>, IoError> {
         self.check_name(name)?;
+        self.answer().await;
         let mut state = lock(&self.state);
         let node = match (state.names.get(name).cloned(), mode) {
             (Some(_), OpenMode::CreateNew) => {
@@ -203,12 +229,14 @@ impl Files for SimFiles {
     }
 
     async fn list(&self) -> Result<Vec<String>, IoError> {
+        self.answer().await;
         Ok(lock(&self.state).names.keys().cloned().collect())
     }
 
     async fn rename(&self, from: &str, to: &str) -> Result<(), IoError> {
         self.check_name(from)?;
         self.check_name(to)?;
+        self.answer().await;
         let mut state = lock(&self.state);
         let Some(node) = state.names.remove(from) else {
             return Err(self.error(IoKind::NotFound, &format!("rename {from}"), "no such file"));
@@ -220,6 +248,7 @@ impl Files for SimFiles {
 
     async fn remove(&self, name: &str) -> Result<(), IoError> {
         self.check_name(name)?;
+        self.answer().await;
         let mut state = lock(&self.state);
         if state.names.remove(name).is_some() {
             state.pending.push(NameChange::Remove(name.to_owned()));
@@ -229,6 +258,7 @@ impl Files for SimFiles {
 
     async fn sync_dir(&self) -> Result<(), IoError> {
         self.flush_time().await;
+        self.answer().await;
         let mut state = lock(&self.state);
         if self.shared.chance(state.sync_errors) {
             state.faults_met += 1;
@@ -241,10 +271,12 @@ impl Files for SimFiles {
     }
 
     async fn free_bytes(&self) -> Result<Option<u64>, IoError> {
+        self.answer().await;
         Ok(if lock(&self.state).full { Some(0) } else { None })
     }
 
     async fn lock(&self) -> Result<Box<dyn Any + Send + Sync>, IoError> {
+        self.answer().await;
         let mut state = lock(&self.state);
         if state.locked {
             return Err(self.error(IoKind::Busy, "lock directory", "another process holds it"));
@@ -257,6 +289,7 @@ impl Files for SimFiles {
 #[async_trait]
 impl File for Open {
     async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, IoError> {
+        self.files.answer().await;
         Ok(lock(&self.node).read(offset as usize, length))
     }
 
@@ -266,6 +299,11 @@ impl File for Open {
             return Ok(());
         }
         let to = offset as usize + total;
+        // It reaches the cache before the hang or after it.
+        let is_cached_first = self.files.shared.below(2) == 0;
+        if !is_cached_first {
+            self.files.answer().await;
+        }
         {
             let mut state = lock(&self.files.state);
             if state.full && to > lock(&self.node).len() {
@@ -280,14 +318,19 @@ impl File for Open {
                 self.files.shared.trace.finding(finding);
             }
         }
+        if is_cached_first {
+            self.files.answer().await;
+        }
         Ok(())
     }
 
     async fn len(&self) -> Result<u64, IoError> {
+        self.files.answer().await;
         Ok(lock(&self.node).len() as u64)
     }
 
     async fn set_len(&self, length: u64) -> Result<(), IoError> {
+        self.files.answer().await;
         let mut state = lock(&self.files.state);
         let mut content = lock(&self.node);
         if state.full && length as usize > content.len() {
@@ -301,6 +344,7 @@ impl File for Open {
         // What this sync covers is fixed when it is asked for; later writes stay volatile.
         let covered = lock(&self.node).covered();
         self.files.flush_time().await;
+        self.files.answer().await;
         let mut state = lock(&self.files.state);
         if self.files.shared.chance(state.sync_errors) {
             state.faults_met += 1;

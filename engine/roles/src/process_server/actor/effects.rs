@@ -47,6 +47,7 @@ impl Actor {
                     self.hasher.ask(session, request);
                 }
             }
+            ReceiverEffect::LookAtMarks(session, request) => self.marks.begin(session, request),
             ReceiverEffect::HistoryReplaced { at, by } => {
                 let (machine, at, by) = (self.machine, at.seq, by.first);
                 tracing::warn!(%machine, %at, %by, "a resync replaced a lost history");
