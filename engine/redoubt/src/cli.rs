@@ -209,6 +209,9 @@ pub(crate) struct Status {
     /// Shows it again every second until interrupted
     #[arg(long)]
     pub(crate) watch: bool,
+    /// Answers a monitoring system: one line, and exit code 0 ok, 1 warning, 2 critical, 3 unknown
+    #[arg(long, conflicts_with = "watch")]
+    pub(crate) check: bool,
     #[command(flatten)]
     pub(crate) common: Common,
 }

@@ -2,6 +2,7 @@
 //!
 //! Health, lag and the newest point are three different things, so all three are shown.
 
+pub(crate) mod check;
 pub(crate) mod server;
 
 use crate::output::{self, Cell, Tone};

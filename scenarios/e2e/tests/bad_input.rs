@@ -59,6 +59,19 @@ fn a_missing_directory_or_option_is_named_with_a_remedy() {
 }
 
 #[test]
+fn a_monitoring_system_is_told_that_nothing_is_known() {
+    let place = Place::new();
+    let output = try_run(binary().as_os_str(), &["status", "--check"], Some(&place.path("."))).unwrap();
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    // The interface's own code for "unknown".
+    assert_eq!(output.status.code(), Some(3), "{stdout}");
+    assert!(
+        stdout.starts_with("REDOUBT UNKNOWN - no service runs") && stdout.lines().count() == 1,
+        "{stdout}"
+    );
+}
+
+#[test]
 fn every_mistake_of_a_settings_file_is_shown_where_it_is() {
     let place = Place::new();
     std::fs::write(place.path("r.toml"), "vualt = \"v\"\npoint-interval = \"15\"\n").unwrap();

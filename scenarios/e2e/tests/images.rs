@@ -3,7 +3,7 @@
 
 use redoubt_e2e::nbd::Client;
 use redoubt_e2e::service::Site;
-use redoubt_e2e::{Place, binary, run, text};
+use redoubt_e2e::{Place, binary, run, text, try_run};
 use serde_json::Value;
 
 /// More than two tables of level 2, and an end within a cluster.
@@ -28,6 +28,14 @@ fn a_point_is_the_same_disk_as_raw_and_as_qcow2_and_differs_where_it_was_written
     client.write(700 << 20, &[8; 512]).unwrap();
     client.flush().unwrap();
     let new = site.caught_up().unwrap();
+    // A monitoring system gets a line, and its code as the exit code.
+    let check = ["status", "--check", "--state", text(&site.state), "--format", "json"];
+    let output = try_run(binary().as_os_str(), &check, None).unwrap();
+    let check: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let words = ["REDOUBT OK - ", "REDOUBT WARNING - ", "REDOUBT CRITICAL - "];
+    let code = output.status.code().unwrap();
+    assert_eq!(check["code"].as_i64(), Some(i64::from(code)));
+    assert!(check["text"].as_str().unwrap().starts_with(words[code as usize]), "{check}");
     assert!(service.terminate().unwrap().success());
     let (raw, qcow2) = (place.path("new.img"), place.path("new.qcow2"));
     for (file, more) in [(&raw, &[][..]), (&qcow2, &["--to-format", "qcow2"])] {

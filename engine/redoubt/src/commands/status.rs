@@ -5,13 +5,16 @@ use crate::control::{Request, ask};
 use crate::failure::Outcome;
 use crate::output::{self, Format};
 use crate::signals::Signals;
-use crate::status::{Report, show};
+use crate::status::{Report, check, show};
 use std::time::Duration;
 
 /// Time between two looks with `--watch`.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(args: Status) -> Outcome<()> {
+    if args.check {
+        return monitor(&args).await;
+    }
     let mut signals = Signals::catch()?;
     let is_screen = args.watch && args.common.format == Format::Table && output::is_screen();
     loop {
@@ -29,4 +32,14 @@ pub(crate) async fn run(args: Status) -> Outcome<()> {
             () = tokio::time::sleep(WATCH_INTERVAL) => {}
         }
     }
+}
+
+/// Answers a monitoring system, whose exit codes are not this program's.
+async fn monitor(args: &Status) -> Outcome<()> {
+    let found = match ask::<Report>(&args.state.state, &Request::Status).await {
+        Ok(report) => check::check(&report),
+        Err(failure) => check::unknown(&failure.what),
+    };
+    output::data(args.common.format, &found, |found| found.text.clone());
+    std::process::exit(found.code.into())
 }
