@@ -2,6 +2,7 @@
 //!
 //! What is *not* here: warnings, which are printed where they arise and change no exit code.
 
+use redoubt_host::StoreOpenError;
 use redoubt_ports::{IoError, IoKind, NetError};
 use redoubt_roles::agent::AgentError;
 use redoubt_roles::process_server::PsError;
@@ -120,6 +121,20 @@ impl From<PsError> for Failure {
         }
     }
 }
+
+impl From<StoreOpenError> for Failure {
+    fn from(error: StoreOpenError) -> Failure {
+        let hint = match &error {
+            StoreOpenError::Directory(error) => return Failure::from(error.clone()),
+            StoreOpenError::Credentials { .. } => "check the file given with --vault-credentials",
+            StoreOpenError::Client { .. } => {
+                "give credentials in a file with --vault-credentials, or in AWS_*, AZURE_* or GOOGLE_* variables"
+            }
+        };
+        Failure::new(Exit::Unreachable, error.to_string()).hint(hint)
+    }
+}
+
 impl From<VaultError> for Failure {
     fn from(error: VaultError) -> Failure {
         let (exit, hint) = match &error {
@@ -134,7 +149,9 @@ impl From<VaultError> for Failure {
             VaultError::UnknownMajor { .. } | VaultError::UnknownFeature(_) => {
                 (Exit::Refused, "use a newer redoubt, or another vault directory")
             }
-            VaultError::NotAdmitted(_) => (Exit::Refused, "put the vault on another file system"),
+            VaultError::NotAdmitted { .. } => {
+                (Exit::Refused, "put the vault in another store, or on another file system")
+            }
             VaultError::Damaged { .. } => {
                 (Exit::Failed, "restore the object from a copy, or use another point")
             }

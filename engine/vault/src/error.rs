@@ -1,5 +1,6 @@
 //! What can go wrong with a vault, by what the caller can do about it.
 
+use crate::admission::StoreRule;
 use redoubt_core::{MachineId, VolumeIndex, WriteSeq};
 use redoubt_ports::StoreError;
 use thiserror::Error;
@@ -47,8 +48,13 @@ pub enum VaultError {
     #[error("the vault requires unknown features {0:#x}: use a newer program")]
     UnknownFeature(u64),
     /// The store does not keep the promises the protocol is built on; use another one.
-    #[error("this store cannot hold a vault: {0}")]
-    NotAdmitted(String),
+    #[error("this store cannot hold a vault: it breaks the rule that {rule}: {found}")]
+    NotAdmitted {
+        /// The first rule that it broke.
+        rule: StoreRule,
+        /// What was seen.
+        found: String,
+    },
     /// An object is missing, damaged or not where it belongs.
     #[error("{object} is damaged: {what}")]
     Damaged {

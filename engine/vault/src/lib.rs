@@ -7,6 +7,7 @@
 //! What is *not* here: roles, links, real stores; compaction and retention.
 #![forbid(unsafe_code)]
 
+mod admission;
 mod chain;
 mod changed;
 mod claims;
@@ -29,6 +30,7 @@ mod units;
 pub mod vault;
 pub mod writer;
 
+pub use admission::StoreRule;
 pub use claims::ClaimWatch;
 pub use error::{CommitError, ReadError, StoreFailure, VaultError};
 pub use keys::VaultKeys;

@@ -7,6 +7,8 @@
 //! - VS-3 Every call ends: attempts have a deadline each, operations have one in total.
 //! - VS-4 After an ambiguous reply the object is put again, not just read: what can be read need not be
 //!   durable, but a put that finds it vouches for it.
+//! - VS-5 What is on the way at once is bounded, in bytes and in requests, and who waits for its turn spends
+//!   nothing of its deadlines.
 
 use crate::error::StoreFailure;
 use bytes::Bytes;
@@ -16,6 +18,7 @@ use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Sleep, sleep, timeout};
 
 /// One attempt; 32 MiB at 1 MiB/s.
@@ -28,6 +31,13 @@ const PAUSE_FIRST: Duration = Duration::from_millis(20);
 const PAUSE_LIMIT: Duration = Duration::from_secs(5);
 /// Names per listing call; a store that gives fewer at once goes on by itself. Bounds the memory of a call.
 const LIST_PAGE: usize = 10_000;
+/// Bytes of creations on the way at once: at 2 MiB/s the last of them still makes its [`ATTEMPT_DEADLINE`]. More
+/// at once on a thin line would all be late, be sent again, and be late again.
+const CREATED_BYTES_MAX: usize = 64 << 20;
+/// What a creation counts at least, so that small ones are bounded in number: 64.
+const CREATED_BYTES_MIN: usize = 1 << 20;
+/// Other requests on the way at once. They have their own turn: a recovery does not wait for uploads.
+const REQUESTS_MAX: usize = 32;
 
 /// Whose object it is, for certain.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +52,9 @@ pub(crate) enum Created {
 #[derive(Clone)]
 pub(crate) struct Store {
     raw: Arc<dyn RawStore>,
+    /// In bytes.
+    creations: Arc<Semaphore>,
+    requests: Arc<Semaphore>,
 }
 
 struct Attempts<'a> {
@@ -93,7 +106,18 @@ impl<'a> Attempts<'a> {
 
 impl Store {
     pub(crate) fn new(raw: Arc<dyn RawStore>) -> Store {
-        Store { raw }
+        let creations = Arc::new(Semaphore::new(CREATED_BYTES_MAX));
+        Store { raw, creations, requests: Arc::new(Semaphore::new(REQUESTS_MAX)) }
+    }
+
+    /// VS-5. Nobody closes the semaphores, so there is always a permit in the end.
+    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.requests.acquire().await.ok()
+    }
+
+    async fn turn_to_create(&self, bytes: usize) -> Option<SemaphorePermit<'_>> {
+        let bytes = bytes.clamp(CREATED_BYTES_MIN, CREATED_BYTES_MAX);
+        self.creations.acquire_many(bytes as u32).await.ok()
     }
 
     /// Creates the object or finds out who did; either way it is durable. After an error it is unknown
@@ -112,6 +136,7 @@ impl Store {
     }
 
     async fn resolve(&self, key: &StoreKey, body: &Bytes, trust: bool) -> Result<Created, StoreFailure> {
+        let _turn = self.turn_to_create(body.len()).await;
         let mut attempts = Attempts::new("create", key.as_str());
         loop {
             let answer = attempts.run(self.raw.put_if_absent(key, body.clone())).await;
@@ -137,6 +162,7 @@ impl Store {
         key: &StoreKey,
         range: Option<Range<u64>>,
     ) -> Result<Option<Bytes>, StoreFailure> {
+        let _turn = self.turn().await;
         let mut attempts = Attempts::new("read", key.as_str());
         loop {
             match attempts.run(self.raw.get(key, range.clone())).await {
@@ -153,6 +179,7 @@ impl Store {
         after: Option<&StoreKey>,
         limit: usize,
     ) -> Result<Vec<(StoreKey, u64)>, StoreFailure> {
+        let _turn = self.turn().await;
         let mut attempts = Attempts::new("list", prefix);
         loop {
             match attempts.run(self.raw.list_after(prefix, after, limit)).await {
@@ -181,6 +208,7 @@ impl Store {
 
     /// Deletes an object; missing is fine.
     pub(crate) async fn delete(&self, key: &StoreKey) -> Result<(), StoreFailure> {
+        let _turn = self.turn().await;
         let mut attempts = Attempts::new("delete", key.as_str());
         loop {
             match attempts.run(self.raw.delete(key)).await {
@@ -188,5 +216,82 @@ impl Store {
                 Err(error) => attempts.pause(error).await?,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MemStore;
+    use async_trait::async_trait;
+    use std::sync::Mutex;
+
+    /// Takes its time for every call and remembers the most that was on the way at once.
+    #[derive(Default)]
+    struct Slow {
+        inner: MemStore,
+        /// Now and at most: bytes of creations, creations, other requests.
+        busy: Mutex<[(usize, usize); 3]>,
+    }
+
+    impl Slow {
+        async fn during<T>(&self, load: [usize; 3], call: impl Future<Output = T>) -> T {
+            for ((now, most), load) in self.busy.lock().unwrap().iter_mut().zip(load) {
+                *now += load;
+                *most = (*most).max(*now);
+            }
+            sleep(Duration::from_secs(1)).await;
+            let answer = call.await;
+            for ((now, _), load) in self.busy.lock().unwrap().iter_mut().zip(load) {
+                *now -= load;
+            }
+            answer
+        }
+    }
+
+    #[async_trait]
+    impl RawStore for Slow {
+        async fn put_if_absent(&self, key: &StoreKey, body: Bytes) -> Result<(), StoreError> {
+            self.during([body.len(), 1, 0], self.inner.put_if_absent(key, body.clone())).await
+        }
+
+        async fn get(&self, key: &StoreKey, range: Option<Range<u64>>) -> Result<Option<Bytes>, StoreError> {
+            self.during([0, 0, 1], self.inner.get(key, range)).await
+        }
+
+        async fn list_after(
+            &self,
+            prefix: &str,
+            after: Option<&StoreKey>,
+            limit: usize,
+        ) -> Result<Vec<(StoreKey, u64)>, StoreError> {
+            self.during([0, 0, 1], self.inner.list_after(prefix, after, limit)).await
+        }
+
+        async fn delete(&self, key: &StoreKey) -> Result<(), StoreError> {
+            self.during([0, 0, 1], self.inner.delete(key)).await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_on_the_way_at_once_is_bounded_and_nothing_gives_up_in_the_queue() {
+        let slow = Arc::new(Slow::default());
+        let store = Store::new(slow.clone());
+        let large = Bytes::from(vec![1; CREATED_BYTES_MAX / 4]);
+        // Twice as long a queue as one attempt may last.
+        let all = (0..400).map(|n| {
+            let (store, large) = (store.clone(), large.clone());
+            async move {
+                let name = |kind: &str| StoreKey::new(format!("{kind}/{n:04}"));
+                assert_eq!(store.create(&name("large"), &large).await.unwrap(), Created::Mine);
+                assert_eq!(store.create(&name("small"), &Bytes::new()).await.unwrap(), Created::Mine);
+                assert_eq!(store.get(&name("none"), None).await.unwrap(), None);
+            }
+        });
+        futures::future::join_all(all).await;
+        let [bytes, creations, others] = slow.busy.lock().unwrap().map(|(_, most)| most);
+        assert!(bytes <= CREATED_BYTES_MAX && bytes >= CREATED_BYTES_MAX / 2, "{bytes}");
+        assert!(creations <= CREATED_BYTES_MAX / CREATED_BYTES_MIN, "{creations}");
+        assert!(others <= REQUESTS_MAX && others > 1, "{others}");
     }
 }

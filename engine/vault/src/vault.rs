@@ -2,9 +2,10 @@
 //!
 //! Invariants
 //! - VT-1 Nothing is written or read with a key before its check value agreed.
-//! - VT-2 A store is admitted only if racing creations have exactly one winner.
+//! - VT-2 A vault is made in, and a writer starts on, an admitted store only (`admission`).
 //! - VT-3 A writer puts the vault object and its key again before it builds on them: found is not durable.
 
+use crate::admission;
 use crate::codec::{Malformed, Put, Take, checked_crc, put_crc};
 use crate::error::{StoreFailure, VaultError};
 use crate::keys::VaultKeys;
@@ -14,9 +15,7 @@ use bytes::Bytes;
 use redoubt_core::MachineId;
 use redoubt_ports::{Entropy, RawStore, StoreKey};
 use redoubt_wire::aead::Key;
-use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Format major: another one cannot be read.
 pub const MAJOR: u16 = 1;
@@ -24,13 +23,6 @@ pub const MAJOR: u16 = 1;
 pub const MINOR: u16 = 0;
 /// Required features this program knows.
 const KNOWN_FEATURES: u64 = 0;
-/// The probe of a new vault; a store that breaks races broke every round measured.
-const PROBE_OF_INIT: Probe = Probe { rounds: 8, racers: 16 };
-/// The probe of a writer: a handful of small requests finds a store that has lost its promises since, such
-/// as another server behind the same address.
-const PROBE_OF_CLAIM: Probe = Probe { rounds: 1, racers: 4 };
-/// Longest time spent on removing a probe's objects: a store that is down must not hold up its own report.
-const CLEAN_DEADLINE: Duration = Duration::from_secs(10);
 /// The only data key of a machine until keys are rotated.
 pub(crate) const DEK: u32 = 1;
 const MAGIC: &[u8; 8] = b"DRVAULT1";
@@ -62,7 +54,7 @@ impl Vault {
         if store.get(&names::vault(), None).await?.is_some() {
             return Err(VaultError::AlreadyInitialised);
         }
-        probe(&store, entropy.id(), PROBE_OF_INIT).await?;
+        admission::probe(&store, entropy.id(), admission::OF_INIT).await?;
         let uuid = entropy.id();
         let object = Bytes::from(encode(uuid, &keys));
         match store.create(&names::vault(), &object).await? {
@@ -115,7 +107,7 @@ impl Vault {
 
     /// Checks again, with few requests, that the store may be written.
     pub(crate) async fn probe_again(&self, entropy: &dyn Entropy) -> Result<(), VaultError> {
-        probe(&self.store, entropy.id(), PROBE_OF_CLAIM).await
+        admission::probe(&self.store, entropy.id(), admission::OF_CLAIM).await
     }
 
     /// Makes the vault object durable, should its maker have died before it did (VT-3).
@@ -195,55 +187,4 @@ pub(crate) fn decode(object: &[u8], keys: &VaultKeys) -> Result<u128, VaultError
     let uuid = take.u128().map_err(damaged)?;
     let check: [u8; 16] = take.array().map_err(damaged)?;
     if check != keys.check(uuid) { Err(VaultError::WrongKey) } else { Ok(uuid) }
-}
-
-/// Rounds and racers of an admission probe.
-#[derive(Clone, Copy, Debug)]
-struct Probe {
-    rounds: u32,
-    racers: u8,
-}
-
-/// Proves what a listing of features cannot: one winner per race, and no stale reads or listings.
-/// Removes its objects whatever the outcome, if it may: a store that lets nobody delete is welcome,
-/// and what stays is small and never read.
-async fn probe(store: &Store, run: u128, size: Probe) -> Result<(), VaultError> {
-    let outcome = race(store, run, size).await;
-    let clean = async {
-        for round in 0..size.rounds {
-            let _ = store.delete(&names::probe(run, round)).await;
-        }
-    };
-    let _ = tokio::time::timeout(CLEAN_DEADLINE, clean).await;
-    outcome
-}
-
-async fn race(store: &Store, run: u128, size: Probe) -> Result<(), VaultError> {
-    let refuse = |why: &str| Err(VaultError::NotAdmitted(why.to_owned()));
-    let racers = size.racers;
-    let mut expected = BTreeSet::new();
-    for round in 0..size.rounds {
-        let name = names::probe(run, round);
-        let races = (0..racers).map(|racer| {
-            let (store, name) = (store.clone(), name.clone());
-            async move { store.create_in_probe(&name, &Bytes::from(vec![racer; 64])).await }
-        });
-        let mut winners = 0;
-        for created in futures::future::join_all(races).await {
-            winners += u32::from(created? == Created::Mine);
-        }
-        if winners != 1 {
-            return refuse(&format!("{winners} of {racers} racing creations won"));
-        }
-        match store.get(&name, Some(1..3)).await? {
-            Some(bytes) if bytes.len() == 2 => {}
-            _ => return refuse("a range of a new object does not read back"),
-        }
-        expected.insert(name);
-    }
-    let listed = store.list(&names::probes(run), None).await?;
-    if !listed.iter().eq(expected.iter()) {
-        return refuse("a listing after creation is incomplete");
-    }
-    Ok(())
 }

@@ -11,7 +11,8 @@ use redoubt_core::{
 };
 use redoubt_ports::{RawStore, StoreError, StoreKey};
 use redoubt_vault::{
-    CommitError, MachineReader, MachineWriter, MemStore, Vault, VaultError, VaultKeys, WriterSettings,
+    CommitError, MachineReader, MachineWriter, MemStore, StoreRule, Vault, VaultError, VaultKeys,
+    WriterSettings,
 };
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -193,7 +194,7 @@ fn a_store_that_lost_its_promises_is_refused_before_the_machine_is_touched() {
         let before = store.inner.names();
         store.turn(Mood::Overwrite);
         let refused = MachineWriter::claim(&vault, MACHINE, dice.clone()).await.unwrap_err();
-        assert!(matches!(refused, VaultError::NotAdmitted(_)), "{refused}");
+        assert!(matches!(refused, VaultError::NotAdmitted { rule: StoreRule::Exclusive, .. }), "{refused}");
         assert_eq!(store.inner.names(), before, "the probe leaves nothing behind");
         store.turn(Mood::Good);
         MachineWriter::claim(&vault, MACHINE, dice).await.unwrap();

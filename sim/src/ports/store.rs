@@ -33,8 +33,24 @@ struct Knobs {
     outage: u32,
 }
 
+/// A promise of the port that a store of somebody else may not keep. No fault of a good store: no scenario has
+/// it, and no vault may be made on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BrokenPromise {
+    /// Whether a name is free is looked up a moment before the object is put.
+    RacyCreation,
+    /// Objects can be read a moment after their creation.
+    StaleRead,
+    /// Objects are listed a moment after their creation.
+    StaleList,
+}
+
+/// That moment: longer than a request in the same site takes.
+const STALENESS: Duration = Duration::from_secs(1);
+
 #[derive(Default)]
 struct State {
+    broken: Option<BrokenPromise>,
     objects: BTreeMap<StoreKey, Bytes>,
     knobs: Knobs,
     /// Puts that were applied, with time and host: the truth for the single-writer oracle.
@@ -68,6 +84,20 @@ impl SimStore {
             "outage" => knobs.outage = ppm,
             other => unreachable!("the key table knows no store knob {other}"),
         }
+    }
+
+    /// Makes it a store that no vault can be built on.
+    pub fn break_promise(&self, broken: BrokenPromise) {
+        lock(&self.state).broken = Some(broken);
+    }
+
+    /// Tells whether the store still hides this object, as a store does that breaks this promise.
+    fn hides(&self, promise: BrokenPromise, key: &StoreKey) -> bool {
+        let state = lock(&self.state);
+        let is_young = |(at, _, of): &(Duration, String, StoreKey)| {
+            of == key && self.shared.now().saturating_sub(*at) < STALENESS
+        };
+        state.broken == Some(promise) && state.puts.iter().rev().any(is_young)
     }
 
     /// Lifts every fault.
@@ -212,6 +242,14 @@ impl RawStore for HostStore {
             }
             return Err(StoreError::AlreadyExists);
         }
+        let broken = lock(&self.store.state).broken;
+        if broken == Some(BrokenPromise::RacyCreation) {
+            let is_free = !lock(&self.store.state).objects.contains_key(key);
+            tokio::time::sleep(STALENESS).await;
+            if is_free {
+                lock(&self.store.state).objects.remove(key);
+            }
+        }
         let result = self.store.apply(&self.host, key, &body);
         let answer = self.answer(0).await;
         if result.is_ok() && answer.is_err() {
@@ -223,7 +261,10 @@ impl RawStore for HostStore {
 
     async fn get(&self, key: &StoreKey, range: Option<Range<u64>>) -> Result<Option<Bytes>, StoreError> {
         self.reach(0).await?;
-        let found = self.store.direct().get(key, range).await;
+        let found = match self.store.hides(BrokenPromise::StaleRead, key) {
+            true => Ok(None),
+            false => self.store.direct().get(key, range).await,
+        };
         let bytes = found.as_ref().map_or(0, |found| found.as_ref().map_or(0, Bytes::len));
         self.serve(bytes).await;
         self.answer(bytes).await?;
@@ -240,7 +281,10 @@ impl RawStore for HostStore {
         limit: usize,
     ) -> Result<Vec<(StoreKey, u64)>, StoreError> {
         self.reach(0).await?;
-        let found = self.store.direct().list_after(prefix, after, limit).await;
+        let mut found = self.store.direct().list_after(prefix, after, limit).await;
+        if let Ok(found) = &mut found {
+            found.retain(|(key, _)| !self.store.hides(BrokenPromise::StaleList, key));
+        }
         self.answer(found.as_ref().map_or(0, |found| found.len() * ENTRY)).await?;
         found
     }
