@@ -3,6 +3,8 @@
 use crate::output::Format;
 use crate::units::{duration, size};
 use clap::{Args, Parser, Subcommand};
+use redoubt_host::store::RATE_MIN;
+use redoubt_host::{StoreSettings, StoreUrl};
 use redoubt_ports::Endpoint;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -122,6 +124,48 @@ pub(crate) struct AgentArgs {
     pub(crate) spill_max: Option<u64>,
 }
 
+pub(crate) fn store_url(text: &str) -> Result<StoreUrl, String> {
+    StoreUrl::parse(text).map_err(|error| error.to_string())
+}
+
+pub(crate) fn rate(text: &str) -> Result<u64, String> {
+    match size(text)? {
+        rate if rate < RATE_MIN => Err(format!("{text} is too little: a vault needs {} MiB", RATE_MIN >> 20)),
+        rate => Ok(rate),
+    }
+}
+
+/// Which store a vault is in, and how to reach it.
+#[derive(Debug, Args)]
+pub(crate) struct StoreArgs {
+    /// Vault: a directory, s3://BUCKET/PREFIX, az://CONTAINER/PREFIX or gs://BUCKET/PREFIX; made on the first
+    /// run [default: the one that the state directory names, to recover; else redoubt-vault]
+    #[arg(long, value_name = "DIR|URL", value_parser = store_url)]
+    pub(crate) vault: Option<StoreUrl>,
+    /// Server that speaks the protocol of the vault's cloud, such as https://minio.example:9000
+    /// [default: the cloud's own]
+    #[arg(long, value_name = "URL")]
+    pub(crate) vault_endpoint: Option<String>,
+    /// File with credentials for the vault's cloud, a line NAME=VALUE each [default: AWS_*, AZURE_* or
+    /// GOOGLE_* variables of the environment]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) vault_credentials: Option<PathBuf>,
+}
+
+impl StoreArgs {
+    /// Returns what was given, over what is known already of another place or of the same.
+    pub(crate) fn over(&self, known: Option<StoreSettings>) -> Option<StoreSettings> {
+        let mut settings = match (&self.vault, known) {
+            (Some(url), Some(known)) if *url == known.url => known,
+            (Some(url), _) => StoreSettings::new(url.clone()),
+            (None, known) => known?,
+        };
+        settings.endpoint = self.vault_endpoint.clone().or(settings.endpoint);
+        settings.credentials = self.vault_credentials.clone().or(settings.credentials);
+        Some(settings)
+    }
+}
+
 /// Options that every service shares.
 #[derive(Debug, Args)]
 pub(crate) struct ServiceArgs {
@@ -140,9 +184,11 @@ pub(crate) struct ServiceArgs {
 pub(crate) struct Up {
     #[command(flatten)]
     pub(crate) service: ServiceArgs,
-    /// Vault directory, made on the first run [default: redoubt-vault]
-    #[arg(long, value_name = "DIR")]
-    pub(crate) vault: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    /// Most that is sent to the vault per second, on average [default: no bound]
+    #[arg(long, value_name = "SIZE", value_parser = rate)]
+    pub(crate) vault_rate_max: Option<u64>,
     #[command(flatten)]
     pub(crate) agent: AgentArgs,
     #[command(flatten)]
@@ -166,9 +212,11 @@ pub(crate) struct Agent {
 pub(crate) struct ProcessServer {
     #[command(flatten)]
     pub(crate) service: ServiceArgs,
-    /// Vault directory, made on the first run [default: redoubt-vault]
-    #[arg(long, value_name = "DIR")]
-    pub(crate) vault: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    /// Most that is sent to the vault per second, on average [default: no bound]
+    #[arg(long, value_name = "SIZE", value_parser = rate)]
+    pub(crate) vault_rate_max: Option<u64>,
     /// Where agents connect: tcp:HOST:PORT or unix:PATH
     #[arg(long, value_name = "ENDPOINT", value_parser = endpoint)]
     pub(crate) listen: Option<Endpoint>,
@@ -221,9 +269,8 @@ pub(crate) struct Status {
 pub(crate) struct WhichVault {
     #[command(flatten)]
     pub(crate) state: StateArg,
-    /// Vault directory [default: the one the service in the state directory uses]
-    #[arg(long, value_name = "DIR")]
-    pub(crate) vault: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
     /// Key file of the vault [default: the vault's path with .key added]
     #[arg(long, value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,

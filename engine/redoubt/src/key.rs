@@ -4,6 +4,7 @@
 
 use crate::failure::{Exit, Failure, Outcome};
 use crate::output::say;
+use redoubt_host::StoreUrl;
 use redoubt_ports::Entropy;
 use redoubt_vault::VaultKeys;
 use std::io::{ErrorKind, Write};
@@ -16,8 +17,15 @@ const FILE_BYTES_MAX: u64 = 256;
 
 /// Returns where the key of a vault is if nobody said: beside the vault, so that losing the
 /// protected site does not lose the key.
-pub(crate) fn default_path(vault: &Path) -> PathBuf {
-    let mut name = vault.as_os_str().to_owned();
+///
+/// A bucket has nothing beside it: the key is then in the current directory, named after the bucket.
+pub(crate) fn default_path(vault: &StoreUrl) -> PathBuf {
+    let mut name = match vault {
+        StoreUrl::Directory(path) => path.as_os_str().to_owned(),
+        StoreUrl::Bucket { bucket, prefix, .. } => {
+            format!("{bucket}/{prefix}").trim_end_matches('/').replace('/', "-").into()
+        }
+    };
     name.push(".key");
     PathBuf::from(name)
 }
@@ -88,7 +96,8 @@ mod tests {
     #[test]
     fn a_key_file_is_private_read_back_and_never_overwritten() {
         let directory = tempfile::tempdir().unwrap();
-        let path = default_path(&directory.path().join("vault"));
+        let path = default_path(&StoreUrl::Directory(directory.path().join("vault")));
+        assert_eq!(default_path(&StoreUrl::parse("s3://b/dr/erp").unwrap()), Path::new("b-dr-erp.key"));
         assert!(path.ends_with("vault.key"));
         let made = create(&path, &redoubt_host::HostEntropy).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);

@@ -7,7 +7,8 @@ use crate::failure::{Exit, Failure, Outcome};
 use crate::units::show_wall;
 use crate::{key, state};
 use redoubt_core::{MachineId, VolumeIndex};
-use redoubt_host::LocalStore;
+use redoubt_host::StoreSettings;
+use redoubt_ports::{RawStore, StoreError};
 use redoubt_roles::agent::VolumeSpec;
 use redoubt_roles::mount::{Overlay, OverlayOf, PointDisk};
 use redoubt_vault::{MachineReader, PointInfo, Vault};
@@ -24,28 +25,45 @@ pub(crate) struct Recovery {
     names: Vec<String>,
 }
 
-/// Opens the store of a vault; looks at nothing in it.
-pub(crate) fn open_store(directory: &Path) -> Outcome<Arc<LocalStore>> {
-    if !directory.is_dir() {
+/// What it means that the first request of a command to a store in a cloud failed.
+pub(crate) fn no_contact(settings: &StoreSettings, error: &StoreError) -> Failure {
+    let hint = match error {
+        StoreError::Denied(_) => "check the name of the vault and its credentials",
+        _ => "check the address and the network, then try again",
+    };
+    Failure::new(Exit::Unreachable, format!("cannot use vault {}: {error}", settings.url)).hint(hint)
+}
+
+/// Opens the store of a vault; looks at nothing in it but whether it answers.
+pub(crate) async fn open_store(settings: &StoreSettings) -> Outcome<Arc<dyn RawStore>> {
+    if let Some(directory) = settings.url.directory().filter(|directory| !directory.is_dir()) {
         let what = format!("there is no vault directory {}", directory.display());
         return Err(Failure::new(Exit::Unreachable, what).hint("check the path given with --vault"));
     }
-    Ok(Arc::new(LocalStore::open(directory)?))
+    let store = redoubt_host::store::open(settings)?;
+    if settings.url.directory().is_none() {
+        // A wrong name or address is told at once, before the patience that an outage deserves.
+        let contact = store.list_after("", None, 1).await;
+        if let Err(error @ (StoreError::Denied(_) | StoreError::Unavailable(_))) = contact {
+            return Err(no_contact(settings, &error));
+        }
+    }
+    Ok(store)
 }
 
-/// Opens a vault directory that must hold a vault.
-pub(crate) async fn open_vault(directory: &Path, key_file: &Path) -> Outcome<Vault> {
-    let store = open_store(directory)?;
+/// Opens a store that must hold a vault.
+pub(crate) async fn open_vault(settings: &StoreSettings, key_file: &Path) -> Outcome<Vault> {
+    let store = open_store(settings).await?;
     let keys = key::read(key_file)?;
     Vault::open(store, keys).await.map_err(|error| {
         let failure = Failure::from(error);
-        Failure { what: format!("{} ({})", failure.what, directory.display()), ..failure }
+        Failure { what: format!("{} ({})", failure.what, settings.url), ..failure }
     })
 }
 
 /// Where a vault is, and what the service of the state directory knows of it.
 pub(crate) struct Place {
-    pub(crate) directory: PathBuf,
+    pub(crate) settings: StoreSettings,
     pub(crate) key_file: PathBuf,
     record: Option<state::Record>,
 }
@@ -53,28 +71,29 @@ pub(crate) struct Place {
 /// Finds the vault that the options mean; nothing of it is opened.
 pub(crate) fn locate(args: &WhichVault) -> Outcome<Place> {
     // With --vault the state directory only gives names: a damaged one must not stop a recovery.
-    let record = match (state::peek(&args.state.state), &args.vault) {
+    let record = match (state::peek(&args.state.state), &args.store.vault) {
         (Ok(record), _) => record,
         (Err(_), Some(_)) => None,
         (Err(failure), None) => return Err(failure),
     };
-    let recorded = record.as_ref().and_then(|record| record.vault.clone());
-    let directory: PathBuf = args.vault.clone().or(recorded).ok_or_else(|| {
+    let recorded = record.as_ref().and_then(state::Record::store);
+    let settings = args.store.over(recorded).ok_or_else(|| {
         let what = format!("no vault is given and {} names none", args.state.state.display());
-        Failure::usage(what).hint("pass the vault's directory with --vault")
+        Failure::usage(what).hint("pass the vault's directory or URL with --vault")
     })?;
-    let key_file = match (&args.key, &args.vault, record.as_ref().and_then(|record| record.key.clone())) {
+    let key_file = match (&args.key, &args.store.vault, record.as_ref().and_then(|record| record.key.clone()))
+    {
         (Some(key), _, _) => key.clone(),
         (None, None, Some(key)) => key,
-        _ => key::default_path(&directory),
+        _ => key::default_path(&settings.url),
     };
-    Ok(Place { directory, key_file, record })
+    Ok(Place { settings, key_file, record })
 }
 
 /// Opens the vault and the log of the machine that the options mean.
 pub(crate) async fn open(args: &VaultArgs) -> Outcome<Recovery> {
-    let Place { directory, key_file, record } = locate(&args.which)?;
-    let vault = open_vault(&directory, &key_file).await?;
+    let Place { settings, key_file, record } = locate(&args.which)?;
+    let vault = open_vault(&settings, &key_file).await?;
     let machines = vault.list_machines().await?;
     let own = record.as_ref().and_then(state::Record::machine).filter(|own| machines.contains(own));
     let machine = match (args.machine.map(MachineId), own, &machines[..]) {
@@ -82,12 +101,12 @@ pub(crate) async fn open(args: &VaultArgs) -> Outcome<Recovery> {
         (None, Some(own), _) => own,
         (None, None, [only]) => *only,
         (None, None, []) => {
-            let what = format!("vault {} holds no machine yet", directory.display());
+            let what = format!("vault {} holds no machine yet", settings.url);
             return Err(Failure::new(Exit::Refused, what).hint("wait for the first recovery point"));
         }
         (None, None, many) => {
             let list: Vec<String> = many.iter().map(MachineId::to_string).collect();
-            let what = format!("vault {} holds several machines: {}", directory.display(), list.join(", "));
+            let what = format!("vault {} holds several machines: {}", settings.url, list.join(", "));
             return Err(Failure::usage(what).hint("choose one with --machine"));
         }
     };

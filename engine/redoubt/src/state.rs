@@ -9,7 +9,7 @@
 
 use crate::failure::{Exit, Failure, Outcome};
 use redoubt_core::MachineId;
-use redoubt_host::HostFiles;
+use redoubt_host::{HostFiles, StoreSettings, StoreUrl};
 use redoubt_ports::{Entropy, Files, IoKind, OpenMode};
 use serde::{Deserialize, Serialize};
 use std::any::Any;
@@ -29,7 +29,13 @@ pub(crate) struct Record {
     /// Machine, 32 hexadecimal digits.
     machine: String,
     /// Vault that was used last, if the service writes one.
-    pub(crate) vault: Option<PathBuf>,
+    vault: Option<String>,
+    /// Address of the server that the vault's store is on, if it is not the cloud's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    vault_endpoint: Option<String>,
+    /// File with credentials for the vault's store, if they are not of the environment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    vault_credentials: Option<PathBuf>,
     /// Key file that was used last.
     pub(crate) key: Option<PathBuf>,
     /// Protected disks.
@@ -63,11 +69,38 @@ pub(crate) struct DiskRecord {
 impl Record {
     pub(crate) fn new(entropy: &dyn Entropy) -> Record {
         let machine = MachineId(entropy.id()).to_string();
-        Record { version: VERSION, machine, vault: None, key: None, disks: Vec::new() }
+        Record {
+            version: VERSION,
+            machine,
+            vault: None,
+            vault_endpoint: None,
+            vault_credentials: None,
+            key: None,
+            disks: Vec::new(),
+        }
     }
 
     pub(crate) fn machine(&self) -> Option<MachineId> {
         crate::cli::machine(&self.machine).ok().map(MachineId)
+    }
+
+    /// Returns the store of the vault that was used last.
+    pub(crate) fn store(&self) -> Option<StoreSettings> {
+        let url = StoreUrl::parse(self.vault.as_ref()?).ok()?;
+        let (endpoint, credentials) = (self.vault_endpoint.clone(), self.vault_credentials.clone());
+        Some(StoreSettings { endpoint, credentials, ..StoreSettings::new(url) })
+    }
+
+    /// Notes where the vault and its key are, for commands that run in another directory.
+    pub(crate) fn note(&mut self, store: &StoreSettings, key: &Path) {
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        self.vault = Some(match store.url.directory() {
+            Some(path) => absolute(path).display().to_string(),
+            None => store.url.to_string(),
+        });
+        self.vault_endpoint = store.endpoint.clone();
+        self.vault_credentials = store.credentials.as_deref().map(absolute);
+        self.key = Some(absolute(key));
     }
 
     /// Adds a disk, or finds it there. A name never changes its disk: the vault's copy would then

@@ -1,6 +1,5 @@
 //! `redoubt process-server`: takes streams, writes a vault.
 
-use super::up::absolute;
 use crate::cli::ProcessServer;
 use crate::commands::nbd::Address;
 use crate::control::{self, Controlled};
@@ -42,8 +41,7 @@ pub(crate) async fn run(args: ProcessServer) -> Outcome<()> {
     let state = State::own(&plan.state).await?;
     let opened = vault::open(&plan.vault, &plan.key).await?;
     let mut record = record.unwrap_or_else(|| Record::new(&redoubt_host::HostEntropy));
-    record.vault = Some(absolute(&plan.vault));
-    record.key = Some(absolute(&plan.key));
+    record.note(&plan.vault, &plan.key);
     let keys = opened.vault.keys().clone();
     let mut settings = PsSettings::new(plan.listen, "process-server");
     let keyed = plan.machines.into_iter().map(|machine| (machine, StreamKey::new(keys.stream_key(machine))));
@@ -54,7 +52,7 @@ pub(crate) async fn run(args: ProcessServer) -> Outcome<()> {
     state.save(&record).await?;
     let listening = Listening { listen: server.endpoint.to_string() };
     output::data(format, &listening, |listening| format!("listening at {}", listening.listen));
-    let (vault, directory) = (opened.vault, plan.vault.display().to_string());
+    let (vault, directory) = (opened.vault, plan.vault.url.to_string());
     let running = Arc::new(Running { server, vault, directory, probes: Mutex::default() });
     control::serve(control, running.clone(), stop).await;
     say("stopping");

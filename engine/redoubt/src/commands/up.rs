@@ -13,12 +13,11 @@ use redoubt_wire::StreamKey;
 pub(crate) async fn run(args: Up) -> Outcome<()> {
     let stop = Signals::catch()?.watch();
     let format = args.common.format;
-    let (plan, directory, stage_bytes_max) = plan::up(args)?;
-    vault::check(&directory, &plan.key).await?;
+    let (plan, store, stage_bytes_max) = plan::up(args)?;
+    vault::check(&store, &plan.key).await?;
     let mut prepared = agent::prepare(&plan).await?;
-    let opened = vault::open(&directory, &plan.key).await?;
-    prepared.record.vault = Some(absolute(&directory));
-    prepared.record.key = Some(absolute(&plan.key));
+    let opened = vault::open(&store, &plan.key).await?;
+    prepared.record.note(&store, &plan.key);
     // Durable before the process server or the vault learns the machine's identity.
     prepared.state.save(&prepared.record).await?;
     let machine = prepared.record.machine().unwrap_or(redoubt_core::MachineId(0));
@@ -41,8 +40,4 @@ pub(crate) async fn run(args: Up) -> Outcome<()> {
     let ended = agent::run(launch, plan, prepared, stop).await;
     server.stop().await;
     ended
-}
-
-pub(super) fn absolute(path: &std::path::Path) -> std::path::PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }

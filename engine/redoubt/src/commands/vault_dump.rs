@@ -17,7 +17,7 @@ pub(crate) async fn run(args: VaultDump) -> Outcome<()> {
         );
     }
     let place = recovery::locate(&args.which)?;
-    let store = recovery::open_store(&place.directory)?;
+    let store = recovery::open_store(&place.settings).await?;
     let keys = key::read(&place.key_file)?;
     // With a wrong key everything would look damaged; whatever else is wrong is shown.
     if let Err(error @ (VaultError::WrongKey | VaultError::NoVault)) =

@@ -5,7 +5,8 @@ use crate::output::say;
 use crate::state::{check_directory, make_directory};
 use crate::{key, recovery};
 use redoubt_core::MachineId;
-use redoubt_host::{HostEntropy, LocalStore};
+use redoubt_host::{HostEntropy, StoreSettings, StoreUrl};
+use redoubt_ports::RawStore;
 use redoubt_vault::{MachineReader, Vault, VaultError};
 use std::path::Path;
 use std::sync::Arc;
@@ -14,22 +15,29 @@ use tokio::sync::Mutex;
 /// A vault to write.
 pub(crate) struct OpenVault {
     pub(crate) vault: Vault,
-    pub(crate) store: Arc<LocalStore>,
+    pub(crate) store: Arc<dyn RawStore>,
 }
 
-fn is_new(directory: &Path) -> bool {
-    let Ok(entries) = std::fs::read_dir(directory) else { return !directory.exists() };
+async fn is_new(settings: &StoreSettings) -> Outcome<bool> {
+    let StoreUrl::Directory(directory) = &settings.url else {
+        let store = redoubt_host::store::open(settings)?;
+        let first = store.list_after("", None, 1).await;
+        return first.map(|found| found.is_empty()).map_err(|error| recovery::no_contact(settings, &error));
+    };
+    let Ok(entries) = std::fs::read_dir(directory) else { return Ok(!directory.exists()) };
     // The root of a fresh ext4 file system is as good as an empty directory.
-    entries.flatten().all(|entry| entry.file_name() == "lost+found")
+    Ok(entries.flatten().all(|entry| entry.file_name() == "lost+found"))
 }
 
 /// Checks, without changing anything, that the vault can be opened or made.
-pub(crate) async fn check(directory: &Path, key_file: &Path) -> Outcome<()> {
-    check_directory(directory, "vault")?;
-    if is_new(directory) {
+pub(crate) async fn check(settings: &StoreSettings, key_file: &Path) -> Outcome<()> {
+    if let Some(directory) = settings.url.directory() {
+        check_directory(directory, "vault")?;
+    }
+    if is_new(settings).await? {
         return if key_file.exists() { key::read(key_file).map(|_| ()) } else { Ok(()) };
     }
-    match recovery::open_vault(directory, key_file).await {
+    match recovery::open_vault(settings, key_file).await {
         Ok(_) => Ok(()),
         // A crash between the directory and the vault object; `open` makes it whole.
         Err(failure) if failure.what.contains("there is no vault") && key_file.exists() => Ok(()),
@@ -38,8 +46,8 @@ pub(crate) async fn check(directory: &Path, key_file: &Path) -> Outcome<()> {
 }
 
 /// Opens the vault, making it and its key on the first run. The key is durable before the vault is.
-pub(crate) async fn open(directory: &Path, key_file: &Path) -> Outcome<OpenVault> {
-    let is_new = is_new(directory);
+pub(crate) async fn open(settings: &StoreSettings, key_file: &Path) -> Outcome<OpenVault> {
+    let is_new = is_new(settings).await?;
     let keys = if is_new && !key_file.exists() {
         let keys = key::create(key_file, &HostEntropy)?;
         say(format!(
@@ -50,8 +58,10 @@ pub(crate) async fn open(directory: &Path, key_file: &Path) -> Outcome<OpenVault
     } else {
         key::read(key_file)?
     };
-    make_directory(directory, "vault")?;
-    let store = Arc::new(LocalStore::open(directory)?);
+    if let Some(directory) = settings.url.directory() {
+        make_directory(directory, "vault")?;
+    }
+    let store = redoubt_host::store::open(settings)?;
     let vault = match Vault::open(store.clone(), keys.clone()).await {
         Err(VaultError::NoVault) => Vault::init(store.clone(), keys, &HostEntropy).await?,
         other => other?,

@@ -5,8 +5,9 @@
 //! What is *not* here: defaults and options of the command line (`settings`).
 
 use super::diagnostics::{Mistake, suggest};
-use crate::cli::{DiskArg, machine, volume_name};
+use crate::cli::{DiskArg, machine, rate, store_url, volume_name};
 use crate::units::{duration, size};
+use redoubt_host::StoreUrl;
 use redoubt_ports::Endpoint;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -14,9 +15,12 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 14] = [
     "state",
     "vault",
+    "vault-endpoint",
+    "vault-credentials",
+    "vault-rate-max",
     "key",
     "listen",
     "process-servers",
@@ -33,7 +37,10 @@ const DISK_KEYS: [&str; 2] = ["name", "path"];
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct FileSettings {
     pub(crate) state: Option<PathBuf>,
-    pub(crate) vault: Option<PathBuf>,
+    pub(crate) vault: Option<StoreUrl>,
+    pub(crate) vault_endpoint: Option<String>,
+    pub(crate) vault_credentials: Option<PathBuf>,
+    pub(crate) vault_rate_max: Option<u64>,
     pub(crate) key: Option<PathBuf>,
     pub(crate) listen: Vec<Endpoint>,
     pub(crate) process_servers: Vec<Endpoint>,
@@ -73,7 +80,12 @@ impl Reader {
         for (key, value) in table {
             match key.get_ref().as_ref() {
                 "state" => settings.state = self.path(value),
-                "vault" => settings.vault = self.path(value),
+                "vault" => settings.vault = self.text(value, store_url),
+                "vault-endpoint" => {
+                    settings.vault_endpoint = self.text(value, |text| Ok(text.to_owned()));
+                }
+                "vault-credentials" => settings.vault_credentials = self.path(value),
+                "vault-rate-max" => settings.vault_rate_max = self.text(value, rate),
                 "key" => settings.key = self.path(value),
                 "listen" => settings.listen = self.list(value, endpoint),
                 "process-servers" => settings.process_servers = self.list(value, endpoint),

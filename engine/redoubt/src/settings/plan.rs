@@ -3,10 +3,11 @@
 //! Nothing here touches the system; that comes after the whole plan is known to make sense.
 
 use super::{FileSettings, read};
-use crate::cli::{Agent, AgentArgs, DiskArg, ProcessServer, ServiceArgs, Up};
+use crate::cli::{Agent, AgentArgs, DiskArg, ProcessServer, ServiceArgs, StoreArgs, Up};
 use crate::failure::{Failure, Outcome};
 use crate::key;
 use redoubt_core::MachineId;
+use redoubt_host::{StoreSettings, StoreUrl};
 use redoubt_ports::Endpoint;
 use redoubt_roles::agent::AgentBounds;
 use redoubt_roles::process_server::STAGE_BYTES_MAX_DEFAULT;
@@ -33,7 +34,7 @@ pub(crate) struct AgentPlan {
 #[derive(Debug)]
 pub(crate) struct ServerPlan {
     pub(crate) state: PathBuf,
-    pub(crate) vault: PathBuf,
+    pub(crate) vault: StoreSettings,
     pub(crate) key: PathBuf,
     pub(crate) listen: Endpoint,
     /// Machines that may connect; empty means every machine that holds the vault's key.
@@ -45,11 +46,25 @@ fn state_of(args: &ServiceArgs, file: &mut FileSettings) -> PathBuf {
     args.state.clone().or(file.state.take()).unwrap_or_else(|| PathBuf::from("redoubt-state"))
 }
 
-fn vault_of(given: Option<PathBuf>, file: &mut FileSettings) -> PathBuf {
-    given.or(file.vault.take()).unwrap_or_else(|| PathBuf::from("redoubt-vault"))
+fn vault_of(file: &mut FileSettings) -> StoreSettings {
+    let url = file.vault.take().unwrap_or_else(|| StoreUrl::Directory("redoubt-vault".into()));
+    StoreSettings {
+        url,
+        endpoint: file.vault_endpoint.take(),
+        credentials: file.vault_credentials.take(),
+        rate_max: file.vault_rate_max,
+    }
 }
 
-fn key_of(args: &ServiceArgs, file: &mut FileSettings, vault: &std::path::Path) -> PathBuf {
+/// As [`vault_of`], with what the command line says over it.
+fn vault_under(args: &StoreArgs, rate_max: Option<u64>, file: &mut FileSettings) -> StoreSettings {
+    let known = vault_of(file);
+    let rate_max = rate_max.or(known.rate_max);
+    let settings = args.over(Some(known.clone())).unwrap_or(known);
+    StoreSettings { rate_max, ..settings }
+}
+
+fn key_of(args: &ServiceArgs, file: &mut FileSettings, vault: &StoreUrl) -> PathBuf {
     args.key.clone().or(file.key.take()).unwrap_or_else(|| key::default_path(vault))
 }
 
@@ -76,12 +91,12 @@ fn agent_plan(args: AgentArgs, file: FileSettings, state: PathBuf, key: PathBuf)
     })
 }
 
-/// Plans `up`: the agent and the vault directory.
-pub(crate) fn up(args: Up) -> Outcome<(AgentPlan, PathBuf, u64)> {
+/// Plans `up`: the agent and the store of its vault.
+pub(crate) fn up(args: Up) -> Outcome<(AgentPlan, StoreSettings, u64)> {
     let mut file = read(args.service.config.as_deref())?;
     let state = state_of(&args.service, &mut file);
-    let vault = vault_of(args.vault, &mut file);
-    let key = key_of(&args.service, &mut file, &vault);
+    let vault = vault_under(&args.store, args.vault_rate_max, &mut file);
+    let key = key_of(&args.service, &mut file, &vault.url);
     let stage_bytes_max = file.stage_max.unwrap_or(STAGE_BYTES_MAX_DEFAULT);
     Ok((agent_plan(args.agent, file, state, key)?, vault, stage_bytes_max))
 }
@@ -90,8 +105,8 @@ pub(crate) fn up(args: Up) -> Outcome<(AgentPlan, PathBuf, u64)> {
 pub(crate) fn agent(args: Agent) -> Outcome<(AgentPlan, Vec<Endpoint>)> {
     let mut file = read(args.service.config.as_deref())?;
     let state = state_of(&args.service, &mut file);
-    let vault = vault_of(None, &mut file);
-    let key = key_of(&args.service, &mut file, &vault);
+    let vault = vault_of(&mut file);
+    let key = key_of(&args.service, &mut file, &vault.url);
     let servers = std::mem::take(&mut file.process_servers);
     let servers = if args.process_servers.is_empty() { servers } else { args.process_servers };
     if servers.is_empty() {
@@ -104,8 +119,8 @@ pub(crate) fn agent(args: Agent) -> Outcome<(AgentPlan, Vec<Endpoint>)> {
 pub(crate) fn server(args: ProcessServer) -> Outcome<ServerPlan> {
     let mut file = read(args.service.config.as_deref())?;
     let state = state_of(&args.service, &mut file);
-    let vault = vault_of(args.vault, &mut file);
-    let key = key_of(&args.service, &mut file, &vault);
+    let vault = vault_under(&args.store, args.vault_rate_max, &mut file);
+    let key = key_of(&args.service, &mut file, &vault.url);
     let listen = match (args.listen, &file.listen[..]) {
         (Some(listen), _) => listen,
         (None, [only]) => only.clone(),

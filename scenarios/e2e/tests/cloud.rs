@@ -1,0 +1,114 @@
+//! A vault in a cloud's store: the machine that was protected is gone with all it had, and any of its points
+//! comes back from the store, the key and the credentials alone.
+#![allow(clippy::disallowed_methods)]
+
+use rand_chacha::ChaCha8Rng;
+use rand_core::{Rng, SeedableRng};
+use redoubt_e2e::nbd::Client;
+use redoubt_e2e::servers::Server;
+use redoubt_e2e::service::{Service, Site};
+use redoubt_e2e::{Place, binary, run, text, try_run};
+use std::path::PathBuf;
+
+const UNREACHABLE: i32 = 3;
+const DISK_BYTES: u64 = 8 << 20;
+const STEP: usize = 1 << 20;
+
+fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+    let mut noise = vec![0; bytes];
+    ChaCha8Rng::seed_from_u64(seed).fill_bytes(&mut noise);
+    noise
+}
+
+/// Fails unless the point is this image, every byte of it.
+fn is_exact(place: &Place, vault: &[&str], point: &str, image: &[u8]) {
+    let socket = place.path(&format!("{point}.sock"));
+    let listen = format!("unix:{}", text(&socket));
+    let mount = Service::start(&[&["mount", point, "--listen", &listen], vault].concat()).unwrap();
+    let mut client = Client::connect(&socket, "").unwrap();
+    for offset in (0..DISK_BYTES).step_by(STEP) {
+        let wanted = &image[offset as usize..offset as usize + STEP];
+        assert!(
+            client.read(offset, STEP as u32).unwrap() == wanted,
+            "point {point} differs at or after {offset}"
+        );
+    }
+    assert!(mount.terminate().unwrap().success());
+}
+
+fn a_lost_machine_comes_back(server: &Server, place: &Place) {
+    let url = format!("{}/dr/erp", server.holder("vaults").unwrap());
+    let (image, socket, key) = (place.path("disk.img"), place.path("erp.sock"), place.path("kept.key"));
+    let oldest = noise(1, DISK_BYTES as usize);
+    std::fs::write(&image, &oldest).unwrap();
+    let site = Site { state: place.path("state"), vault: PathBuf::from(&url) };
+    let (disk, listen) = (format!("erp={}", text(&image)), format!("unix:{}", text(&socket)));
+    let own = ["--key", text(&key), "--disk", &disk, "--listen", &listen];
+    let service = site.up(&[&own, &server.options()[..]].concat()).unwrap();
+    site.caught_up().unwrap();
+    let mut client = Client::connect(&socket, "erp").unwrap();
+    let mut newest = oldest.clone();
+    for (seed, offset) in [(2, 0), (3, 3 << 20), (4, (3 << 20) + 4096)] {
+        let written = noise(seed, 64 << 10);
+        client.write(offset as u64, &written).unwrap();
+        client.flush().unwrap();
+        newest[offset..offset + written.len()].copy_from_slice(&written);
+        site.caught_up().unwrap();
+    }
+    drop(client);
+    assert!(service.terminate().unwrap().success());
+    // What the state directory says of the vault is enough for the machine itself.
+    run(binary(), &["points", "--state", text(&site.state)]).unwrap();
+    std::fs::remove_dir_all(&site.state).unwrap();
+    std::fs::remove_file(&image).unwrap();
+    let vault = [&["--vault", &url, "--key", text(&key)], &server.options()[..]].concat();
+    let list = run(binary(), &[&["points", "--format", "json"], &vault[..]].concat()).unwrap();
+    let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+    let names: Vec<&str> =
+        list["points"].as_array().unwrap().iter().map(|point| point["point"].as_str().unwrap()).collect();
+    assert!(names.len() >= 4, "{names:?}");
+    is_exact(place, &vault, names[0], &oldest);
+    is_exact(place, &vault, names[names.len() - 1], &newest);
+}
+
+#[test]
+fn a_machine_protected_into_azure_comes_back_from_there() {
+    let place = Place::new();
+    let server = Server::azurite(&place).unwrap();
+    a_lost_machine_comes_back(&server, &place);
+}
+
+#[test]
+fn a_machine_protected_into_a_server_of_s3_comes_back_from_there() {
+    let place = Place::new();
+    let server = Server::moto(&place).unwrap();
+    a_lost_machine_comes_back(&server, &place);
+}
+
+#[test]
+fn a_vault_that_cannot_be_is_refused_in_clear_words_and_nothing_is_made() {
+    let place = Place::new();
+    let server = Server::moto(&place).unwrap();
+    place.image("disk.img", DISK_BYTES);
+    let before = place.contents();
+    let up = ["up", "--disk", "erp=disk.img", "--listen", "unix:erp.sock", "--vault"];
+    let refused = |arguments: &[&str], code: i32, says: &[&str]| {
+        let output = try_run(binary().as_os_str(), arguments, Some(&place.path("."))).unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{stderr}");
+        assert!(says.iter().all(|words| stderr.contains(words)), "{stderr}");
+        assert!(place.contents() == before, "a refused start changes nothing");
+    };
+    let options = server.options();
+    let with = |url: &'static str| [&up[..], &[url], &options].concat();
+    refused(&with("s3://not-made/x"), UNREACHABLE, &["s3://not-made/x", "no bucket", "make it first"]);
+    refused(&with("ftp://host/x"), 2, &["\"ftp\" is no kind of store", "s3"]);
+    let missing = [&up[..], &["s3://b", "--vault-credentials", "nowhere"]].concat();
+    refused(&missing, UNREACHABLE, &["nowhere", "No such file", "--vault-credentials"]);
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let endpoint = format!("http://{silent}");
+    let credentials = text(&server.credentials);
+    let silent =
+        [&up[..], &["s3://b/x", "--vault-endpoint", &endpoint, "--vault-credentials", credentials]].concat();
+    refused(&silent, UNREACHABLE, &["s3://b/x", "cannot connect", "check the address"]);
+}
