@@ -21,6 +21,8 @@ pub(crate) struct Recovery {
     pub(crate) reader: MachineReader,
     pub(crate) vault: Vault,
     pub(crate) key_file: PathBuf,
+    /// Points are missing, because the log is damaged before them.
+    is_damaged: bool,
     /// Names known from the state directory, if there is one.
     names: Vec<String>,
 }
@@ -111,14 +113,14 @@ pub(crate) async fn open(args: &VaultArgs) -> Outcome<Recovery> {
         }
     };
     let (reader, damage) = MachineReader::open_damaged(&vault, machine).await?;
-    if let Some(damage) = damage {
+    if let Some(damage) = &damage {
         crate::output::say(format!("warning: {damage}; recovery points made after it are lost"));
     }
     for finding in reader.findings() {
         crate::output::say(format!("warning: {finding}; no recovery point is affected"));
     }
     let names = record.iter().flat_map(|record| &record.disks).map(|disk| disk.name.clone()).collect();
-    Ok(Recovery { machine, reader, vault, key_file, names })
+    Ok(Recovery { machine, reader, vault, key_file, is_damaged: damage.is_some(), names })
 }
 
 /// Returns the name of a point as users write it.
@@ -127,6 +129,17 @@ pub(crate) fn point_name(point: &PointInfo) -> String {
 }
 
 impl Recovery {
+    /// How a command ends that did what it was asked: scripts must not miss that points are lost.
+    pub(crate) fn done(&self) -> Outcome<()> {
+        match self.is_damaged {
+            false => Ok(()),
+            true => {
+                Err(Failure::new(Exit::Warned, "it is done, but the vault has lost newer recovery points")
+                    .hint("`redoubt verify` says which, and which object to restore from a copy"))
+            }
+        }
+    }
+
     /// Returns the volumes of a point with their names, or their ids where no name is known.
     pub(crate) fn volumes(&self, point: &PointInfo) -> Vec<(VolumeIndex, String, u64)> {
         let named = |id| {

@@ -127,6 +127,18 @@ fn a_lost_record_takes_the_points_behind_it_by_name() {
     assert!(verdict["broken"]["what"].as_str().unwrap().contains("missing"), "{verdict}");
     let lost = verdict["lost"].as_array().unwrap();
     assert!(lost.iter().any(|point| point["point"] == new.as_str()), "{verdict}");
+    // Whoever lists what is left must not miss that there was more.
+    let points = ["points", "--vault", text(&site.vault), "--format", "json"];
+    let output = try_run(binary().as_os_str(), &points, None).unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(WARNED), "{stderr}");
+    assert!(
+        stderr.contains("has lost newer recovery points") && stderr.contains("redoubt verify"),
+        "{stderr}"
+    );
+    let left: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let left = left["points"].as_array().unwrap();
+    assert!(left.iter().all(|point| point["point"] != new.as_str()), "{left:?}");
     let (exit, _, stderr) = verify(&site, &["99.0"]);
     assert_eq!(exit, Some(REFUSED), "{stderr}");
     assert!(stderr.contains("no recovery point 99.0") && stderr.contains("hint"), "{stderr}");

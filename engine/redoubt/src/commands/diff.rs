@@ -56,7 +56,7 @@ pub(crate) async fn run(args: Diff) -> Outcome<()> {
     let changed_bytes = volumes.iter().map(|volume| volume.changed_bytes).sum();
     let diff = DiffJson { a: (&a).into(), b: (&b).into(), changed_bytes, volumes };
     output::data(args.common.format, &diff, show);
-    Ok(())
+    recovery.done()
 }
 
 /// The volumes of either point, or the one that is asked for.

@@ -60,7 +60,7 @@ pub(crate) async fn run(args: Export) -> Outcome<()> {
         let (size, data) = (show_size(done.bytes), show_size(done.data_bytes));
         format!("{}: {} of point {}, {size}, {data} of it data", done.file, done.volume, done.point)
     });
-    Ok(())
+    found.recovery.done()
 }
 
 /// The image in its form.

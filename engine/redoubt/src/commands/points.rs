@@ -47,7 +47,7 @@ pub(crate) async fn run(args: Points) -> Outcome<()> {
     });
     let list = PointsJson { machine: recovery.machine.to_string(), points: points.collect() };
     output::data(args.common.format, &list, table);
-    Ok(())
+    recovery.done()
 }
 
 fn table(list: &PointsJson) -> String {
