@@ -14,6 +14,7 @@ use bytes::Bytes;
 use redoubt_core::planted::{self, Bug};
 use redoubt_core::{MachineId, SECTOR_BYTES, VolumeIndex};
 use redoubt_wire::aead::{Key, NONCE_BYTES, Opener, TAG_BYTES};
+use std::io::Cursor;
 use zstd::bulk::{Compressor, Decompressor};
 
 /// Plain bytes of a unit at most: the grain of compression, sealing and reading.
@@ -139,10 +140,12 @@ impl Shrinker {
     fn put(&mut self, plain: &[u8], out: &mut Vec<u8>) -> u8 {
         let start = out.len();
         if let Some(zstd) = &mut self.0 {
-            out.resize(start + zstd::zstd_safe::compress_bound(plain.len()), 0);
-            let length = zstd.compress_to_buffer(plain, &mut out[start..]);
-            if let Some(length) = length.ok().filter(|length| *length < plain.len()) {
-                out.truncate(start + length);
+            out.reserve(zstd::zstd_safe::compress_bound(plain.len()));
+            // A cursor at the end: compressed right behind what is there, into memory nobody cleared before.
+            let mut end = Cursor::new(&mut *out);
+            end.set_position(start as u64);
+            let length = zstd.compress_to_buffer(plain, &mut end);
+            if length.is_ok_and(|length| length < plain.len()) {
                 return ZSTD;
             }
             out.truncate(start);
@@ -201,8 +204,15 @@ impl Builder {
         }
         let offset = (self.open.len() as u64 / SECTOR_BYTES) as u8;
         let source = Source::Unit { unit: self.rows.len() as u32, offset };
-        parts.iter().for_each(|part| self.open.extend_from_slice(part));
         self.extents.push(ExtentRow { volume, span, first, sectors: length as u64 / SECTOR_BYTES, source });
+        match parts {
+            // A whole unit is compressed where it lies.
+            [whole] if length == UNIT_BYTES => {
+                let row = self.put_sealed(self.rows.len() as u32, whole);
+                self.rows.push(row);
+            }
+            _ => parts.iter().for_each(|part| self.open.extend_from_slice(part)),
+        }
     }
 
     /// Appends a buffer, compressed and sealed in place.

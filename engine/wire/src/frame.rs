@@ -15,6 +15,8 @@
 //! Invariants
 //! - FR-1 A length is checked against the bound of its kind before anything is reserved for it.
 //! - FR-2 After an error the decoder gives nothing more: the stream has lost its frame boundaries.
+//! - FR-3 A message keeps no memory but its own alive: a large frame is received in a buffer of its size, a
+//!   small one is copied out. Whoever keeps a batch need not copy it.
 
 use crate::message::{self, BATCH, MessageError};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -30,6 +32,12 @@ pub const FRAME_HEADER_BYTES: usize = 12;
 
 /// Largest payload of a frame that is no batch: a full `HashReply` is the largest of them.
 pub const CONTROL_BYTES_MAX: usize = 18 + HASH_BLOCKS_MAX * 33;
+
+/// From this size on, a frame is received in a buffer of its own.
+const OWN_BUFFER_BYTES: usize = 64 << 10;
+
+/// Room for the first read of a frame behind a large one: what it brings beyond the header is copied.
+const HEAD_BYTES: usize = 4 << 10;
 
 /// Why a byte stream cannot be read further. The session must end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -103,6 +111,10 @@ fn limit(kind: u8) -> usize {
 #[derive(Debug, Default)]
 pub struct Decoder {
     buffer: BytesMut,
+    /// Bytes of the frame at the front, if it is incomplete and the buffer is its own.
+    own: Option<usize>,
+    /// Large frames come in rows.
+    after_large: bool,
     failed: Option<FrameError>,
 }
 
@@ -117,10 +129,13 @@ impl Decoder {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// Returns the buffer to read into, with room for at least `room` more bytes.
+    /// Returns the buffer to read into, with room for at most `room` more bytes or the rest of a frame.
     /// Call [`Decoder::next`] until `None` between two reads, so that it stays bounded.
     pub fn space(&mut self, room: usize) -> &mut BytesMut {
-        self.buffer.reserve(room);
+        // A frame's own buffer has room for the rest of it and no more.
+        if self.own.is_none_or(|whole| whole <= self.buffer.len()) {
+            self.buffer.reserve(if self.after_large { HEAD_BYTES.min(room) } else { room });
+        }
         &mut self.buffer
     }
 
@@ -156,17 +171,37 @@ impl Decoder {
         }
         let whole = FRAME_HEADER_BYTES + length;
         if self.buffer.len() < whole {
-            // FR-1: bounded by the check above.
-            self.buffer.reserve(whole - self.buffer.len());
+            self.make_room(whole);
             return Ok(None);
         }
-        let mut frame = self.buffer.split_to(whole);
+        let mut frame = self.take(whole);
         let expected = u32::from_le_bytes([head[8], head[9], head[10], head[11]]);
         let crc = crc32c::crc32c_append(crc32c::crc32c(&head[..8]), &frame[FRAME_HEADER_BYTES..]);
         if crc != expected {
             return Err(FrameError::Checksum { kind, length });
         }
         frame.advance(FRAME_HEADER_BYTES);
-        message::take(kind, frame.freeze()).map(Some).map_err(|error| FrameError::Message { kind, error })
+        message::take(kind, frame).map(Some).map_err(|error| FrameError::Message { kind, error })
+    }
+
+    /// Prepares for the rest of the frame at the front; FR-1: its length was checked.
+    fn make_room(&mut self, whole: usize) {
+        if whole < OWN_BUFFER_BYTES || self.own.is_some() {
+            return;
+        }
+        let mut own = BytesMut::with_capacity(whole);
+        own.extend_from_slice(&self.buffer);
+        (self.buffer, self.own) = (own, Some(whole));
+    }
+
+    /// Takes the frame off the front (FR-3).
+    fn take(&mut self, whole: usize) -> Bytes {
+        self.after_large = whole >= OWN_BUFFER_BYTES;
+        if self.own.take() == Some(self.buffer.len()) {
+            return std::mem::take(&mut self.buffer).freeze();
+        }
+        let frame = Bytes::copy_from_slice(&self.buffer[..whole]);
+        self.buffer.advance(whole);
+        frame
     }
 }

@@ -280,6 +280,39 @@ fn the_largest_messages_fit_their_frames() {
     }
 }
 
+/// FR-3, read the way a connection reads: as much as there is room for.
+#[test]
+fn a_batch_holds_no_memory_but_its_own() {
+    let key = StreamKey::new([3; 32]);
+    let sizes = [4096, 512 << 10, 1 << 10, 200 << 10, 200 << 10, 4096, 4096];
+    let batches: Vec<SealedBatch> = (1..).zip(sizes).map(|(seq, size)| batch_of(&key, seq, size)).collect();
+    let stream: Vec<u8> = batches.iter().flat_map(|b| encode(&Message::Batch(b.clone()))).flatten().collect();
+    let (mut decoder, mut rest, mut found) = (Decoder::new(), &stream[..], Vec::new());
+    while !rest.is_empty() {
+        let space = decoder.space(256 << 10);
+        let room = (space.capacity() - space.len()).min(rest.len());
+        assert!(room > 0, "each read brings something");
+        let (part, later) = rest.split_at(room);
+        space.extend_from_slice(part);
+        rest = later;
+        while let Some(Message::Batch(batch)) = decoder.next().unwrap() {
+            found.push(batch);
+        }
+    }
+    assert_eq!(found, batches);
+    for batch in found {
+        let length = batch.bytes.len();
+        let own = batch.bytes.try_into_mut().expect("nobody else holds it");
+        assert!(own.capacity() <= length + 64, "{length} bytes keep {} alive", own.capacity());
+    }
+}
+
+fn batch_of(key: &StreamKey, seq: u64, size: usize) -> SealedBatch {
+    let change = Change::Write { volume: VolumeIndex(0), lba: Lba(0), payload: vec![seq as u8; size].into() };
+    let batch = Batch::new(Generation(1), vec![Record { seq: WriteSeq(seq), change }]).unwrap();
+    seal(key, MachineId(1), &batch, Chain::default())
+}
+
 #[test]
 fn a_hello_of_another_time_is_refused_by_its_versions() {
     let hello = Hello { versions: Versions { min: 2, max: 7 }, ..fixed_hello() };

@@ -10,7 +10,7 @@
 //! - SE-3 What [`Stage::open`] returns is durable: it was written again and synced. A sync alone would
 //!   prove nothing: an earlier process may have died of a sync that failed, after which the system
 //!   counts the bytes as clean without having written them.
-//! - SE-4 A copy in memory is what was appended, and is handed over once; the file has it as well.
+//! - SE-4 What memory keeps is what was appended, and is handed over once; the file has it as well.
 //!
 //! What is *not* here: what continues the stream (`core::receiver::judge`), when to sync.
 
@@ -36,7 +36,7 @@ pub(super) struct StagedBatch {
     pub(super) offset: u64,
     file: Arc<dyn File>,
     number: u64,
-    /// A copy of its own: a slice would hold the whole buffer it was received in.
+    /// As received: it holds no other memory (FR-3 of the wire's frames).
     kept: Option<Bytes>,
 }
 
@@ -267,7 +267,7 @@ impl Stage {
         }
         let bytes = u64::from(batch.meta.bytes);
         let is_kept = self.kept_bytes + bytes <= KEPT_BYTES_MAX;
-        let kept = is_kept.then(|| Bytes::copy_from_slice(&batch.bytes));
+        let kept = is_kept.then_some(batch.bytes);
         self.bytes += bytes;
         self.kept_bytes += if is_kept { bytes } else { 0 };
         self.entries.push_back(StagedBatch { meta: batch.meta, offset, file, number, kept });
