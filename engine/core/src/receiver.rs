@@ -10,6 +10,9 @@
 //! - RC-6 Permits never promise more than the free stage: a full stage slows this agent and nobody else.
 //! - RC-7 A receiver that was fenced commits and welcomes nothing any more. Only a `Hello` that it would
 //!   otherwise accept makes it want the log back.
+//! - RC-8 Commits are cut here, one behind the other, at most [`COMMITS_AT_ONCE`] in flight: the next one is packed
+//!   while the slot of the one before it is put. It begins only when it is as large as a commit may be: had it
+//!   waited it would hold nothing more, and a slow vault gets large commits and not many.
 //!
 //! Why RC-7 ends every quarrel: an agent talks to one process server at a time, so its `Hello` says which of
 //! them is to write. A server that claimed by itself, after a pause or at the sight of a newer claim, would
@@ -29,6 +32,7 @@ mod staging;
 pub use events::{ReceiverEffect, ReceiverEvent, ReceiverLimits, ReceiverState, SessionId};
 pub use judge::{RECENT_MAX, Verdict, judge};
 pub use session::{HASH_REQUESTS_MAX, SESSION_SILENCE};
+pub use staging::COMMITS_AT_ONCE;
 
 use crate::ids::{BatchPosition, Generation, MachineId};
 use crate::message::{HashRequest, Message, RefusedReason};
@@ -54,7 +58,8 @@ pub struct Receiver {
     waiting_bytes: u64,
     next_ticket: u64,
     sync_in_flight: Option<u64>,
-    committing: Option<BatchPosition>,
+    /// Ends of the commits in flight, oldest first.
+    committing: VecDeque<BatchPosition>,
     commit_not_before: Instant,
     session: Option<Session>,
     asked: VecDeque<(SessionId, HashRequest)>,
@@ -86,7 +91,7 @@ impl Receiver {
             waiting_bytes,
             next_ticket: 1,
             sync_in_flight: None,
-            committing: None,
+            committing: VecDeque::new(),
             commit_not_before: now,
             session: None,
             asked: VecDeque::new(),
@@ -108,7 +113,7 @@ impl Receiver {
 
     /// Returns when to send `Tick` next.
     pub fn deadline(&self) -> Option<Instant> {
-        let commit = self.waiting.front().filter(|_| self.committing.is_none() && !self.fenced);
+        let commit = self.waiting.front().filter(|_| self.committing.is_empty() && !self.fenced);
         let commit =
             commit.map(|front| front.since.after(self.limits.commit_after).max(self.commit_not_before));
         let silence = self.session.as_ref().map(|session| session.heard.after(SESSION_SILENCE));
@@ -141,12 +146,12 @@ impl Receiver {
             }
             ReceiverEvent::CommitDone { vaulted } => self.on_committed(vaulted, effects),
             ReceiverEvent::CommitFailed => {
-                self.committing = None;
+                self.committing.clear();
                 self.commit_not_before = now.after(self.limits.commit_after);
             }
             ReceiverEvent::Fenced => {
                 self.fenced = true;
-                self.committing = None;
+                self.committing.clear();
                 self.refuse_current(RefusedReason::Fenced, effects);
             }
             ReceiverEvent::Exact(exact) => self.exact = exact,
@@ -159,7 +164,7 @@ impl Receiver {
             ReceiverEvent::Tick => self.on_tick(now, effects),
         }
         self.sync(effects);
-        self.commit(now, effects);
+        while self.commit(now, effects) {}
         self.answer_hashes(effects);
         self.check();
     }

@@ -17,6 +17,7 @@ pub mod disk;
 pub mod files;
 pub mod net;
 pub mod store;
+pub mod workers;
 
 mod blocking;
 mod disk_io;
@@ -32,6 +33,7 @@ pub use disk::{HostDisk, HostDisks};
 pub use files::HostFiles;
 pub use net::HostNet;
 pub use store::{LocalStore, StoreOpenError, StoreSettings, StoreUrl};
+pub use workers::HostWorkers;
 
 /// Returns the world of a role whose state directory is `state`; the directory must exist.
 /// Disk names that are relative paths are taken from the current directory.
@@ -42,5 +44,6 @@ pub fn world(state: &Path) -> Result<World, IoError> {
         net: Arc::new(HostNet),
         files: Arc::new(HostFiles::open(state)?),
         disks: Arc::new(HostDisks),
+        workers: Arc::new(HostWorkers::new()),
     })
 }

@@ -16,6 +16,7 @@ pub mod disk;
 pub mod files;
 pub mod net;
 pub mod store;
+pub mod workers;
 
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ pub use disk::{Disk, DiskInfo, Disks};
 pub use files::{File, Files, OpenMode};
 pub use net::{ByteStream, Endpoint, Listener, Net, NetError};
 pub use store::{RawStore, StoreError, StoreKey};
+pub use workers::{InPlace, Workers, compute};
 
 /// Everything a role needs from outside, for one host.
 #[derive(Clone)]
@@ -38,6 +40,8 @@ pub struct World {
     pub files: Arc<dyn Files>,
     /// Disks and images of this host.
     pub disks: Arc<dyn Disks>,
+    /// Threads of this host for work that only computes.
+    pub workers: Arc<dyn Workers>,
 }
 
 /// What went wrong with a disk or a file, by what the caller can do about it.

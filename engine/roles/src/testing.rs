@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use redoubt_core::{Extent, Instant, SECTOR_BYTES, Sectors, WallTime};
 use redoubt_ports::{
-    ByteStream, Clock, Disk, DiskInfo, Disks, Endpoint, Entropy, File, Files, IoError, IoKind, Listener, Net,
-    NetError, OpenMode, World,
+    ByteStream, Clock, Disk, DiskInfo, Disks, Endpoint, Entropy, File, Files, InPlace, IoError, IoKind,
+    Listener, Net, NetError, OpenMode, World,
 };
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -411,6 +411,7 @@ impl MemHost {
             net: Arc::new(MemNetPort(Arc::clone(net))),
             files: Arc::clone(&files) as Arc<dyn Files>,
             disks: Arc::clone(&disks) as Arc<dyn Disks>,
+            workers: Arc::new(InPlace),
         };
         MemHost { files, disks, world }
     }

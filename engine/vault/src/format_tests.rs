@@ -3,7 +3,7 @@
 use crate::codec::checked_crc;
 use crate::keys::VaultKeys;
 use crate::log::{self, Body, HeadState, Header, Kind, PointRow, VolumeInfo, Volumes};
-use crate::segment::{Builder, SegmentId, parse_tail};
+use crate::segment::{Builder, SegmentId, Shrinker, parse_tail};
 use proptest::prelude::*;
 use redoubt_core::{
     MachineId, Marker, MarkerId, MarkerKind, Sectors, VolumeId, VolumeIndex, WallTime, WriteSeq,
@@ -41,10 +41,10 @@ fn body() -> Body {
 }
 
 fn segment() -> crate::segment::Encoded {
-    let mut builder = Builder::new(id(), &dek(), crate::segment::TARGET_BYTES);
+    let mut builder = Builder::new(id(), &dek(), Shrinker::new());
     builder.data(VolumeIndex(0), 0, 8, &[&[9; 512], &[9; 512]]);
     builder.zero(VolumeIndex(0), 1, 0, 4);
-    builder.finish()
+    builder.finish().0
 }
 
 #[test]

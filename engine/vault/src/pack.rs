@@ -7,20 +7,25 @@
 
 use crate::error::CommitError;
 use crate::log::{HeadState, POINTS_MAX, PointRow, SEGMENTS_MAX, VOLUMES_MAX, VolumeInfo};
-use crate::segment::{Builder, Encoded, GRANULE_SECTORS, SegmentId};
+use crate::segment::{Builder, EXTENTS_MAX, Encoded, GRANULE_SECTORS, SegmentId, Shrinker, UNIT_BYTES};
 use bytes::Bytes;
+use redoubt_core::change::RECORD_BYTES_MAX;
 use redoubt_core::planted::{self, Bug};
 use redoubt_core::{Change, Extent, Record, SECTOR_BYTES, Sectors, VolumeIndex, WriteSeq};
 use redoubt_wire::aead::Key;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Range;
 
-/// Sectors compressed before other tasks get their turn: about a millisecond.
-const YIELD_SECTORS: u64 = (256 << 10) / SECTOR_BYTES;
+/// Rows of the extent table that one extent may take: one for each granule that its record can touch.
+const ROWS_OF_EXTENT_MAX: usize = RECORD_BYTES_MAX / UNIT_BYTES + 2;
+
+/// Where an extent begins: volume and sector.
+type Place = (VolumeIndex, u64);
 
 /// The last content of each sector within one span; `None` is zeros.
 #[derive(Debug, Default)]
 struct Span {
-    extents: BTreeMap<(VolumeIndex, u64), (u64, Option<Bytes>)>,
+    extents: BTreeMap<Place, (u64, Option<Bytes>)>,
 }
 
 impl Span {
@@ -155,41 +160,70 @@ impl Packed {
         &mut self.spans[last]
     }
 
-    /// Encodes the spans, sorted by address, into segments of `target` bytes. `uuid` gives a new
-    /// identity each time. Lets other tasks run now and then: compression takes long.
-    pub(crate) async fn encode(
-        &self,
-        id: SegmentId,
-        dek: &Key,
-        target: usize,
-        mut uuid: impl FnMut() -> u128 + Send,
-    ) -> Result<Vec<Encoded>, CommitError> {
+    /// Cuts the spans, sorted by address, into portions of some `target` bytes of content each.
+    pub(crate) fn portions(&self, target: usize) -> Result<Vec<Portion>, CommitError> {
         let mut done = Vec::new();
-        let mut open = Builder::new(SegmentId { uuid: uuid(), ..id }, dek, target);
-        let mut before_yield = YIELD_SECTORS;
+        let mut open = Portion::default();
         for (number, span) in self.spans.iter().enumerate() {
-            for run in Runs::new(span) {
-                if open.is_full() {
-                    done.push(open.finish());
-                    open.begin(SegmentId { uuid: uuid(), ..id }, dek);
+            for (key, (end, content)) in &span.extents {
+                if open.is_full(target) {
+                    done.push(std::mem::take(&mut open));
                 }
-                run.put(&mut open, number as u16);
-                match before_yield.checked_sub(run.cost()) {
-                    Some(left) => before_yield = left,
-                    None => {
-                        before_yield = YIELD_SECTORS;
-                        tokio::task::yield_now().await;
-                    }
-                }
+                open.add(number as u16, *key, *end, content.is_some());
             }
         }
-        if !open.is_empty() {
-            done.push(open.finish());
+        if !open.parts.is_empty() {
+            done.push(open);
         }
         if done.len() > SEGMENTS_MAX {
             return Err(CommitError::TooLarge { what: "segments", limit: SEGMENTS_MAX });
         }
         Ok(done)
+    }
+
+    /// Encodes one portion.
+    pub(crate) fn encode(
+        &self,
+        portion: &Portion,
+        id: SegmentId,
+        dek: &Key,
+        shrinker: Shrinker,
+    ) -> (Encoded, Shrinker) {
+        let mut segment = Builder::new(id, dek, shrinker);
+        for (number, first, last) in &portion.parts {
+            let extents = self.spans[usize::from(*number)].extents.range(*first..=*last);
+            Runs::new(extents).for_each(|run| run.put(&mut segment, *number));
+        }
+        segment.finish()
+    }
+}
+
+/// What goes into one segment: the first and the last extent of each span that has some in it.
+#[derive(Debug, Default)]
+pub(crate) struct Portion {
+    parts: Vec<(u16, Place, Place)>,
+    bytes: usize,
+    /// Rows of the extent table at most.
+    rows: usize,
+}
+
+impl Portion {
+    fn is_full(&self, target: usize) -> bool {
+        self.bytes >= target || self.rows >= EXTENTS_MAX - ROWS_OF_EXTENT_MAX
+    }
+
+    fn add(&mut self, span: u16, key: Place, end: u64, has_content: bool) {
+        let sectors = end - key.1;
+        if has_content {
+            self.bytes += (sectors * SECTOR_BYTES) as usize;
+            self.rows += (sectors / GRANULE_SECTORS) as usize + 2;
+        } else {
+            self.rows += 1;
+        }
+        match self.parts.last_mut() {
+            Some((number, _, last)) if *number == span => *last = key,
+            _ => self.parts.push((span, key, key)),
+        }
     }
 }
 
@@ -264,23 +298,18 @@ impl<'a> Run<'a> {
             content => segment.data(self.volume, span, self.first, content),
         }
     }
-
-    /// Sectors that have to be compressed.
-    fn cost(&self) -> u64 {
-        if self.content.is_empty() { 1 } else { self.end - self.first }
-    }
 }
 
-/// The runs of a span, by address.
+/// The runs of part of a span, by address.
 struct Runs<'a> {
-    extents: std::collections::btree_map::Iter<'a, (VolumeIndex, u64), (u64, Option<Bytes>)>,
+    extents: Range<'a, Place, (u64, Option<Bytes>)>,
     pieces: Option<Pieces<'a>>,
     run: Option<Run<'a>>,
 }
 
 impl<'a> Runs<'a> {
-    fn new(span: &'a Span) -> Runs<'a> {
-        Runs { extents: span.extents.iter(), pieces: None, run: None }
+    fn new(extents: Range<'a, Place, (u64, Option<Bytes>)>) -> Runs<'a> {
+        Runs { extents, pieces: None, run: None }
     }
 
     fn piece(&mut self) -> Option<Piece<'a>> {

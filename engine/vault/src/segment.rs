@@ -21,10 +21,10 @@ use zstd::bulk::{Compressor, Decompressor};
 pub(crate) const UNIT_BYTES: usize = 64 << 10;
 /// Sectors of a granule; a data extent never crosses a granule's border.
 pub(crate) const GRANULE_SECTORS: u64 = UNIT_BYTES as u64 / SECTOR_BYTES;
-/// A segment is closed when its units reach this; with tables it stays below 32 MiB.
+/// A segment is closed when its plain content reaches this; with tables it stays below 32 MiB.
 pub(crate) const TARGET_BYTES: usize = 16 << 20;
 /// Extents of a segment at most; bounds the table's plain size.
-const EXTENTS_MAX: usize = 1 << 18;
+pub(crate) const EXTENTS_MAX: usize = 1 << 18;
 /// Units of a segment at most.
 const UNITS_MAX: usize = 1 << 18;
 /// Plain bytes of an extent table at most: the longest row has under 48 bytes.
@@ -130,12 +130,18 @@ pub(crate) struct Encoded {
     pub(crate) tail: u64,
     pub(crate) units: u32,
     pub(crate) root: [u8; 32],
+    /// BLAKE3 of the bytes.
+    pub(crate) digest: [u8; 32],
 }
 
-/// One compression context for a whole commit: making one costs more than compressing a small unit.
-struct Shrinker(Option<Compressor<'static>>);
+/// A compression context, for one segment after another: making one costs more than compressing a small unit.
+pub(crate) struct Shrinker(Option<Compressor<'static>>);
 
 impl Shrinker {
+    pub(crate) fn new() -> Shrinker {
+        Shrinker(Compressor::new(ZSTD_LEVEL).ok())
+    }
+
     /// Appends the bytes, compressed if that makes them shorter; returns how.
     fn put(&mut self, plain: &[u8], out: &mut Vec<u8>) -> u8 {
         let start = out.len();
@@ -155,9 +161,8 @@ impl Shrinker {
     }
 }
 
-/// Packs extents into units until the segment is full, one segment after another.
+/// Packs extents into the units of one segment.
 pub(crate) struct Builder {
-    target: usize,
     id: SegmentId,
     opener: Opener,
     shrinker: Shrinker,
@@ -168,27 +173,10 @@ pub(crate) struct Builder {
 }
 
 impl Builder {
-    /// Begins a segment that is full once its units have `target` sealed bytes.
-    pub(crate) fn new(id: SegmentId, dek: &Key, target: usize) -> Builder {
+    pub(crate) fn new(id: SegmentId, dek: &Key, shrinker: Shrinker) -> Builder {
         let (opener, bytes) = (id.opener(dek), id.header());
-        let shrinker = Shrinker(Compressor::new(ZSTD_LEVEL).ok());
         let (rows, extents, open) = (Vec::new(), Vec::new(), Vec::with_capacity(UNIT_BYTES));
-        Builder { target, id, opener, shrinker, bytes, rows, extents, open }
-    }
-
-    /// Begins the next segment, after `finish`.
-    pub(crate) fn begin(&mut self, id: SegmentId, dek: &Key) {
-        debug_assert!(self.is_empty() && self.open.is_empty(), "the last segment was finished");
-        (self.opener, self.bytes, self.id) = (id.opener(dek), id.header(), id);
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.extents.is_empty()
-    }
-
-    pub(crate) fn is_full(&self) -> bool {
-        let target = !self.is_empty() && self.bytes.len() + self.open.len() >= self.target;
-        target || self.extents.len() >= EXTENTS_MAX
+        Builder { id, opener, shrinker, bytes, rows, extents, open }
     }
 
     pub(crate) fn zero(&mut self, volume: VolumeIndex, span: u16, first: u64, sectors: u64) {
@@ -238,8 +226,8 @@ impl Builder {
         self.open = open;
     }
 
-    /// Closes the segment and returns it.
-    pub(crate) fn finish(&mut self) -> Encoded {
+    /// Closes the segment and returns it, and what compresses the next one.
+    pub(crate) fn finish(mut self) -> (Encoded, Shrinker) {
         self.close_unit();
         let tail = self.bytes.len();
         for row in &self.rows {
@@ -260,11 +248,9 @@ impl Builder {
         self.bytes.put_u32(crc);
         self.bytes.put(TRAILER_MAGIC);
         self.bytes.resize(start + TRAILER_BYTES, 0);
-        let units = self.rows.len() as u32;
-        self.rows.clear();
-        self.extents.clear();
-        let bytes = std::mem::take(&mut self.bytes).into();
-        Encoded { uuid: self.id.uuid, bytes, tail: tail as u64, units, root }
+        let digest = *blake3::hash(&self.bytes).as_bytes();
+        let (units, bytes, tail) = (self.rows.len() as u32, self.bytes.into(), tail as u64);
+        (Encoded { uuid: self.id.uuid, bytes, tail, units, root, digest }, self.shrinker)
     }
 }
 

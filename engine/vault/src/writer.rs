@@ -7,29 +7,26 @@
 //! - WR-3 One slot is in flight; its bytes are kept and put again until the answer is certain.
 //! - WR-4 Records at or below the head's position are dropped: delivery may repeat.
 //! - WR-5 A record that does not read back is never put.
-//! - WR-6 A commit delivered again after an error goes on with the segments it has: nothing is compressed
-//!   twice, and a store that fills up is not filled with attempts.
+//! - WR-6 A commit is published only behind the very head it was prepared for.
+//!
+//! What is *not* here: packing and storing segments (`prepare`), which may run ahead of the slots.
 
 use crate::chain::LogTail;
 use crate::claims::{ClaimWatch, take_claim};
-use crate::error::{CommitError, StoreFailure, VaultError};
-use crate::log::{self, Body, HeadState, Header, Kind, PointRow, SegmentRow};
+use crate::error::{CommitError, VaultError};
+use crate::log::{self, Body, HeadState, Header, Kind};
 use crate::names;
-use crate::pack::{Packed, check_order};
+use crate::prepare::{Prepared, Preparer, Task, put_segment};
 use crate::reader::PointId;
-use crate::segment::{Encoded, SegmentId, TARGET_BYTES};
+use crate::segment::TARGET_BYTES;
 use crate::store::Created;
 use crate::vault::{DEK, Vault};
 use bytes::Bytes;
-use futures::StreamExt;
-use redoubt_core::planted::{self, Bug};
 use redoubt_core::{BatchPosition, MachineId, Record};
-use redoubt_ports::{Entropy, StoreError, StoreKey};
+use redoubt_ports::{Entropy, InPlace, Workers};
 use redoubt_wire::aead::Key;
 use std::sync::Arc;
 
-/// Segments put at once; bounds memory in flight to 8 x 32 MiB at worst.
-const SEGMENTS_AT_ONCE: usize = 8;
 /// A commit whose only segment is at most this goes into its log slot: one put in total.
 const INLINE_BYTES_MAX: usize = 4 << 20;
 /// How a writer cuts commits into objects. Readers need to know none of it.
@@ -70,27 +67,15 @@ struct Pending {
     after: LogTail,
 }
 
-/// A commit whose segments are encoded, and some of them stored.
-struct Prepared {
-    from: BatchPosition,
-    head: HeadState,
-    points: Vec<PointRow>,
-    segments: Vec<(Encoded, IsStored)>,
-}
-
-type IsStored = bool;
-
 /// The right to write one machine's log, until a newer claim exists.
 pub struct MachineWriter {
     vault: Vault,
     machine: MachineId,
-    settings: WriterSettings,
-    entropy: Arc<dyn Entropy>,
     dek: Key,
     uuid: u128,
     epoch: u64,
     tail: LogTail,
-    prepared: Option<Prepared>,
+    preparer: Preparer,
     pending: Option<Pending>,
     /// Points whose slot is durable but whose claim check has not succeeded yet.
     unreported: Vec<PointId>,
@@ -132,24 +117,28 @@ impl MachineWriter {
             vault.store.create(&names::slot(machine, tail.slot), &bytes).await?;
         }
         let epoch = take_claim(vault, machine, uuid, tail.epoch).await?;
-        let vault = vault.clone();
-        let (prepared, pending, unreported, fenced) = (None, None, Vec::new(), None);
-        let mut writer = MachineWriter {
-            vault,
-            machine,
-            settings,
-            entropy,
-            dek,
-            uuid,
-            epoch,
-            tail,
-            prepared,
-            pending,
-            unreported,
-            fenced,
-        };
+        let workers = Arc::new(InPlace);
+        let (vault, head) = (vault.clone(), tail.head.clone());
+        let task =
+            Task { vault: vault.clone(), machine, settings, entropy, workers, dek: dek.clone(), epoch };
+        let preparer = Preparer::new(task, head);
+        let (pending, unreported, fenced) = (None, Vec::new(), None);
+        let mut writer =
+            MachineWriter { vault, machine, dek, uuid, epoch, tail, preparer, pending, unreported, fenced };
         writer.seal().await?;
+        writer.preparer.go_to(&writer.tail.head);
         Ok(writer)
+    }
+
+    /// Has segments packed by these workers, instead of in place.
+    pub fn with_workers(mut self, workers: Arc<dyn Workers>) -> MachineWriter {
+        self.preparer.set_workers(workers);
+        self
+    }
+
+    /// Makes a preparer that begins at the head: what it prepares is for [`MachineWriter::publish`], in order.
+    pub fn preparer(&self) -> Preparer {
+        self.preparer.another()
     }
 
     /// Returns the head after the newest slot that this writer knows to be durable.
@@ -186,106 +175,48 @@ impl MachineWriter {
             return Err(CommitError::Fenced { by });
         }
         self.settle().await?;
-        let at = self.tail.head.position;
-        if to.seq == at.seq && to.chain != at.chain || to.generation < at.generation {
-            return Err(CommitError::Fork(to.seq));
+        self.preparer.go_to(&self.tail.head);
+        let prepared = self.preparer.prepare(records, to).await?;
+        self.publish(&prepared).await
+    }
+
+    /// Makes a prepared commit part of the log. Its preparer must have begun at this writer's head, and the
+    /// commits that it prepared before must have been published.
+    ///
+    /// As for [`MachineWriter::commit`]: after `Retry`, or when the future was dropped, publish the same again.
+    pub async fn publish(&mut self, commit: &Prepared) -> Result<CommitDone, CommitError> {
+        if let Some(by) = self.fenced {
+            return Err(CommitError::Fenced { by });
         }
-        let fresh: Vec<Record> = records.into_iter().filter(|record| record.seq > at.seq).collect();
-        check_order(at.seq, &fresh)?;
-        let last = fresh.last().map_or(at.seq, |record| record.seq);
-        if last != to.seq && to.seq > at.seq {
-            return Err(CommitError::Gap { after: last, found: to.seq });
+        self.settle().await?;
+        if self.tail.head.position != commit.head.position {
+            if self.tail.head.position != commit.from {
+                let (after, found) = (self.tail.head.position.seq, commit.from.seq.next());
+                return Err(CommitError::Gap { after, found });
+            }
+            self.put_in_flight(commit);
+            self.settle().await?;
         }
-        if !fresh.is_empty() {
-            self.write(&fresh, to).await?;
+        if let Some(late) = &commit.late {
+            let name = names::segment(self.machine, self.epoch, late.uuid);
+            put_segment(&self.vault, name, late.bytes.clone()).await?;
         }
         self.claim_check().await?;
         let (slot, position) = (self.tail.slot, self.tail.head.position);
         Ok(CommitDone { points: std::mem::take(&mut self.unreported), slot, position })
     }
 
-    async fn write(&mut self, records: &[Record], to: BatchPosition) -> Result<(), CommitError> {
-        let again = |old: &Prepared| old.from == self.tail.head.position && old.head.position == to;
-        if !self.prepared.as_ref().is_some_and(again) {
-            self.prepared = None;
-            self.prepared = Some(self.prepare(records, to).await?);
-        }
-        let early = planted::active(Bug::PublishBeforeLastSegment);
-        self.put_segments(usize::from(early)).await?;
-        let late = if early {
-            self.prepared.as_ref().and_then(|commit| commit.segments.last().cloned())
-        } else {
-            None
-        };
-        self.publish();
-        self.settle().await?;
-        if let Some((segment, _)) = late {
-            put_segment(&self.vault, names::segment(self.machine, self.epoch, segment.uuid), segment.bytes)
-                .await?;
-        }
-        Ok(())
-    }
-
-    /// Encodes a commit. Nothing is stored yet.
-    async fn prepare(&self, records: &[Record], to: BatchPosition) -> Result<Prepared, CommitError> {
-        let from = self.tail.head.position;
-        let mut packed = Packed::new(&self.tail.head, records)?;
-        packed.head.position = to;
-        let (vault, machine) = (self.vault.uuid, self.machine);
-        let id = SegmentId { vault, machine, epoch: self.epoch, uuid: 0, dek: DEK };
-        let target = self.settings.segment_bytes.min(TARGET_BYTES);
-        let encoded = packed.encode(id, &self.dek, target, || self.entropy.id()).await?;
-        let segments = encoded.into_iter().map(|segment| (segment, false)).collect();
-        Ok(Prepared { from, head: packed.head, points: packed.points, segments })
-    }
-
-    /// Tells whether the commit's only segment goes into its log slot.
-    fn is_inline(&self, segments: &[(Encoded, IsStored)]) -> bool {
-        let early = planted::active(Bug::PublishBeforeLastSegment);
-        matches!(segments, [(only, _)] if only.bytes.len() <= self.settings.inline_bytes) && !early
-    }
-
-    /// Stores the segments of the prepared commit that are not stored yet, all but the last `but`.
-    async fn put_segments(&mut self, but: usize) -> Result<(), CommitError> {
-        let Some(commit) = &self.prepared else { return Ok(()) };
-        if self.is_inline(&commit.segments) {
-            return Ok(());
-        }
-        let mut puts = Vec::with_capacity(commit.segments.len());
-        let now = commit.segments.len().saturating_sub(but);
-        for (at, (segment, _)) in
-            commit.segments[..now].iter().enumerate().filter(|(_, (_, is_stored))| !is_stored)
-        {
-            let name = names::segment(self.machine, self.epoch, segment.uuid);
-            let (vault, bytes) = (self.vault.clone(), segment.bytes.clone());
-            puts.push(async move { (at, put_segment(&vault, name, bytes).await) });
-        }
-        let mut puts = futures::stream::iter(puts).buffer_unordered(SEGMENTS_AT_ONCE);
-        while let Some((at, put)) = puts.next().await {
-            match (put, &mut self.prepared) {
-                (Ok(()), Some(commit)) => commit.segments[at].1 = true,
-                (Ok(()), None) => {}
-                (Err(failure), _) => {
-                    if failure.last == StoreError::AlreadyExists {
-                        // 128 random bits met twice: the next attempt takes others.
-                        self.prepared = None;
-                    }
-                    return Err(failure.into());
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Encodes the prepared commit's record for the next slot and puts it in flight.
-    fn publish(&mut self) {
-        let Some(commit) = self.prepared.take() else { return };
+    /// Encodes the commit's record for the next slot and puts it in flight.
+    fn put_in_flight(&mut self, commit: &Prepared) {
         let slot = self.tail.slot + 1;
-        let is_inline = self.is_inline(&commit.segments);
-        let rows = commit.segments.iter().map(|(segment, _)| row(segment, is_inline)).collect();
         let points = (0..commit.points.len()).map(|at| PointId { slot, ordinal: at as u16 }).collect();
-        let body = Body { from: commit.from.seq, head: commit.head, points: commit.points, segments: rows };
-        let inline = commit.segments.first().filter(|_| is_inline).map(|(only, _)| &only.bytes[..]);
+        let body = Body {
+            from: commit.from.seq,
+            head: commit.head.clone(),
+            points: commit.points.clone(),
+            segments: commit.segments.clone(),
+        };
+        let inline = commit.inline.as_deref();
         let bytes = Bytes::from(log::encode(&self.header(Kind::Commit), &body, &self.dek, inline));
         let mut after = self.tail.clone();
         let read = after.accept(&self.vault, self.machine, &self.dek, &bytes);
@@ -357,27 +288,5 @@ impl MachineWriter {
             prev: self.tail.digest,
             dek: DEK,
         }
-    }
-}
-
-async fn put_segment(vault: &Vault, name: StoreKey, bytes: Bytes) -> Result<(), StoreFailure> {
-    match vault.store.create(&name, &bytes).await? {
-        Created::Mine => Ok(()),
-        Created::Other(_) => {
-            let (object, last) = (name.to_string(), StoreError::AlreadyExists);
-            Err(StoreFailure { operation: "create", object, attempts: 1, last })
-        }
-    }
-}
-
-fn row(segment: &Encoded, inline: bool) -> SegmentRow {
-    SegmentRow {
-        uuid: segment.uuid,
-        length: segment.bytes.len() as u64,
-        tail: segment.tail,
-        units: segment.units,
-        root: segment.root,
-        digest: *blake3::hash(&segment.bytes).as_bytes(),
-        inline,
     }
 }

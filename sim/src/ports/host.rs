@@ -10,7 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 use redoubt_core::{Instant, WallTime};
 use redoubt_hw_models::DiskModel;
-use redoubt_ports::{Clock, Disk, Disks, Entropy, IoError, IoKind, RawStore, World};
+use redoubt_ports::{Clock, Disk, Disks, Entropy, IoError, IoKind, RawStore, Workers, World};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -18,6 +18,9 @@ use std::time::Duration;
 
 /// Wall time at the start of each run: 2026-01-01, so that the year never matters.
 const EPOCH: i64 = 1_767_225_600_000;
+
+/// How long a job takes, in microseconds: a small segment on an idle core, a whole one on a busy core.
+const JOB_MICROS: std::ops::Range<u64> = 50..100_000;
 
 struct SimClock {
     shared: Shared,
@@ -40,6 +43,17 @@ struct SimEntropy(Mutex<ChaCha8Rng>);
 impl Entropy for SimEntropy {
     fn fill(&self, buffer: &mut [u8]) {
         lock(&self.0).fill_bytes(buffer);
+    }
+}
+
+/// Jobs take a while and overtake one another: what they do to time is up to the dice.
+struct SimWorkers(Shared);
+
+#[async_trait]
+impl Workers for SimWorkers {
+    async fn run(&self, job: redoubt_ports::workers::Job) {
+        tokio::time::sleep(self.0.micros(JOB_MICROS.start, JOB_MICROS.end)).await;
+        job();
     }
 }
 
@@ -121,6 +135,7 @@ impl Host {
                 net: Arc::new(self.net.at(&self.name)),
                 files: Arc::new(self.files.clone()),
                 disks: Arc::new(self.disks.clone()),
+                workers: Arc::new(SimWorkers(self.shared.clone())),
             },
             store: Arc::new(HostStore::new(self.store.clone(), &self.name)),
         }

@@ -12,7 +12,7 @@ use std::time::Duration;
 pub struct ReceiverLimits {
     /// Bytes of batches that are accepted and not in the vault; the permits' bound.
     pub stage_bytes: u64,
-    /// A commit starts when this much waits for one.
+    /// A commit starts when this much waits for one, and holds no more unless one batch does.
     pub commit_bytes: u64,
     /// A commit starts when something waited this long.
     pub commit_after: Duration,
@@ -107,7 +107,8 @@ pub enum ReceiverEffect {
         /// Last sequence not needed any more.
         through: WriteSeq,
     },
-    /// Commit staged batches up to here to the vault; answer `CommitDone`, `CommitFailed` or `Fenced`.
+    /// Commit staged batches up to here to the vault, behind those of the commits in flight; answer `CommitDone`,
+    /// in their order, `CommitFailed` for all of them, or `Fenced`.
     Commit {
         /// Last batch to commit.
         through: BatchPosition,

@@ -131,7 +131,7 @@ impl Receiver {
         let Some(session) = self.session.as_mut().filter(|session| session.welcomed) else { return };
         session.permits_total = session.permits_total.max(session.received_bytes.saturating_add(free));
         let vaulted = if planted::active(Bug::VaultedBeforeCommit) {
-            self.committing.unwrap_or(self.vaulted)
+            self.committing.back().copied().unwrap_or(self.vaulted)
         } else {
             self.vaulted
         };

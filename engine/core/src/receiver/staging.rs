@@ -10,6 +10,9 @@ use crate::planted::{self, Bug};
 use crate::sealed::{SealedBatch, SealedMeta};
 use crate::time::Instant;
 
+/// Commits in flight: one whose slot is put, one that is packed and stored meanwhile. Bounds the shell's memory.
+pub const COMMITS_AT_ONCE: usize = 2;
+
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) meta: SealedMeta,
@@ -82,29 +85,39 @@ impl Receiver {
         self.welcome(effects);
     }
 
-    pub(super) fn commit(&mut self, now: Instant, effects: &mut Vec<ReceiverEffect>) {
-        let behind = self.durable.seq > self.vaulted.seq;
-        if self.committing.is_some() || self.fenced || !behind || now < self.commit_not_before {
-            return;
+    /// Begins the next commit if it is time; tells whether it did (RC-8).
+    pub(super) fn commit(&mut self, now: Instant, effects: &mut Vec<ReceiverEffect>) -> bool {
+        let from = self.committing.back().map_or(self.vaulted.seq, |last| last.seq.max(self.vaulted.seq));
+        let behind = self.durable.seq > from;
+        if self.committing.len() == COMMITS_AT_ONCE || self.fenced || !behind || now < self.commit_not_before
+        {
+            return false;
         }
-        let durable = self.waiting.iter().take_while(|waiting| waiting.meta.last <= self.durable.seq);
-        let (mut bytes, mut marker, mut old) = (0, false, false);
+        let later = self.waiting.iter().skip_while(|waiting| waiting.meta.last <= from);
+        let durable = later.take_while(|waiting| waiting.meta.last <= self.durable.seq);
+        let (mut bytes, mut marker, mut old, mut through) = (0, false, false, None);
         for waiting in durable {
             bytes += u64::from(waiting.meta.bytes);
             marker |= waiting.meta.flags.has_marker();
             old |= now >= waiting.since.after(self.limits.commit_after);
+            if through.is_none() || bytes <= self.limits.commit_bytes {
+                through = Some(waiting.meta.position());
+            }
         }
         let asked = self.asked.iter().any(|(_, request)| request.after > self.vaulted.seq);
         // Half of the stage at the latest, so that a small stage is not full before its first commit.
         let enough = bytes >= self.limits.commit_bytes.min(self.limits.stage_bytes / 2);
-        if marker || old || asked || enough {
-            self.committing = Some(self.durable);
-            effects.push(ReceiverEffect::Commit { through: self.durable });
-        }
+        let due = enough || self.committing.is_empty() && (marker || old || asked);
+        let Some(through) = through.filter(|_| due) else { return false };
+        self.committing.push_back(through);
+        effects.push(ReceiverEffect::Commit { through });
+        true
     }
 
     pub(super) fn on_committed(&mut self, vaulted: BatchPosition, effects: &mut Vec<ReceiverEffect>) {
-        self.committing = None;
+        while self.committing.front().is_some_and(|oldest| oldest.seq <= vaulted.seq) {
+            self.committing.pop_front();
+        }
         if vaulted.seq <= self.vaulted.seq {
             return;
         }

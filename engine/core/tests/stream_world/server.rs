@@ -5,7 +5,8 @@ use super::{Bounds, Image, Truth};
 use redoubt_core::batch_file::STAGE_MAGIC;
 use redoubt_core::message::Message;
 use redoubt_core::receiver::{
-    Receiver, ReceiverEffect, ReceiverEvent, ReceiverLimits, ReceiverState, SessionId, Verdict, judge,
+    COMMITS_AT_ONCE, Receiver, ReceiverEffect, ReceiverEvent, ReceiverLimits, ReceiverState, SessionId,
+    Verdict, judge,
 };
 use redoubt_core::{BatchPosition, Chain, Generation, Instant, SealedBatch};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -22,7 +23,7 @@ pub(crate) struct Server {
     accepted: Chain,
     vault: BatchPosition,
     in_vault: BTreeSet<Chain>,
-    committing: Option<BatchPosition>,
+    committing: VecDeque<BatchPosition>,
     generations: BTreeMap<SessionId, Generation>,
     restart: bool,
     pub(crate) stage_fails: bool,
@@ -49,7 +50,7 @@ impl Server {
             accepted: START.chain,
             vault: START,
             in_vault: BTreeSet::from([START.chain]),
-            committing: None,
+            committing: VecDeque::new(),
             generations: BTreeMap::new(),
             restart: false,
             stage_fails: false,
@@ -86,7 +87,12 @@ impl Server {
                     self.judge(&batch, truth);
                     self.work.push_back(ReceiverEffect::StageAppend(batch));
                 }
-                ReceiverEffect::Commit { through } => self.committing = Some(through),
+                ReceiverEffect::Commit { through } => {
+                    let last = self.committing.back().map_or(self.vault.seq, |last| last.seq);
+                    assert!(through.seq > last, "RC-8: a commit begins behind the one before it");
+                    self.committing.push_back(through);
+                    assert!(self.committing.len() <= COMMITS_AT_ONCE, "RC-8: too many commits");
+                }
                 ReceiverEffect::Restart => self.restart = true,
                 ReceiverEffect::Hash(_) | ReceiverEffect::LookAtMarks(..) => panic!("nothing was asked"),
                 ReceiverEffect::HistoryReplaced { .. } => {}
@@ -165,7 +171,7 @@ impl Server {
     }
 
     fn commit(&mut self) -> Option<BatchPosition> {
-        let through = self.committing.take()?;
+        let through = self.committing.pop_front()?;
         let durable = self.disk.durable();
         assert!(durable.contains(&through.chain), "only what is durable is committed");
         let batches = self.entries.iter().filter(|entry| entry.meta.last <= through.seq);
@@ -175,14 +181,16 @@ impl Server {
     }
 
     pub(crate) fn commit_ends(&mut self, now: Instant, ok: bool, truth: &mut Truth) {
-        if self.committing.is_none() {
+        if self.committing.is_empty() {
             return;
         }
         let event = match ok.then(|| self.commit()).flatten() {
             Some(vaulted) => ReceiverEvent::CommitDone { vaulted },
-            None => ReceiverEvent::CommitFailed,
+            None => {
+                self.committing.clear();
+                ReceiverEvent::CommitFailed
+            }
         };
-        self.committing = None;
         self.step(now, event, truth);
     }
 
@@ -194,7 +202,7 @@ impl Server {
         if let Some(torn) = torn {
             self.disk.lose_power(torn);
         }
-        self.committing = None;
+        self.committing.clear();
         self.work.clear();
         self.file = None;
         self.restart = false;

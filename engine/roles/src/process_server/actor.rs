@@ -32,10 +32,10 @@ use super::shared::{Shared, stopped};
 use super::stage::Stage;
 use redoubt_core::message::{Message, RefusedReason};
 use redoubt_core::receiver::{Receiver, ReceiverEvent, ReceiverLimits, SessionId};
-use redoubt_core::{Generation, Instant, MachineId, WriteSeq};
+use redoubt_core::{BatchPosition, Generation, Instant, MachineId, WriteSeq};
 use redoubt_ports::{IoError, IoKind};
 use redoubt_wire::StreamKey;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -104,6 +104,8 @@ struct Actor {
     receiver: Receiver,
     stage: Stage,
     packer: Packer,
+    /// Ends of the commits that the receiver wants and the packer has not taken yet.
+    wanted: VecDeque<BatchPosition>,
     hasher: Hasher,
     marks: Marks,
     proof: Proof,
@@ -156,6 +158,7 @@ impl Actor {
             key,
             stage,
             packer,
+            wanted: VecDeque::new(),
             known,
             syncing: None,
             saving: None,

@@ -45,6 +45,7 @@ pub(super) async fn open(shared: &Shared, machine: MachineId, key: &StreamKey) -
     let vault = Vault::open(shared.store.clone(), shared.keys.clone()).await?;
     let (entropy, objects) = (shared.world.entropy.clone(), shared.settings.objects);
     let writer = MachineWriter::claim_with(&vault, machine, entropy, objects).await?;
+    let writer = writer.with_workers(shared.world.workers.clone());
     let head = writer.head().clone();
     let vaulted = head.position;
     stage.settle(vaulted).await?;

@@ -274,15 +274,11 @@ impl Stage {
         Ok(())
     }
 
-    /// Returns the oldest batches up to the sequence, for a commit of at most so many bytes, but at least one.
-    /// They stay staged; what memory holds of them goes along.
-    pub(super) fn hand_over(&mut self, through: WriteSeq, bytes_max: u64) -> Vec<StagedBatch> {
-        let (mut bytes, mut batches) = (0, Vec::new());
-        for entry in self.entries.iter_mut().take_while(|entry| entry.meta.last <= through) {
-            bytes += u64::from(entry.meta.bytes);
-            if bytes > bytes_max && !batches.is_empty() {
-                break;
-            }
+    /// Returns the batches behind `after` up to `through`. They stay staged; what memory holds of them goes along.
+    pub(super) fn hand_over(&mut self, after: WriteSeq, through: WriteSeq) -> Vec<StagedBatch> {
+        let later = self.entries.iter_mut().skip_while(|entry| entry.meta.last <= after);
+        let mut batches = Vec::new();
+        for entry in later.take_while(|entry| entry.meta.last <= through) {
             let kept = entry.kept.take();
             self.kept_bytes -= kept.as_ref().map_or(0, |kept| kept.len() as u64);
             batches.push(StagedBatch { kept, ..entry.clone() });

@@ -4,6 +4,7 @@
 #![cfg(not(madsim))]
 
 mod fencing;
+mod overlap;
 mod site;
 mod stage;
 mod stream;

@@ -23,11 +23,38 @@ const NEVER: u32 = 600;
 pub(crate) struct Gate {
     inner: Arc<MemStore>,
     is_closed: AtomicBool,
+    keeps_slots_out: AtomicBool,
+    is_full: AtomicBool,
 }
 
 impl Gate {
     pub(crate) fn close(&self, is_closed: bool) {
         self.is_closed.store(is_closed, Ordering::SeqCst);
+    }
+
+    /// Segments pass, log slots do not.
+    pub(crate) fn keep_slots_out(&self, keep: bool) {
+        self.keeps_slots_out.store(keep, Ordering::SeqCst);
+    }
+
+    /// Nothing more fits into the store.
+    pub(crate) fn fill(&self, is_full: bool) {
+        self.is_full.store(is_full, Ordering::SeqCst);
+    }
+
+    /// Segments in the store, whether a record names them or not.
+    pub(crate) fn segments(&self) -> usize {
+        self.inner.names().iter().filter(|name| name.as_str().contains("/seg/")).count()
+    }
+
+    fn check_put(&self, key: &StoreKey) -> Result<(), StoreError> {
+        if self.is_full.load(Ordering::SeqCst) {
+            return Err(StoreError::NoSpace);
+        }
+        match self.keeps_slots_out.load(Ordering::SeqCst) && key.as_str().contains("/log/") {
+            true => Err(StoreError::Unavailable("no slot passes".to_owned())),
+            false => self.check(),
+        }
     }
 
     fn check(&self) -> Result<(), StoreError> {
@@ -41,7 +68,7 @@ impl Gate {
 #[async_trait]
 impl RawStore for Gate {
     async fn put_if_absent(&self, key: &StoreKey, body: Bytes) -> Result<(), StoreError> {
-        self.check()?;
+        self.check_put(key)?;
         self.inner.put_if_absent(key, body).await
     }
     async fn get(&self, key: &StoreKey, range: Option<Range<u64>>) -> Result<Option<Bytes>, StoreError> {
@@ -91,13 +118,20 @@ impl Site {
     pub(crate) async fn another(&self) -> Site {
         let mut host = MemHost::new(2);
         host.net = self.host.net.clone();
-        let store = Arc::new(Gate { inner: self.store.inner.clone(), is_closed: AtomicBool::new(false) });
+        let store = Arc::new(Gate { inner: self.store.inner.clone(), ..Gate::default() });
         let vault = Vault::open(store.clone(), keys()).await.unwrap();
         Site { host, store, vault, name: "ps2" }
     }
 
     pub(crate) async fn start(&self) -> ProcessServer {
-        let settings = PsSettings::new(Endpoint::Tcp(self.name.to_owned(), 0), self.name);
+        self.start_with(self.settings()).await
+    }
+
+    pub(crate) fn settings(&self) -> PsSettings {
+        PsSettings::new(Endpoint::Tcp(self.name.to_owned(), 0), self.name)
+    }
+
+    pub(crate) async fn start_with(&self, settings: PsSettings) -> ProcessServer {
         ProcessServer::start(settings, self.host.world(), self.store.clone(), keys()).await.unwrap()
     }
 
@@ -150,7 +184,12 @@ pub(crate) struct Begun {
 impl Begun {
     pub(crate) async fn new() -> Begun {
         let site = Site::new().await;
-        let server = site.start().await;
+        let settings = site.settings();
+        Begun::with(site, settings).await
+    }
+
+    pub(crate) async fn with(site: Site, settings: PsSettings) -> Begun {
+        let server = site.start_with(settings).await;
         let mut stream = Stream::new(stream_key());
         let (mut session, welcome) = site.welcomed(&server, &stream).await;
         assert_eq!((welcome.staged, welcome.exact), (stream.at, false));

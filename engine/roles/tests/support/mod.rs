@@ -17,8 +17,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use redoubt_core::{Instant, WallTime};
 use redoubt_ports::{
-    ByteStream, Clock, Disk, Disks, Endpoint, Entropy, File, Files, IoError, IoKind, Listener, Net, NetError,
-    OpenMode, World,
+    ByteStream, Clock, Disk, Disks, Endpoint, Entropy, File, Files, InPlace, IoError, IoKind, Listener, Net,
+    NetError, OpenMode, World,
 };
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -64,6 +64,7 @@ impl MemHost {
             net: Arc::new(self.net.clone()),
             files: Arc::new(self.files.clone()),
             disks: Arc::new(NoDisks),
+            workers: Arc::new(InPlace),
         }
     }
 }

@@ -6,9 +6,9 @@ use super::Actor;
 use crate::process_server::exactness::Known;
 use crate::process_server::generation;
 use crate::process_server::packer::Report;
+use redoubt_core::WriteSeq;
 use redoubt_core::message::Message;
 use redoubt_core::receiver::{ReceiverEffect, ReceiverEvent};
-use redoubt_core::{BatchPosition, WriteSeq};
 use redoubt_ports::{IoError, IoKind};
 
 impl Actor {
@@ -41,7 +41,10 @@ impl Actor {
                 self.syncing = Some((ticket, tokio::spawn(job.run())));
             }
             ReceiverEffect::StageTrim { through } => self.stage.trim(through).await,
-            ReceiverEffect::Commit { through } => self.commit(through),
+            ReceiverEffect::Commit { through } => {
+                self.wanted.push_back(through);
+                self.feed();
+            }
             ReceiverEffect::Hash(request) => {
                 if let Some(session) = self.connected {
                     self.hasher.ask(session, request);
@@ -59,21 +62,23 @@ impl Actor {
         Ok(())
     }
 
-    /// Begins to commit the oldest batches, as many as one commit may hold. One in flight already is
-    /// left alone: its end makes the receiver ask again.
-    fn commit(&mut self, through: BatchPosition) {
-        if self.packer.is_busy() {
-            return;
-        }
-        let job = self.stage.hand_over(through.seq, self.shared.settings.commit_bytes_max);
-        if !self.packer.begin(job) {
-            tracing::error!(machine = %self.machine, "the packer takes no job");
+    /// Hands over what the receiver wants committed, as long as the packer takes it. What an earlier receiver
+    /// began may still be under way: then its end comes first.
+    pub(super) fn feed(&mut self) {
+        while let Some(through) = self.wanted.front().copied() {
+            if self.packer.is_full() {
+                return;
+            }
+            let after = self.packer.end().unwrap_or(self.receiver.vaulted().seq);
+            let job = self.stage.hand_over(after, through.seq);
+            self.packer.begin(job);
+            self.wanted.pop_front();
         }
     }
 
     pub(super) async fn packed(&mut self, report: Report) {
         match report {
-            Report::Done { position, is_exact } => {
+            Report::Done { position, is_exact, .. } => {
                 self.last_error = None;
                 if position.seq > self.known.seq {
                     self.known = Known { seq: position.seq, is_exact };
@@ -84,6 +89,7 @@ impl Actor {
                     self.last_error = Some("the vault is ahead of the stage".to_owned());
                     self.step(ReceiverEvent::CommitFailed).await;
                 }
+                self.feed();
             }
             Report::Trouble(why) => {
                 tracing::warn!(machine = %self.machine, why, "the commit is tried again");

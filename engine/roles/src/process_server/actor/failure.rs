@@ -25,6 +25,7 @@ impl Actor {
         }
         std::mem::take(&mut self.outboxes).values().for_each(|outbox| outbox.close());
         self.connected = None;
+        self.wanted.clear();
         self.settle_files().await;
         self.cut_after = Some(keep);
         self.rebuild().await;

@@ -44,7 +44,7 @@ fn kept(batches: &[StagedBatch]) -> Vec<bool> {
 async fn a_batch_is_the_same_from_memory_and_from_the_file() {
     let batches = stream(3, 4096);
     let mut stage = staged(&Arc::default(), &batches).await;
-    let mut job = stage.hand_over(WriteSeq(2), u64::MAX);
+    let mut job = stage.hand_over(WriteSeq(0), WriteSeq(2));
     assert_eq!(kept(&job), [true, true]);
     for (handed, batch) in job.iter_mut().zip(&batches) {
         assert_eq!(handed.take().await.unwrap(), batch.bytes, "from memory");
@@ -52,7 +52,7 @@ async fn a_batch_is_the_same_from_memory_and_from_the_file() {
         assert_eq!(handed.take().await.unwrap(), batch.bytes, "from the file");
     }
     assert_eq!(stage.entries().len(), 3, "they stay staged");
-    let again = stage.hand_over(WriteSeq(3), u64::MAX);
+    let again = stage.hand_over(WriteSeq(0), WriteSeq(3));
     assert_eq!(kept(&again), [false, false, true], "each copy is handed over once");
 }
 
@@ -68,22 +68,23 @@ async fn memory_is_bounded_and_what_lies_behind_the_bound_is_read_from_the_file(
     let batches: Vec<SealedBatch> = (1..=9).map(batch).collect();
     let mut stage = staged(&Arc::default(), &batches).await;
     assert_eq!(stage.kept_bytes, KEPT_BYTES_MAX);
-    let mut job = stage.hand_over(WriteSeq(9), u64::MAX);
+    let mut job = stage.hand_over(WriteSeq(0), WriteSeq(9));
     assert_eq!(kept(&job), [true, true, true, true, true, true, true, true, false]);
     assert!(job[8].take().await.unwrap() == batches[8].bytes, "from the file");
     assert_eq!(stage.kept_bytes, 0, "what was handed over makes room");
 }
 
 #[tokio::test]
-async fn a_job_is_bounded_by_bytes_and_has_at_least_one_batch() {
-    let batches = stream(4, 4096);
-    let one = batches[0].bytes.len() as u64;
-    let mut stage = staged(&Arc::default(), &batches).await;
-    assert_eq!(stage.hand_over(WriteSeq(4), 1).len(), 1);
-    assert_eq!(stage.hand_over(WriteSeq(4), 3 * one).len(), 3);
-    assert_eq!(stage.hand_over(WriteSeq(4), 4 * one - 1).len(), 3);
-    assert_eq!(stage.hand_over(WriteSeq(2), u64::MAX).len(), 2);
-    assert!(stage.hand_over(WriteSeq(0), u64::MAX).is_empty());
+async fn a_job_begins_behind_the_one_before_it() {
+    let mut stage = staged(&Arc::default(), &stream(4, 4096)).await;
+    let mut sequences = |after, through| -> Vec<u64> {
+        let job = stage.hand_over(WriteSeq(after), WriteSeq(through));
+        job.iter().map(|batch| batch.meta.last.0).collect()
+    };
+    assert_eq!(sequences(0, 2), [1, 2]);
+    assert_eq!(sequences(2, 4), [3, 4]);
+    assert_eq!(sequences(0, 1), [1], "again, as after a failure");
+    assert!(sequences(4, 4).is_empty());
 }
 
 #[tokio::test]
@@ -94,7 +95,7 @@ async fn what_leaves_the_stage_leaves_memory() {
     let mut stage = staged(&directory, &batches).await;
     stage.trim(WriteSeq(2)).await;
     assert_eq!((stage.bytes, stage.kept_bytes), (4 * one, 4 * one));
-    stage.hand_over(WriteSeq(3), u64::MAX);
+    stage.hand_over(WriteSeq(0), WriteSeq(3));
     assert_eq!((stage.bytes, stage.kept_bytes), (4 * one, 3 * one));
     stage.cut(2).await.unwrap();
     assert_eq!((stage.bytes, stage.kept_bytes), (2 * one, one));
