@@ -11,7 +11,7 @@ use redoubt_e2e::{Place, binary, run, text, try_run};
 use std::path::PathBuf;
 
 const UNREACHABLE: i32 = 3;
-const DISK_BYTES: u64 = 8 << 20;
+const DISK_BYTES: u64 = 4 << 20;
 const STEP: usize = 1 << 20;
 
 fn noise(seed: u64, bytes: usize) -> Vec<u8> {
