@@ -153,8 +153,17 @@ impl Recovery {
     pub(crate) fn point(&self, text: &str) -> Outcome<PointInfo> {
         let points = self.reader.points();
         let newest = points.last().ok_or_else(|| {
-            Failure::new(Exit::Refused, "there is no recovery point yet")
-                .hint("wait until the first copy is complete: `redoubt status`")
+            let (what, hint) = match self.is_damaged {
+                false => (
+                    "there is no recovery point yet",
+                    "wait until the first copy is complete: `redoubt status`",
+                ),
+                true => (
+                    "the damage takes every recovery point",
+                    "`redoubt verify` says which object to restore from a copy",
+                ),
+            };
+            Failure::new(Exit::Refused, what).hint(hint)
         })?;
         if text == "newest" {
             return Ok(newest.clone());
