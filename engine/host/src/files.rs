@@ -2,10 +2,13 @@
 //!
 //! The lock is a `flock` on the directory itself, so that no lock file can be left behind.
 //!
+//! Nothing here runs in place, however small: a directory that hangs must hold up nobody but who asked
+//! (decision 0008). What touches its files runs on the blocking pool.
+//!
 //! What is *not* here: disks (`disk`), which have other rules for size and caching.
 
 use crate::blocking;
-use crate::disk_io::{INLINE_BYTES_MAX, read_fully, write_fully};
+use crate::disk_io::{read_fully, write_fully};
 use crate::errors::failed;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -109,9 +112,13 @@ impl Files for HostFiles {
     }
 
     async fn free_bytes(&self) -> Result<Option<u64>, IoError> {
-        let what = || format!("ask for free space of {}", self.path.display());
-        let stat = rustix::fs::fstatvfs(&*self.directory).map_err(|e| failed(what(), e))?;
-        Ok(Some(stat.f_bavail.saturating_mul(stat.f_frsize)))
+        let (path, directory) = (self.path.clone(), self.directory.clone());
+        blocking::run(move || {
+            let what = || format!("ask for free space of {}", path.display());
+            let stat = rustix::fs::fstatvfs(&*directory).map_err(|e| failed(what(), e))?;
+            Ok(Some(stat.f_bavail.saturating_mul(stat.f_frsize)))
+        })
+        .await
     }
 
     async fn lock(&self) -> Result<Box<dyn Any + Send + Sync>, IoError> {
@@ -137,38 +144,39 @@ impl HostFile {
     fn what(&self, operation: &str) -> String {
         format!("{operation} {}", self.path.display())
     }
+}
 
-    fn length(&self) -> Result<u64, IoError> {
-        Ok(self.file.metadata().map_err(|e| failed(self.what("ask for length of"), e))?.len())
-    }
+fn length(file: &std::fs::File, path: &Path) -> Result<u64, IoError> {
+    let what = || format!("ask for length of {}", path.display());
+    Ok(file.metadata().map_err(|e| failed(what(), e))?.len())
 }
 
 #[async_trait]
 impl File for HostFile {
     async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, IoError> {
-        // Bounded by the file: a length from outside must not decide how much is allocated.
-        let available = self.length()?.saturating_sub(offset);
-        let length = length.min(usize::try_from(available).unwrap_or(usize::MAX));
-        if length == 0 {
-            return Ok(Bytes::new());
-        }
-        let what = format!("read {} at {offset}", self.path.display());
-        let file = self.file.clone();
-        blocking::run(move || read_fully(&file, offset, length).map_err(|e| failed(what, e))).await
+        let (file, path) = (self.file.clone(), self.path.clone());
+        blocking::run(move || {
+            // Bounded by the file: a length from outside must not decide how much is allocated.
+            let available = self::length(&file, &path)?.saturating_sub(offset);
+            let length = length.min(usize::try_from(available).unwrap_or(usize::MAX));
+            if length == 0 {
+                return Ok(Bytes::new());
+            }
+            let what = || format!("read {} at {offset}", path.display());
+            read_fully(&file, offset, length).map_err(|e| failed(what(), e))
+        })
+        .await
     }
 
     async fn write_at(&self, offset: u64, parts: &[Bytes]) -> Result<(), IoError> {
         let what = format!("write {} at {offset}", self.path.display());
-        let total: usize = parts.iter().map(Bytes::len).sum();
-        if total <= INLINE_BYTES_MAX {
-            return write_fully(&self.file, offset, parts, false).map_err(|e| failed(what, e));
-        }
         let (file, parts) = (self.file.clone(), parts.to_vec());
         blocking::run(move || write_fully(&file, offset, &parts, false).map_err(|e| failed(what, e))).await
     }
 
     async fn len(&self) -> Result<u64, IoError> {
-        self.length()
+        let (file, path) = (self.file.clone(), self.path.clone());
+        blocking::run(move || length(&file, &path)).await
     }
 
     async fn set_len(&self, length: u64) -> Result<(), IoError> {

@@ -38,6 +38,42 @@ async fn a_disk_keeps_writes_zeroes_and_holes() {
     assert_eq!(disk.read(Extent::new(20479, 1)).await.unwrap(), Bytes::from(vec![0; 512]));
 }
 
+#[test]
+fn a_state_directory_that_hangs_holds_up_nobody_else() {
+    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+    runtime.block_on(async {
+        let directory = tempfile::tempdir().unwrap();
+        let files = HostFiles::open(directory.path()).unwrap();
+        let file = files.open("extents.log", OpenMode::CreateOrOpen).await.unwrap();
+        // The pool's only thread stands for a device that does not answer.
+        let (answer, device) = std::sync::mpsc::channel::<()>();
+        let hung = tokio::task::spawn_blocking(move || device.recv().is_err());
+        let parts = [Bytes::from_static(b"mark")];
+        let work = async {
+            file.write_at(0, &parts).await.unwrap();
+            file.sync().await.unwrap();
+            let read = file.read_at(0, 4).await.unwrap();
+            (read, file.len().await.unwrap(), files.free_bytes().await.unwrap().is_some())
+        };
+        let mut work = std::pin::pin!(work);
+        tokio::select! {
+            biased;
+            _ = &mut work => panic!("it was done in place"),
+            () = tokio::task::yield_now() => {}
+        }
+        tokio::select! {
+            biased;
+            _ = file.len() => panic!("its length was asked for in place"),
+            _ = file.read_at(0, 4) => panic!("it was read in place"),
+            _ = files.free_bytes() => panic!("free space was asked for in place"),
+            () = tokio::task::yield_now() => {}
+        }
+        drop(answer);
+        assert_eq!(work.await, (Bytes::from_static(b"mark"), 4, true));
+        assert!(hung.await.unwrap());
+    });
+}
+
 #[tokio::test]
 async fn a_disk_refuses_what_is_outside_and_what_others_hold() {
     let directory = tempfile::tempdir().unwrap();
