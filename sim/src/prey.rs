@@ -41,6 +41,7 @@ pub fn prey(bug: Bug) -> Prey {
         Bug::PublishBeforeLastSegment => ("points-restorable", &["store-throttles-and-loses-replies"][..]),
         Bug::TrustAlreadyExists => ("points-restorable", &["store-throttles-and-loses-replies"][..]),
         Bug::ServeUnchecked => ("no-silent-damage", &["rot-is-reported-not-served"][..]),
+        Bug::LostIndexIsEmpty => ("index-never-needed", &["damage-of-the-index-costs-nothing"][..]),
         Bug::PlaintextFrame => ("secrets", MIXED),
         Bug::GuestWaitsForSpool => ("guest-untouched", OVERFLOW),
         Bug::UnboundedSpill => ("bounded", OVERFLOW),

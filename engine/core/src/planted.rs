@@ -50,6 +50,8 @@ pub enum Bug {
     UnboundedSpill,
     /// A batch is reported as vaulted when its commit begins.
     VaultedBeforeCommit,
+    /// A part of the vault's index that is damaged or lost counts as one that says nothing.
+    LostIndexIsEmpty,
     /// A link that failed once is not tried again: nobody armed the timer.
     NeverReconnect,
     /// Marks that were disowned while the state directory hung are trusted by the next start.
@@ -71,7 +73,7 @@ pub fn is_order_late(op: &Op) -> bool {
 
 impl Bug {
     /// Every planted bug.
-    pub const ALL: [Bug; 22] = [
+    pub const ALL: [Bug; 23] = [
         Bug::AckBeforeOrder,
         Bug::SkipActivityLogSync,
         Bug::ForgetAfterSend,
@@ -92,6 +94,7 @@ impl Bug {
         Bug::GuestWaitsForSpool,
         Bug::UnboundedSpill,
         Bug::VaultedBeforeCommit,
+        Bug::LostIndexIsEmpty,
         Bug::NeverReconnect,
         Bug::TrustDisownedMarks,
     ];

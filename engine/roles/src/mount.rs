@@ -122,7 +122,8 @@ impl Disk for PointDisk {
 
     async fn data_extents(&self, extent: Extent) -> Result<Vec<Extent>, IoError> {
         self.check(extent)?;
-        let held = self.view.data_extents(self.volume, extent).map_err(|error| failure(extent, &error))?;
+        let held =
+            self.view.data_extents(self.volume, extent).await.map_err(|error| failure(extent, &error))?;
         Ok(match &self.overlay {
             Some(overlay) => overlay.data_extents(extent, held),
             None => held,

@@ -6,6 +6,7 @@
 //!   one is void: it holds its slot and nothing else.
 
 use crate::error::VaultError;
+use crate::load::Log;
 use crate::log::{self, HeadState, LogRecord};
 use crate::names;
 use crate::vault::Vault;
@@ -32,9 +33,9 @@ pub(crate) struct LogTail {
 /// The end of a log without its head state: small enough to keep one for each record.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LogMark {
-    slot: u64,
-    digest: [u8; 32],
-    epoch: u64,
+    pub(crate) slot: u64,
+    pub(crate) digest: [u8; 32],
+    pub(crate) epoch: u64,
 }
 
 impl LogMark {
@@ -43,6 +44,9 @@ impl LogMark {
         LogTail { slot: self.slot, digest: self.digest, epoch: self.epoch, head, enters: false }
     }
 }
+
+/// Whether a listing came to the end of the log.
+type IsAll = bool;
 
 impl LogTail {
     /// Takes the next slot's bytes; `None` if the record is void.
@@ -75,20 +79,20 @@ impl LogTail {
         Ok(Some(record))
     }
 
-    /// Enters the log at its end, at a cost that does not grow with what was ever written: lists it,
-    /// reads the newest record and the one before it, which must agree. That is all a writer needs
-    /// (LG-3); who reads content walks the whole chain. Returns the newest record's bytes as well.
+    /// Enters the log at its end, at a cost that does not grow with what was ever written: lists it from
+    /// the newest manifest on, reads the newest record and the one before it, which must agree. That is
+    /// all a writer needs (LG-3); who reads content walks the whole chain. Returns the newest record's
+    /// bytes as well.
     pub(crate) async fn at_end(
         vault: &Vault,
         machine: MachineId,
         dek: &Key,
     ) -> Result<(LogTail, Option<Bytes>), VaultError> {
-        let prefix = names::log(machine);
-        let listed = vault.store.list(&prefix, None).await?;
-        for (key, slot) in listed.iter().zip(1..) {
+        let (listed, from) = list_end(vault, machine).await?;
+        for (key, slot) in listed.iter().zip(from..) {
             check_number(machine, key, slot)?;
         }
-        let first = (listed.len() as u64).saturating_sub(1).max(1);
+        let first = (from + listed.len() as u64).saturating_sub(2).max(1);
         let mut tail = LogTail { slot: first - 1, enters: first > 1, ..LogTail::default() };
         let mut newest = None;
         for key in &listed[listed.len().saturating_sub(2)..] {
@@ -100,18 +104,21 @@ impl LogTail {
         Ok((tail, newest))
     }
 
-    /// Reads every slot after the tail and hands the accepted records to `each`, with the
-    /// slot's bytes and the log's end before it. After an error the tail is at the last good slot.
+    /// Reads the slots after the tail, at most `limit`, and hands the accepted records to `each`, with the
+    /// slot's bytes and the log's end before it. Tells whether that was all there is. After an error the
+    /// tail is at the last good slot.
     pub(crate) async fn load(
         &mut self,
-        vault: &Vault,
-        machine: MachineId,
-        dek: &Key,
+        log: &Log,
+        limit: usize,
         mut each: impl FnMut(LogRecord, &Bytes, LogMark) + Send,
-    ) -> Result<(), VaultError> {
+    ) -> Result<IsAll, VaultError> {
+        let Log { vault, machine, dek } = log;
+        let machine = *machine;
         let prefix = names::log(machine);
         let after = (self.slot > 0).then(|| names::slot(machine, self.slot));
-        let listed = vault.store.list(&prefix, after.as_ref()).await?;
+        let listed = vault.store.page(&prefix, after.as_ref(), limit).await?;
+        let listed: Vec<StoreKey> = listed.into_iter().map(|(key, _)| key).collect();
         // A plain loop: a closure over references would cost the future its `Send`.
         let mut reads = Vec::with_capacity(listed.len());
         for key in &listed {
@@ -128,8 +135,23 @@ impl LogTail {
                 each(record, &bytes, before);
             }
         }
-        Ok(())
+        Ok(listed.len() < limit)
     }
+}
+
+/// Lists the log's end and returns the first number. A manifest's name only says where to begin: whatever
+/// it says, a listing that begins at that slot holds all later ones, and any other is taken in full.
+async fn list_end(vault: &Vault, machine: MachineId) -> Result<(Vec<StoreKey>, u64), VaultError> {
+    let prefix = names::log(machine);
+    let newest = vault.store.page(&names::manifests(machine), None, 1).await?;
+    let covered = newest.first().and_then(|(name, _)| names::manifest_slot(name, machine));
+    if let Some(from) = covered.and_then(|slot| slot.checked_sub(1)).filter(|from| *from > 1) {
+        let listed = vault.store.list(&prefix, Some(&names::slot(machine, from - 1))).await?;
+        if listed.len() > 1 && listed.first() == Some(&names::slot(machine, from)) {
+            return Ok((listed, from));
+        }
+    }
+    Ok((vault.store.list(&prefix, None).await?, 1))
 }
 
 /// VC-1: slots are dense.

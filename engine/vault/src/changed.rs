@@ -7,7 +7,7 @@ use redoubt_core::Extent;
 use std::ops::Range;
 
 /// Where a sector's content lies: segment, unit, sector in it. Zeros lie nowhere.
-type Place = Option<(u32, u32, u64)>;
+type Place = Option<(u128, u32, u64)>;
 
 /// One side of a comparison, asked from the front to the back.
 struct Side<'a>(&'a [Found]);
@@ -25,7 +25,7 @@ impl Side<'_> {
             [] => (None, end),
             [next, ..] if next.first > at => (None, next.first.min(end)),
             [here, ..] => {
-                let place = (here.segment, here.unit, here.offset + at - here.first);
+                let place = (here.unit.segment.uuid, here.unit.number, here.offset + at - here.first);
                 (Some(place), (here.first + here.sectors).min(end))
             }
         }

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use redoubt_core::MachineId;
 use redoubt_core::planted::{self, Bug};
 use std::collections::BTreeSet;
+use tokio::sync::watch;
 
 /// Claim numbers tried before giving up in a race.
 const CLAIM_TRIES: u32 = 32;
@@ -26,9 +27,20 @@ pub struct ClaimWatch {
     pub(crate) vault: Vault,
     pub(crate) machine: MachineId,
     pub(crate) epoch: u64,
+    pub(crate) durable: watch::Receiver<u64>,
 }
 
 impl ClaimWatch {
+    /// Returns the newest slot that the writer knows to be durable, once it is newer than `seen`. Waits for
+    /// ever when the writer is gone.
+    pub async fn durable_after(&mut self, seen: u64) -> u64 {
+        let newer = self.durable.wait_for(|slot| *slot > seen).await.map(|slot| *slot);
+        match newer {
+            Ok(slot) => slot,
+            Err(_) => std::future::pending().await,
+        }
+    }
+
     /// Returns the number of a newer claim, if there is one: then the writer can commit nothing more.
     /// One request. After an error nothing is known.
     pub async fn newer(&self) -> Result<Option<u64>, StoreFailure> {

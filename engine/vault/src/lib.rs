@@ -1,8 +1,8 @@
 //! The recovery vault: format, writer and reader over any [`redoubt_ports::RawStore`].
 //!
 //! One commit log per machine: put-if-absent slots, dense writer claims as fencing tokens, immutable
-//! segments of sealed 64 KiB units, records chained by BLAKE3. A reader loads the log into an index
-//! and serves any point by address. The bytes are in `engine/docs/vault-format.md`.
+//! segments of sealed 64 KiB units, records chained by BLAKE3. Beside it lies an index that says the same by
+//! place: a reader loads of it what a read needs, and serves any point by address. The bytes are in `engine/docs/vault-format.md`.
 //!
 //! What is *not* here: roles, links, real stores; compaction and retention.
 #![forbid(unsafe_code)]
@@ -16,9 +16,12 @@ pub mod error;
 #[cfg(test)]
 mod format_tests;
 mod index;
+pub mod indexer;
 pub mod inspect;
 pub mod keys;
+mod load;
 pub mod log;
+mod lru;
 mod marks;
 pub mod mem;
 mod names;
@@ -29,15 +32,18 @@ mod segment;
 mod store;
 mod units;
 pub mod vault;
+pub mod view;
 pub mod writer;
 
 pub use admission::StoreRule;
 pub use claims::ClaimWatch;
 pub use error::{CommitError, ReadError, StoreFailure, VaultError};
+pub use indexer::{INDEX_SLOTS, Indexer};
 pub use keys::VaultKeys;
 pub use log::{HeadState, VolumeInfo, Volumes};
 pub use mem::MemStore;
 pub use prepare::{Prepared, Preparer};
-pub use reader::{MachineReader, PointId, PointInfo, PointView};
+pub use reader::{MachineReader, PointId, PointInfo};
 pub use vault::Vault;
+pub use view::PointView;
 pub use writer::{CommitDone, MachineWriter, WriterSettings};

@@ -247,25 +247,30 @@ fn number<T: PartialEq>(table: &[T], value: &T) -> u8 {
     table.iter().position(|entry| entry == value).map_or(0, |at| at as u8 + 1)
 }
 
-fn encode_body(body: &Body) -> Vec<u8> {
-    let mut out = Vec::new();
-    let head = &body.head;
-    out.put_u64(body.from.0);
+pub(crate) fn put_head(out: &mut Vec<u8>, head: &HeadState) {
     out.put_u64(head.position.generation.0);
     out.put_u64(head.position.seq.0);
     out.put(&head.position.chain.0);
     out.put_u8(u8::from(head.exact));
     out.put_u8(head.resync.map_or(0, |reason| number(&REASONS, &reason)));
-    put_volumes(&mut out, &head.volumes);
+    put_volumes(out, &head.volumes);
+}
+
+pub(crate) fn put_point(out: &mut Vec<u8>, point: &PointRow) {
+    out.put_u128(point.marker.id.0);
+    out.put_u8(number(&KINDS, &point.marker.kind));
+    out.put_u64(point.marker.wall.0);
+    out.put_u64(point.seq.0);
+    out.put_u8(u8::from(point.exact));
+    put_volumes(out, &point.volumes);
+}
+
+fn encode_body(body: &Body) -> Vec<u8> {
+    let mut out = Vec::new();
+    out.put_u64(body.from.0);
+    put_head(&mut out, &body.head);
     out.put_u16(body.points.len() as u16);
-    for point in &body.points {
-        out.put_u128(point.marker.id.0);
-        out.put_u8(number(&KINDS, &point.marker.kind));
-        out.put_u64(point.marker.wall.0);
-        out.put_u64(point.seq.0);
-        out.put_u8(u8::from(point.exact));
-        put_volumes(&mut out, &point.volumes);
-    }
+    body.points.iter().for_each(|point| put_point(&mut out, point));
     out.put_u16(body.segments.len() as u16);
     for row in &body.segments {
         out.put_u128(row.uuid);
@@ -279,9 +284,7 @@ fn encode_body(body: &Body) -> Vec<u8> {
     out
 }
 
-pub(crate) fn decode_body(bytes: &[u8]) -> Result<Body, Malformed> {
-    let mut take = Take::new(bytes);
-    let from = WriteSeq(take.u64()?);
+pub(crate) fn take_head(take: &mut Take<'_>) -> Result<HeadState, Malformed> {
     let (generation, seq) = (Generation(take.u64()?), WriteSeq(take.u64()?));
     let position = BatchPosition { generation, seq, chain: Chain(take.array()?) };
     let exact = take.flag()?;
@@ -289,15 +292,24 @@ pub(crate) fn decode_body(bytes: &[u8]) -> Result<Body, Malformed> {
         0 => None,
         at => Some(*REASONS.get(usize::from(at) - 1).ok_or(Malformed("unknown reason of a resync"))?),
     };
-    let head = HeadState { position, exact, resync, volumes: take_volumes(&mut take)? };
+    Ok(HeadState { position, exact, resync, volumes: take_volumes(take)? })
+}
+
+pub(crate) fn take_point(take: &mut Take<'_>) -> Result<PointRow, Malformed> {
+    let id = MarkerId(take.u128()?);
+    let at = usize::from(take.u8()?).wrapping_sub(1);
+    let kind = *KINDS.get(at).ok_or(Malformed("unknown kind of marker"))?;
+    let marker = Marker { id, kind, wall: WallTime(take.u64()?) };
+    let (seq, exact) = (WriteSeq(take.u64()?), take.flag()?);
+    Ok(PointRow { marker, seq, exact, volumes: take_volumes(take)? })
+}
+
+pub(crate) fn decode_body(bytes: &[u8]) -> Result<Body, Malformed> {
+    let mut take = Take::new(bytes);
+    let (from, head) = (WriteSeq(take.u64()?), take_head(&mut take)?);
     let mut points = Vec::new();
     for _ in 0..count(&mut take, POINTS_MAX)? {
-        let id = MarkerId(take.u128()?);
-        let at = usize::from(take.u8()?).wrapping_sub(1);
-        let kind = *KINDS.get(at).ok_or(Malformed("unknown kind of marker"))?;
-        let marker = Marker { id, kind, wall: WallTime(take.u64()?) };
-        let (seq, exact) = (WriteSeq(take.u64()?), take.flag()?);
-        points.push(PointRow { marker, seq, exact, volumes: take_volumes(&mut take)? });
+        points.push(take_point(&mut take)?);
     }
     let mut segments = Vec::new();
     for _ in 0..count(&mut take, SEGMENTS_MAX)? {

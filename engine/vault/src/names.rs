@@ -55,6 +55,25 @@ pub(crate) fn segment(machine: MachineId, epoch: u64, uuid: u128) -> StoreKey {
     StoreKey::new(format!("g/{machine}/seg/{epoch:08x}/{uuid:032x}"))
 }
 
+/// Prefix of the machine's manifests.
+pub(crate) fn manifests(machine: MachineId) -> String {
+    format!("g/{machine}/idx/m/")
+}
+
+/// The manifest of a slot. Numbers count down, so that a listing begins with the newest.
+pub(crate) fn manifest(machine: MachineId, slot: u64) -> StoreKey {
+    StoreKey::new(format!("{}{:016x}", manifests(machine), !slot))
+}
+
+/// Reads the slot from a manifest's name.
+pub(crate) fn manifest_slot(key: &StoreKey, machine: MachineId) -> Option<u64> {
+    number(key, &manifests(machine), 16).map(|number| !number)
+}
+
+pub(crate) fn table(machine: MachineId, uuid: u128) -> StoreKey {
+    StoreKey::new(format!("g/{machine}/idx/t/{uuid:032x}"))
+}
+
 /// Sorts after every object of the machine; lets a listing skip to the next machine.
 pub(crate) fn after_machine(machine: MachineId) -> StoreKey {
     StoreKey::new(format!("g/{machine}/zz"))

@@ -1,14 +1,14 @@
 //! Plain units by number, from a cache bounded by bytes or from the store, every seal checked.
 
 use crate::error::ReadError;
-use crate::segment::{Inflater, SegmentId, UnitRow, inflater, open_unit};
-use crate::vault::Vault;
+use crate::index::UnitPlace;
+use crate::load::Log;
+use crate::lru::Lru;
+use crate::segment::{Inflater, SegmentId, inflater, open_unit};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use redoubt_ports::StoreKey;
-use redoubt_wire::aead::{Key, Opener};
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use redoubt_wire::aead::Opener;
 
 /// Plain bytes of units kept: what a booting guest touches in its first seconds.
 const CACHE_BYTES: usize = 64 << 20;
@@ -22,67 +22,23 @@ const FETCHES_AT_ONCE: usize = 8;
 /// What is wrong with a segment whose header is not the one its commit record implies.
 pub(crate) const HEADER_DIFFERS: &str = "the segment's header is not that of the commit record";
 
-/// A segment whose tables were read and checked.
-#[derive(Clone, Debug)]
-pub(crate) struct Loaded {
-    pub(crate) id: SegmentId,
-    pub(crate) object: StoreKey,
-    /// Where the segment starts in the object: behind the record if inline.
-    pub(crate) base: u64,
-    pub(crate) rows: Arc<Vec<UnitRow>>,
-}
-
-/// A unit's place: segment ordinal of this reader, unit number.
-pub(crate) type UnitId = (u32, u32);
-
-#[derive(Debug, Default)]
-struct Cached {
-    bytes: usize,
-    clock: u64,
-    units: BTreeMap<UnitId, (Bytes, u64)>,
-    by_age: BTreeMap<u64, UnitId>,
-}
+/// A unit: its segment and its number there.
+pub(crate) type UnitId = (u128, u32);
 
 /// Least recently used units.
-#[derive(Debug, Default)]
-pub(crate) struct UnitCache(Mutex<Cached>);
+pub(crate) type UnitCache = Lru<UnitId, Bytes>;
 
-impl UnitCache {
-    fn get(&self, id: UnitId) -> Option<Bytes> {
-        let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = cached.clock + 1;
-        let (bytes, age) = cached.units.get_mut(&id)?;
-        let (bytes, old) = (bytes.clone(), std::mem::replace(age, now));
-        cached.clock = now;
-        cached.by_age.remove(&old);
-        cached.by_age.insert(now, id);
-        Some(bytes)
-    }
-
-    fn put(&self, id: UnitId, bytes: Bytes) {
-        let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        cached.clock += 1;
-        let now = cached.clock;
-        cached.bytes += bytes.len();
-        if let Some((old, age)) = cached.units.insert(id, (bytes, now)) {
-            cached.bytes -= old.len();
-            cached.by_age.remove(&age);
-        }
-        cached.by_age.insert(now, id);
-        while cached.bytes > CACHE_BYTES {
-            let Some((_, oldest)) = cached.by_age.pop_first() else { return };
-            if let Some((old, _)) = cached.units.remove(&oldest) {
-                cached.bytes -= old.len();
-            }
-        }
-    }
+pub(crate) fn unit_cache() -> UnitCache {
+    Lru::new(CACHE_BYTES)
 }
 
 /// Neighbouring units of one segment, to be read by one request.
 struct Fetch {
-    segment: Loaded,
-    ordinal: u32,
-    units: Vec<u32>,
+    object: StoreKey,
+    id: SegmentId,
+    /// Where the segment starts in the object: behind the record if inline.
+    base: u64,
+    units: Vec<UnitPlace>,
     from: u64,
     to: u64,
 }
@@ -90,82 +46,87 @@ struct Fetch {
 /// Hands each wanted unit to `each`; fails rather than hand over one that did not check. Besides the
 /// cache it holds the sealed bytes of a few fetches and one plain unit, however many units are wanted.
 pub(crate) async fn load(
-    vault: &Vault,
-    dek: &Key,
+    log: &Log,
     cache: &UnitCache,
-    wanted: impl Iterator<Item = UnitId>,
-    segment: impl Fn(u32) -> Loaded,
-    mut each: impl FnMut(UnitId, &[u8]) + Send,
+    wanted: impl Iterator<Item = &UnitPlace>,
+    mut each: impl FnMut(&UnitPlace, &[u8]) + Send,
 ) -> Result<(), ReadError> {
     let mut fetches: Vec<Fetch> = Vec::new();
-    for (ordinal, unit) in wanted {
-        if let Some(bytes) = cache.get((ordinal, unit)) {
-            each((ordinal, unit), &bytes);
-            continue;
-        }
-        let loaded = segment(ordinal);
-        let row = loaded.rows[unit as usize];
-        let (start, to) = (loaded.base + row.offset, loaded.base + row.offset + u64::from(row.sealed));
-        // The first unit brings the segment's header along, to be compared.
-        let from = if unit == 0 { loaded.base } else { start };
-        match fetches.last_mut() {
-            Some(last)
-                if last.ordinal == ordinal
-                    && from - last.to < MERGE_GAP
-                    && to - last.from <= FETCH_BYTES_MAX =>
-            {
-                last.units.push(unit);
-                last.to = to;
-            }
-            _ => fetches.push(Fetch { segment: loaded, ordinal, units: vec![unit], from, to }),
+    for unit in wanted {
+        let id = (unit.segment.uuid, unit.number);
+        match cache.get(&id) {
+            Some(bytes) if bytes.len() == unit.plain as usize => each(unit, &bytes),
+            _ => plan(log, *unit, &mut fetches),
         }
     }
     let mut reads = Vec::with_capacity(fetches.len());
     for fetch in fetches {
-        reads.push(run(vault, fetch));
+        reads.push(run(log, fetch));
     }
     let mut reads = futures::stream::iter(reads).buffer_unordered(FETCHES_AT_ONCE);
     while let Some((fetch, sealed)) = reads.try_next().await? {
-        let opener = fetch.segment.id.opener(dek);
+        let opener = fetch.id.opener(&log.dek);
         let mut inflater = inflater().map_err(|what| fetch.damaged(fetch.from, fetch.to, what.0))?;
-        for &unit in &fetch.units {
+        for unit in &fetch.units {
             let plain = fetch.open(&opener, &mut inflater, unit, &sealed)?;
-            each((fetch.ordinal, unit), &plain);
-            cache.put((fetch.ordinal, unit), plain);
+            each(unit, &plain);
+            let bytes = plain.len();
+            cache.put((unit.segment.uuid, unit.number), plain, bytes);
         }
     }
     Ok(())
 }
 
-async fn run(vault: &Vault, fetch: Fetch) -> Result<(Fetch, Bytes), ReadError> {
-    let Loaded { id, object, base, .. } = &fetch.segment;
-    let found = vault.store.get(object, Some(fetch.from..fetch.to)).await?;
+/// Adds a unit to the fetch before, if it is a neighbour, or to one of its own.
+fn plan(log: &Log, unit: UnitPlace, fetches: &mut Vec<Fetch>) {
+    let (object, base) = unit.segment.object(log.machine);
+    let start = base + u64::from(unit.offset);
+    let to = start + u64::from(unit.sealed);
+    // The first unit brings the segment's header along, to be compared.
+    let from = if unit.number == 0 { base } else { start };
+    match fetches.last_mut() {
+        Some(last)
+            if last.id.uuid == unit.segment.uuid
+                && from >= last.to
+                && from - last.to < MERGE_GAP
+                && to - last.from <= FETCH_BYTES_MAX =>
+        {
+            last.units.push(unit);
+            last.to = to;
+        }
+        _ => {
+            let id = unit.segment.id(log.vault.uuid, log.machine);
+            fetches.push(Fetch { object, id, base, units: vec![unit], from, to });
+        }
+    }
+}
+
+async fn run(log: &Log, fetch: Fetch) -> Result<(Fetch, Bytes), ReadError> {
+    let found = log.vault.store.get(&fetch.object, Some(fetch.from..fetch.to)).await?;
     let found = found.ok_or_else(|| fetch.damaged(fetch.from, fetch.to, "the object is missing"))?;
-    let header = id.header();
-    if fetch.from == *base && found.get(..header.len()) != Some(&header[..]) {
-        return Err(fetch.damaged(*base, base + header.len() as u64, HEADER_DIFFERS));
+    let header = fetch.id.header();
+    if fetch.from == fetch.base && found.get(..header.len()) != Some(&header[..]) {
+        return Err(fetch.damaged(fetch.base, fetch.base + header.len() as u64, HEADER_DIFFERS));
     }
     Ok((fetch, found))
 }
 
 impl Fetch {
     fn damaged(&self, from: u64, to: u64, what: &str) -> ReadError {
-        ReadError::Damaged { object: self.segment.object.to_string(), from, to, what: what.to_owned() }
+        ReadError::Damaged { object: self.object.to_string(), from, to, what: what.to_owned() }
     }
 
     fn open(
         &self,
         opener: &Opener,
         inflater: &mut Inflater,
-        unit: u32,
+        unit: &UnitPlace,
         found: &[u8],
     ) -> Result<Bytes, ReadError> {
-        let Loaded { id, base, rows, .. } = &self.segment;
-        let row = &rows[unit as usize];
-        let from = base + row.offset;
+        let from = self.base + u64::from(unit.offset);
         let at = (from - self.from) as usize;
-        let sealed = found.get(at..at + row.sealed as usize).unwrap_or(&[]);
-        open_unit(id, opener, inflater, unit, row, sealed)
-            .map_err(|what| self.damaged(from, from + u64::from(row.sealed), what.0))
+        let sealed = found.get(at..at + unit.sealed as usize).unwrap_or(&[]);
+        open_unit(&self.id, opener, inflater, unit.number, &unit.row(), sealed)
+            .map_err(|what| self.damaged(from, from + u64::from(unit.sealed), what.0))
     }
 }

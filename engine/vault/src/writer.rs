@@ -26,6 +26,7 @@ use redoubt_core::{BatchPosition, MachineId, Record};
 use redoubt_ports::{Entropy, InPlace, Workers};
 use redoubt_wire::aead::Key;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// A commit whose only segment is at most this goes into its log slot: one put in total.
 const INLINE_BYTES_MAX: usize = 4 << 20;
@@ -80,6 +81,8 @@ pub struct MachineWriter {
     /// Points whose slot is durable but whose claim check has not succeeded yet.
     unreported: Vec<PointId>,
     fenced: Option<u64>,
+    /// The newest slot known to be durable, for whoever follows the log.
+    durable: watch::Sender<u64>,
 }
 
 impl std::fmt::Debug for MachineWriter {
@@ -123,8 +126,20 @@ impl MachineWriter {
             Task { vault: vault.clone(), machine, settings, entropy, workers, dek: dek.clone(), epoch };
         let preparer = Preparer::new(task, head);
         let (pending, unreported, fenced) = (None, Vec::new(), None);
-        let mut writer =
-            MachineWriter { vault, machine, dek, uuid, epoch, tail, preparer, pending, unreported, fenced };
+        let (durable, _) = watch::channel(0);
+        let mut writer = MachineWriter {
+            vault,
+            machine,
+            dek,
+            uuid,
+            epoch,
+            tail,
+            preparer,
+            pending,
+            unreported,
+            fenced,
+            durable,
+        };
         writer.seal().await?;
         writer.preparer.go_to(&writer.tail.head);
         Ok(writer)
@@ -153,7 +168,8 @@ impl MachineWriter {
 
     /// Returns this writer's claim, to be looked at while the writer is busy.
     pub fn watch(&self) -> ClaimWatch {
-        ClaimWatch { vault: self.vault.clone(), machine: self.machine, epoch: self.epoch }
+        let (vault, durable) = (self.vault.clone(), self.durable.subscribe());
+        ClaimWatch { vault, machine: self.machine, epoch: self.epoch, durable }
     }
 
     /// Returns the newest slot known.
@@ -232,6 +248,7 @@ impl MachineWriter {
             Created::Mine => {
                 let Some(pending) = self.pending.take() else { return Ok(()) };
                 self.tail = pending.after;
+                self.durable.send_replace(self.tail.slot);
                 self.unreported.extend(pending.points);
                 Ok(())
             }
@@ -268,6 +285,7 @@ impl MachineWriter {
             let taken = if let Created::Other(found) = &created { found } else { &bytes };
             self.tail.accept(&self.vault, self.machine, &self.dek, taken)?;
             if created == Created::Mine {
+                self.durable.send_replace(self.tail.slot);
                 return match self.watch().newer().await? {
                     None => Ok(()),
                     Some(by) => Err(VaultError::Fenced { by }),

@@ -9,7 +9,9 @@ use redoubt_core::{
     Sectors, VolumeId, WallTime, WriteSeq,
 };
 use redoubt_ports::StoreKey;
-use redoubt_vault::{MachineReader, MachineWriter, MemStore, Vault, VaultError, VaultKeys, WriterSettings};
+use redoubt_vault::{
+    Indexer, MachineReader, MachineWriter, MemStore, Vault, VaultError, VaultKeys, WriterSettings,
+};
 use std::sync::Arc;
 use support::damage::{MACHINE, VOLUME, build, flips_are_noticed, keys, read_all};
 use support::{Seeded, run};
@@ -182,5 +184,111 @@ fn damage_takes_the_points_behind_it_and_none_before_it() {
             store.tamper(&name, Some(bytes));
         }
         assert_eq!(shortest, 0, "damage at the beginning takes all");
+    });
+}
+
+/// A vault whose log is indexed in several manifests, the newest of which does not cover the newest slots.
+async fn indexed() -> (Arc<MemStore>, Vec<Vec<u8>>) {
+    let (store, dice) = (Arc::new(MemStore::new()), Seeded::new(6));
+    let images = log_of_points(&store).await;
+    let vault = Vault::open(store.clone(), keys()).await.unwrap();
+    for until in [3, 5, 9] {
+        let mut indexer = Indexer::open(&vault, MACHINE, dice.clone(), 1).await.unwrap();
+        assert_eq!(indexer.follow(until).await.unwrap(), Some(until));
+        assert_eq!(indexer.follow(until).await.unwrap(), None);
+    }
+    assert!(MachineReader::open(&vault, MACHINE).await.unwrap().slot() > 9, "there is a tail");
+    (store, images)
+}
+
+/// Reads every point; returns what was found, or why a point could not be read. Wrong bytes are a panic.
+async fn judge(store: &Arc<MemStore>, images: &[Vec<u8>]) -> Result<Vec<String>, String> {
+    let vault = Vault::open(store.clone(), keys()).await.unwrap();
+    let (reader, damage) = MachineReader::open_damaged(&vault, MACHINE).await.unwrap();
+    if let Some(damage) = damage {
+        return Err(damage.to_string());
+    }
+    let points = reader.points();
+    assert_eq!(points.len(), images.len());
+    for (point, image) in points.iter().zip(images) {
+        let view = reader.view(point.id).unwrap();
+        let read = view.read(VOLUME, Extent::new(0, 256)).await.map_err(|error| error.to_string())?;
+        assert!(read == *image, "point {:?} reads as it was", point.id);
+    }
+    Ok(reader.findings().iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn damage_of_the_index_is_reported_and_takes_nothing() {
+    run(async {
+        let (store, images) = indexed().await;
+        assert_eq!(judge(&store, &images).await.unwrap(), [""; 0]);
+        let index: Vec<_> =
+            store.names().into_iter().filter(|name| name.as_str().contains("/idx/")).collect();
+        let newest = index.iter().find(|name| name.as_str().contains("/idx/m/")).unwrap();
+        let mut reported = 0;
+        for name in &index {
+            let whole = store.peek(name).unwrap();
+            let mut damages = vec![None, Some(whole.slice(..whole.len() / 2))];
+            damages.extend((0..whole.len()).step_by(23).map(|at| {
+                let mut bytes = whole.to_vec();
+                bytes[at] ^= 1 << (at % 8);
+                Some(bytes.into())
+            }));
+            for damage in damages {
+                let is_lost = damage.is_none();
+                store.tamper(name, damage);
+                let findings = judge(&store, &images).await.unwrap();
+                let named = findings.iter().any(|finding| finding.contains(name.as_str()));
+                // A lost name is in no listing; what an older manifest alone names is not read.
+                assert!(named || name != newest || is_lost, "{name} went unnoticed");
+                reported += u32::from(named);
+            }
+            store.tamper(name, Some(whole));
+        }
+        assert!(reported > 10, "{reported}");
+        // With no index left the log says it all.
+        index.iter().for_each(|name| store.tamper(name, None));
+        judge(&store, &images).await.unwrap();
+    });
+}
+
+#[test]
+fn an_index_of_another_log_is_noticed() {
+    run(async {
+        let (store, images) = indexed().await;
+        let newest = store.names().into_iter().find(|name| name.as_str().contains("/idx/m/")).unwrap();
+        let slot = StoreKey::new(format!("g/{MACHINE}/log/{:016x}", 9));
+        let whole = store.peek(&slot).unwrap();
+        store.tamper(&slot, Some(whole.slice(..whole.len() - 1)));
+        // The log is damaged where the index ends: it is the log that counts, up to there.
+        let vault = Vault::open(store.clone(), keys()).await.unwrap();
+        let (reader, damage) = MachineReader::open_damaged(&vault, MACHINE).await.unwrap();
+        assert!(damage.unwrap().to_string().contains(slot.as_str()));
+        assert!(reader.findings().iter().any(|finding| finding.to_string().contains(newest.as_str())));
+        assert_eq!(reader.slot(), 8);
+        store.tamper(&slot, Some(whole));
+        judge(&store, &images).await.unwrap();
+    });
+}
+
+#[test]
+fn what_neither_index_nor_log_can_tell_is_an_error_and_never_older_content() {
+    run(async {
+        let (store, images) = indexed().await;
+        let vault = Vault::open(store.clone(), keys()).await.unwrap();
+        let reader = MachineReader::open(&vault, MACHINE).await.unwrap();
+        let tables = store.names().into_iter().filter(|name| name.as_str().contains("/idx/t/"));
+        tables.for_each(|name| store.tamper(&name, None));
+        store.tamper(&StoreKey::new(format!("g/{MACHINE}/log/{:016x}", 2)), None);
+        let newest = reader.points().last().unwrap().id;
+        let view = reader.view(newest).unwrap();
+        for _ in 0..2 {
+            match view.read(VOLUME, Extent::new(0, 256)).await {
+                Ok(read) => assert!(read == images[images.len() - 1], "it was wrong"),
+                Err(error) => assert!(error.to_string().contains("/idx/t/"), "{error}"),
+            }
+        }
+        assert!(view.read(VOLUME, Extent::new(0, 256)).await.is_err(), "the oldest content is gone");
     });
 }

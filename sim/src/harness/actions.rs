@@ -118,7 +118,7 @@ pub(super) fn perform(estate: &Arc<Estate>, account: &mut Account, now: u64, act
         }
         Action::StopCopy(machine) => copies::stop(estate, machine),
         // Both are performed by the run itself, which owns the restoring.
-        Action::Rot | Action::CheckPoints => {}
+        Action::Rot | Action::IndexRot | Action::IndexLost | Action::CheckPoints => {}
     }
 }
 

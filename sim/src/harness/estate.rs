@@ -34,6 +34,9 @@ const COMMIT_BYTES: u64 = 2 << 20;
 /// Small objects, so that commits have no, one and several segments of their own.
 const OBJECTS: WriterSettings = WriterSettings { inline_bytes: 32 << 10, segment_bytes: 256 << 10 };
 
+/// The index is written after few slots, so that short runs have several generations of it.
+const INDEX_SLOTS: u64 = 4;
+
 /// A protected machine.
 pub(super) struct Machine {
     pub(super) spec: MachineSpec,
@@ -212,6 +215,7 @@ impl Estate {
         settings.stage_bytes_max = self.stage_bytes;
         settings.commit_bytes_max = COMMIT_BYTES;
         settings.objects = OBJECTS;
+        settings.index_slots = INDEX_SLOTS;
         settings.machines =
             self.machines.values().map(|machine| (machine.id, self.stream_key(machine.id))).collect();
         let ports = server.host.world();

@@ -7,6 +7,7 @@ use crate::oracles::{Finding, database, prefix};
 use crate::ports::lock;
 use crate::workload::stamp;
 use redoubt_core::{Extent, MarkerId, VolumeIndex, WriteSeq};
+use redoubt_ports::StoreKey;
 use redoubt_vault::{MachineReader, PointInfo, ReadError, Vault, VaultError};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,12 +24,22 @@ pub(super) struct Restored {
     pub(super) read: BTreeSet<(String, MarkerId)>,
 }
 
+/// What may be damaged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Health {
+    /// Nothing.
+    Whole,
+    /// Any object: damage is expected, and must be reported.
+    Rotten,
+    /// This object of the index: everything must read as before.
+    IndexSpoilt(StoreKey),
+}
+
 /// How to restore.
 pub(super) struct How<'a> {
     /// Highest sequence that each machine reported as vaulted.
     pub(super) vaulted: &'a BTreeMap<String, WriteSeq>,
-    /// Objects rotted: damage is expected, and must be reported.
-    pub(super) rotten: bool,
+    pub(super) health: Health,
     /// When each machine last went down, in milliseconds.
     pub(super) outages: &'a BTreeMap<String, u64>,
     /// The final marker of each machine: its image must equal the source.
@@ -73,11 +84,22 @@ pub(super) async fn all(estate: &Estate, how: &How<'_>) -> Restored {
     restored
 }
 
+impl How<'_> {
+    /// The oracle for content that is wrong, or that cannot be had.
+    fn oracle(&self, usual: &'static str) -> &'static str {
+        match self.health {
+            Health::Whole => usual,
+            Health::Rotten => "no-silent-damage",
+            Health::IndexSpoilt(_) => "index-never-needed",
+        }
+    }
+}
+
 fn damage(restored: &mut Restored, how: &How<'_>, what: String) {
-    if how.rotten {
+    if how.health == Health::Rotten {
         restored.marks.insert("damage-reported");
     } else {
-        restored.find("points-restorable", what);
+        restored.find(how.oracle("points-restorable"), what);
     }
 }
 
@@ -109,9 +131,14 @@ async fn judge_machine(
     }
     if let Some(last) = how.last.get(name)
         && !points.iter().any(|point| point.marker.id == *last)
-        && !how.rotten
+        && how.health != Health::Rotten
     {
-        restored.find("converges", format!("{name}: the last point {last} is not in the vault"));
+        restored.find(how.oracle("converges"), format!("{name}: the last point {last} is not in the vault"));
+    }
+    if let Health::IndexSpoilt(key) = &how.health
+        && reader.findings().iter().any(|finding| finding.to_string().contains(key.as_str()))
+    {
+        restored.marks.insert("index-damage-reported");
     }
 }
 
@@ -157,8 +184,7 @@ async fn judge_point(
         }
     }
     if let Err(error) = verdict {
-        let oracle = if how.rotten { "no-silent-damage" } else { "prefix" };
-        restored.find(oracle, format!("{name}: point {label}: {error}"));
+        restored.find(how.oracle("prefix"), format!("{name}: point {label}: {error}"));
     }
     if machine.guest.model == "database" {
         match database::judge(name, machine.number, 0, &label, &images[0]) {

@@ -5,15 +5,16 @@ use super::ear::Ear;
 use super::estate::Estate;
 use super::guests;
 use super::outcome::{Outcome, Stats};
-use super::restore::{self, How, Restored};
+use super::restore::{self, Health, How, Restored};
 use super::watch::Watch;
 use crate::oracles::{Finding, guest_untouched, writers};
 use crate::plan::{Action, Plan};
-use crate::ports::{Hardware, SimWorld, Trace, lock};
+use crate::ports::{Damage, Hardware, SimWorld, Trace, lock};
 use crate::scenario::Scenario;
 use madsim::Config;
 use madsim::runtime::Runtime;
 use redoubt_core::MarkerId;
+use redoubt_ports::StoreKey;
 use redoubt_roles::agent::AgentMode;
 use redoubt_vault::MachineReader;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +30,9 @@ const POLL: Duration = Duration::from_millis(250);
 
 /// Time for guests to finish what is under way after they are told to stop.
 const QUIESCE: Duration = Duration::from_secs(3);
+
+/// Of so many of its newest objects one of the index is damaged: most of them are in use.
+const INDEX_VICTIMS: usize = 6;
 
 /// Plays one plan. Runs on the calling thread, which should be a fresh one.
 pub fn play(scenario: &Scenario, plan: &Plan, trace: bool) -> Outcome {
@@ -79,11 +83,11 @@ async fn run(scenario: &Scenario, plan: &Plan, world: SimWorld) -> Outcome {
             Ok(last) => run.last(&last).await,
             Err(waiting) => {
                 outcome.waiting = Some(waiting);
-                run.check_points(&BTreeMap::new(), false).await;
+                run.check_points(&BTreeMap::new(), Health::Whole).await;
             }
         }
     } else {
-        run.check_points(&BTreeMap::new(), false).await;
+        run.check_points(&BTreeMap::new(), Health::Whole).await;
     }
     run.judge(scenario, &mut outcome);
     outcome
@@ -143,7 +147,7 @@ impl Run<'_> {
         for event in &self.plan.events {
             self.until(event.at).await;
             if event.action == Action::CheckPoints {
-                self.check_points(&BTreeMap::new(), false).await;
+                self.check_points(&BTreeMap::new(), Health::Whole).await;
             }
             let now = self.now();
             actions::perform(&self.estate, &mut self.account, now, &event.action);
@@ -160,7 +164,7 @@ impl Run<'_> {
         self.estate.stop.store(true, Ordering::Relaxed);
         let deadline = now + bound;
         self.until(now + QUIESCE.as_millis() as u64).await;
-        let mut last = BTreeMap::new();
+        let (mut last, mut readers) = (BTreeMap::new(), BTreeMap::new());
         while self.now() < deadline {
             tokio::time::sleep(POLL).await;
             self.sample();
@@ -177,7 +181,7 @@ impl Run<'_> {
                     }
                 }
             }
-            if last.len() == self.estate.machines.len() && self.published(&last).await {
+            if last.len() == self.estate.machines.len() && self.published(&last, &mut readers).await {
                 trace.line(self.estate.world.shared.now(), || "everything has converged".into());
                 return Ok(last);
             }
@@ -185,10 +189,22 @@ impl Run<'_> {
         Err(format!("no convergence within {} s\n{}", bound as f64 / 1000.0, Watch::waiting(&self.estate)))
     }
 
-    async fn published(&self, last: &BTreeMap<String, MarkerId>) -> bool {
+    /// Tells whether each machine's last point is in the vault; keeps readers, which read only what is new.
+    async fn published(
+        &self,
+        last: &BTreeMap<String, MarkerId>,
+        readers: &mut BTreeMap<String, MachineReader>,
+    ) -> bool {
         let Ok(vault) = restore::open(&self.estate).await else { return false };
         for (name, machine) in &self.estate.machines {
-            let Ok(reader) = MachineReader::open(&vault, machine.id).await else { return false };
+            if !readers.contains_key(name) {
+                let Ok(opened) = MachineReader::open(&vault, machine.id).await else { return false };
+                readers.insert(name.clone(), opened);
+            }
+            let Some(reader) = readers.get(name) else { return false };
+            if reader.refresh().await.is_err() {
+                return false;
+            }
             if !reader.points().iter().any(|point| Some(&point.marker.id) == last.get(name)) {
                 return false;
             }
@@ -196,22 +212,46 @@ impl Run<'_> {
         true
     }
 
-    /// The final check; with rot, one more for each object that rots. Each gets its bytes back before the
-    /// next one rots, so that what is damaged has one cause.
+    /// The final check, and one more for each damage. Each object gets its bytes back before the next one is
+    /// damaged, so that what is damaged has one cause.
     async fn last(&mut self, last: &BTreeMap<String, MarkerId>) {
-        self.check_points(last, false).await;
-        for _ in 0..self.plan.rots() {
-            let (store, shared) = (self.estate.world.store.clone(), self.estate.world.shared.clone());
-            let puts: Vec<_> =
-                store.puts().into_iter().filter(|(_, _, key)| is_of_machine(key.as_str())).collect();
-            let at = shared.below(puts.len() as u64) as usize;
-            let Some((written, _, key)) = puts.get(at) else { return };
-            let Some(bytes) = store.rot(key) else { continue };
-            shared.trace.line(shared.now(), || format!("{key} rots"));
-            let restored = self.check_points(last, true).await;
-            self.spared(key.as_str(), *written, &restored);
-            store.restore(key, bytes);
+        self.check_points(last, Health::Whole).await;
+        for damage in self.plan.damages() {
+            let store = self.estate.world.store.clone();
+            let (health, how): (fn(StoreKey) -> Health, _) = match damage {
+                Action::Rot => (|_| Health::Rotten, Damage::Rot),
+                Action::IndexRot => (Health::IndexSpoilt, Damage::Rot),
+                _ => (Health::IndexSpoilt, Damage::Lost),
+            };
+            let Some((written, key)) = self.victim(damage != Action::Rot) else { continue };
+            let Some(bytes) = store.spoil(&key, how) else { continue };
+            let shared = &self.estate.world.shared;
+            shared.trace.line(shared.now(), || format!("{key}: {how:?}"));
+            let restored = self.check_points(last, health(key.clone())).await;
+            let is_met = store.restore(&key, bytes);
+            if damage == Action::Rot {
+                self.spared(key.as_str(), written, &restored.read);
+            } else if is_met && !restored.marks.contains("index-damage-reported") {
+                let what = format!("{key}: the reader met its damage ({how:?}) and told nobody");
+                self.total.findings.push(Finding::new("index-never-needed", what));
+            }
         }
+    }
+
+    /// Chooses an object of a machine; of the index, one of the newest.
+    fn victim(&self, of_index: bool) -> Option<(Duration, StoreKey)> {
+        let puts = self.estate.world.store.puts().into_iter();
+        let mut puts: Vec<_> = puts
+            .filter(|(_, _, key)| match of_index {
+                true => key.as_str().contains("/idx/"),
+                false => is_of_machine(key.as_str()),
+            })
+            .collect();
+        if of_index {
+            puts.drain(..puts.len().saturating_sub(INDEX_VICTIMS));
+        }
+        let at = self.estate.world.shared.below(puts.len().max(1) as u64) as usize;
+        puts.get(at).map(|(written, _, key)| (*written, key.clone()))
     }
 
     /// A point that could be read before an object existed does not need it.
@@ -231,18 +271,18 @@ impl Run<'_> {
         }
     }
 
-    async fn check_points(&mut self, last: &BTreeMap<String, MarkerId>, rotten: bool) -> BTreeSet<Readable> {
-        let outages = &self.account.outages;
-        let how = How { vaulted: &self.watch.vaulted, rotten, last, outages };
+    async fn check_points(&mut self, last: &BTreeMap<String, MarkerId>, health: Health) -> Restored {
+        let (outages, is_whole) = (&self.account.outages, health == Health::Whole);
+        let how = How { vaulted: &self.watch.vaulted, health, last, outages };
         let restored = restore::all(&self.estate, &how).await;
         self.tell(&restored.findings);
-        self.total.findings.extend(restored.findings);
-        self.total.marks.extend(restored.marks);
+        self.total.findings.extend(restored.findings.iter().cloned());
+        self.total.marks.extend(restored.marks.iter().copied());
         self.total.points += restored.points;
-        if !rotten {
+        if is_whole {
             self.readable.push((self.estate.world.shared.now(), restored.read.clone()));
         }
-        restored.read
+        restored
     }
 
     fn judge(self, scenario: &Scenario, outcome: &mut Outcome) {

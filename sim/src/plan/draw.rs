@@ -194,6 +194,8 @@ pub(super) fn actions(
         }
         "files.hang" => (Action::FilesHang(host.clone(), lasts), Some(Action::FilesAnswer(host))),
         "rot" => (Action::Rot, None),
+        "index.rot" => (Action::IndexRot, None),
+        "index.lost" => (Action::IndexLost, None),
         "points" => (Action::CheckPoints, None),
         store => {
             let knob = store.strip_prefix("store.").unwrap_or(store).to_owned();

@@ -75,6 +75,10 @@ pub enum Action {
     FilesAnswer(String),
     /// An object of the vault rots; done after the last convergence, before the last check.
     Rot,
+    /// An object of the vault's index rots, at the same time.
+    IndexRot,
+    /// An object of the vault's index is lost, at the same time.
+    IndexLost,
     /// A recovery point is asked for.
     Point(String),
     /// The agent of a machine stops cleanly.
@@ -118,6 +122,8 @@ impl fmt::Display for Action {
             Action::FilesHang(host, None) => write!(f, "state directory of {host} hangs"),
             Action::FilesAnswer(host) => write!(f, "state directory of {host} answers again"),
             Action::Rot => f.write_str("an object rots"),
+            Action::IndexRot => f.write_str("an object of the index rots"),
+            Action::IndexLost => f.write_str("an object of the index is lost"),
             Action::Point(machine) => write!(f, "ask for a point of {machine}"),
             Action::StopAgent(machine) => write!(f, "stop the agent of {machine}"),
             Action::StartAgent(machine) => write!(f, "start the agent of {machine}"),
@@ -174,9 +180,11 @@ impl Plan {
         self.events.iter().any(|event| matches!(&event.action, Action::SiteLost(_)))
     }
 
-    /// Returns how many objects rot before the last check.
-    pub fn rots(&self) -> usize {
-        self.events.iter().filter(|event| event.action == Action::Rot).count()
+    /// Returns what befalls objects of the vault before the last check, in order.
+    pub fn damages(&self) -> Vec<Action> {
+        let is_damage =
+            |action: &&Action| matches!(action, Action::Rot | Action::IndexRot | Action::IndexLost);
+        self.events.iter().map(|event| &event.action).filter(is_damage).cloned().collect()
     }
 }
 

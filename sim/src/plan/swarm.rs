@@ -17,7 +17,7 @@ const LONGEST: i64 = 12_000;
 
 /// Kinds a swarm leaves out: losses that end a story, what needs a story before it, and flushes that fail,
 /// after which a database that goes on is its own undoing: no replica is better than its source.
-const LEFT_OUT: &[&str] = &["site.lost", "rot", "old-copy", "disk.flush-errors"];
+const LEFT_OUT: &[&str] = &["site.lost", "rot", "index.rot", "index.lost", "old-copy", "disk.flush-errors"];
 
 /// Draws faults into the first four fifths of the safety phase.
 pub(super) fn draw(dice: &mut Dice, estate: &Estate, length: u64) -> Vec<Event> {

@@ -48,6 +48,15 @@ pub enum BrokenPromise {
 /// That moment: longer than a request in the same site takes.
 const STALENESS: Duration = Duration::from_secs(1);
 
+/// What befalls a stored object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// One bit changes.
+    Rot,
+    /// It is gone.
+    Lost,
+}
+
 #[derive(Default)]
 struct State {
     broken: Option<BrokenPromise>,
@@ -57,6 +66,15 @@ struct State {
     puts: Vec<(Duration, String, StoreKey)>,
     /// Objects that were created for a host that was told something else.
     unanswered: BTreeSet<(String, StoreKey)>,
+    spoilt: Option<Spoilt>,
+}
+
+/// An object that an operator will meet damaged.
+struct Spoilt {
+    key: StoreKey,
+    /// The byte that changed; none: all of it is gone.
+    at: Option<u64>,
+    is_met: bool,
 }
 
 /// The store of a world.
@@ -115,19 +133,43 @@ impl SimStore {
         lock(&self.state).puts.clone()
     }
 
-    /// Flips one bit of the object. Returns its bytes from before; none if there are none.
-    pub fn rot(&self, key: &StoreKey) -> Option<Bytes> {
+    /// Flips one bit of the object, or loses all of it. Returns its bytes from before; none if there are none.
+    pub fn spoil(&self, key: &StoreKey, damage: Damage) -> Option<Bytes> {
         let mut state = lock(&self.state);
-        let body = state.objects.get_mut(key).filter(|body| !body.is_empty())?;
-        let mut bytes = body.to_vec();
-        let at = self.shared.below(bytes.len() as u64) as usize;
-        bytes[at] ^= 1 << self.shared.below(8);
-        Some(std::mem::replace(body, bytes.into()))
+        let body = state.objects.get(key).filter(|body| !body.is_empty())?.clone();
+        let at = match damage {
+            Damage::Lost => {
+                state.objects.remove(key);
+                None
+            }
+            Damage::Rot => {
+                let mut bytes = body.to_vec();
+                let at = self.shared.below(bytes.len() as u64);
+                bytes[at as usize] ^= 1 << self.shared.below(8);
+                state.objects.insert(key.clone(), bytes.into());
+                Some(at)
+            }
+        };
+        state.spoilt = Some(Spoilt { key: key.clone(), at, is_met: false });
+        Some(body)
     }
 
-    /// Gives an object the bytes that it had before it rotted.
-    pub fn restore(&self, key: &StoreKey, bytes: Bytes) {
-        lock(&self.state).objects.insert(key.clone(), bytes);
+    /// Gives an object its bytes back. Tells whether an operator met the damage.
+    pub fn restore(&self, key: &StoreKey, bytes: Bytes) -> bool {
+        let mut state = lock(&self.state);
+        state.objects.insert(key.clone(), bytes);
+        state.spoilt.take().is_some_and(|spoilt| spoilt.is_met)
+    }
+
+    fn read(&self, key: &StoreKey, range: Option<Range<u64>>) -> Option<Bytes> {
+        lock(&self.state).objects.get(key).map(|body| match range {
+            Some(range) => {
+                let length = body.len() as u64;
+                let (from, to) = (range.start.min(length), range.end.min(length));
+                body.slice(from as usize..to.max(from) as usize)
+            }
+            None => body.clone(),
+        })
     }
 
     fn apply(&self, host: &str, key: &StoreKey, body: &Bytes) -> Result<(), StoreError> {
@@ -262,16 +304,16 @@ impl RawStore for HostStore {
     async fn get(&self, key: &StoreKey, range: Option<Range<u64>>) -> Result<Option<Bytes>, StoreError> {
         self.reach(0).await?;
         let found = match self.store.hides(BrokenPromise::StaleRead, key) {
-            true => Ok(None),
-            false => self.store.direct().get(key, range).await,
+            true => None,
+            false => self.store.read(key, range),
         };
-        let bytes = found.as_ref().map_or(0, |found| found.as_ref().map_or(0, Bytes::len));
+        let bytes = found.as_ref().map_or(0, Bytes::len);
         self.serve(bytes).await;
         self.answer(bytes).await?;
         if bytes > 0 && lock(&self.store.state).unanswered.remove(&(self.host.clone(), key.clone())) {
             self.store.shared.trace.mark("lost-reply-read-back");
         }
-        found
+        Ok(found)
     }
 
     async fn list_after(
@@ -306,15 +348,12 @@ impl RawStore for Direct {
     }
 
     async fn get(&self, key: &StoreKey, range: Option<Range<u64>>) -> Result<Option<Bytes>, StoreError> {
-        let state = lock(&self.0.state);
-        Ok(state.objects.get(key).map(|body| match range {
-            Some(range) => {
-                let length = body.len() as u64;
-                let (from, to) = (range.start.min(length), range.end.min(length));
-                body.slice(from as usize..to.max(from) as usize)
-            }
-            None => body.clone(),
-        }))
+        let all = 0..u64::MAX;
+        let wanted = range.as_ref().unwrap_or(&all);
+        if let Some(spoilt) = &mut lock(&self.0.state).spoilt {
+            spoilt.is_met |= spoilt.key == *key && spoilt.at.is_none_or(|at| wanted.contains(&at));
+        }
+        Ok(self.0.read(key, range))
     }
 
     async fn list_after(

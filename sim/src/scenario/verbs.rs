@@ -89,6 +89,8 @@ pub const VERBS: &[Verb] = &[
     verb("fault", "files.sync-errors", Target::Host, Ends::Lasts, RATE),
     verb("fault", "files.hang", Target::Host, Ends::Lasts, &[]),
     verb("fault", "rot", Target::None, Ends::AtOnce, &[]),
+    verb("fault", "index.rot", Target::None, Ends::AtOnce, &[]),
+    verb("fault", "index.lost", Target::None, Ends::AtOnce, &[]),
     verb("check", "points", Target::None, Ends::AtOnce, &[]),
 ];
 
@@ -103,6 +105,7 @@ pub const ORACLES: &[&str] = &[
     "guest-untouched",
     "loss-never-hidden",
     "no-silent-damage",
+    "index-never-needed",
     "single-writer",
     "order-kept",
     "bounded",
@@ -156,6 +159,7 @@ pub const MARKS: &[&str] = &[
     // Of rot.
     "damage-reported",
     "rot-spared-older-points",
+    "index-damage-reported",
 ];
 
 /// Models of guests.

@@ -10,6 +10,7 @@ mod figure;
 mod fio;
 mod first_copy;
 mod history;
+mod index;
 mod lab;
 mod lag;
 mod machine;

@@ -219,7 +219,7 @@ impl Job {
         while at < sectors.end {
             let step = Extent::new(at, ZEROS_STEP.min(sectors.end - at));
             at = step.end();
-            let Ok(data) = view.data_extents(volume, step) else {
+            let Ok(data) = self.handle.block_on(view.data_extents(volume, step)) else {
                 compared.see(step.lba.0..step.end(), false);
                 continue;
             };

@@ -22,6 +22,7 @@ mod connection;
 mod exactness;
 mod generation;
 mod hasher;
+mod index_keeper;
 mod leftover;
 mod marks;
 mod opening;

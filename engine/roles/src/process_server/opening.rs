@@ -2,6 +2,7 @@
 
 use super::exactness::{self, Known};
 use super::generation;
+use super::index_keeper::IndexKeeper;
 use super::packer::Packer;
 use super::shared::Shared;
 use super::stage::Stage;
@@ -28,6 +29,7 @@ pub(super) struct Opened {
     pub(super) known: Known,
     pub(super) vault: Vault,
     pub(super) packer: Packer,
+    pub(super) index: IndexKeeper,
     pub(super) claim: ClaimWatch,
 }
 
@@ -43,8 +45,8 @@ pub(super) async fn open(shared: &Shared, machine: MachineId, key: &StreamKey) -
         recorded => recorded?,
     };
     let vault = Vault::open(shared.store.clone(), shared.keys.clone()).await?;
-    let (entropy, objects) = (shared.world.entropy.clone(), shared.settings.objects);
-    let writer = MachineWriter::claim_with(&vault, machine, entropy, objects).await?;
+    let (entropy, settings) = (shared.world.entropy.clone(), &shared.settings);
+    let writer = MachineWriter::claim_with(&vault, machine, entropy.clone(), settings.objects).await?;
     let writer = writer.with_workers(shared.world.workers.clone());
     let head = writer.head().clone();
     let vaulted = head.position;
@@ -60,6 +62,7 @@ pub(super) async fn open(shared: &Shared, machine: MachineId, key: &StreamKey) -
     );
     let state = ReceiverState { generation, vaulted, staged, exact: known.is_exact };
     let claim = writer.watch();
+    let index = IndexKeeper::start(vault.clone(), machine, entropy, settings.index_slots, claim.clone());
     let packer = Packer::start(writer, key.clone());
-    Ok(Opened { stage, state, known, vault, packer, claim })
+    Ok(Opened { stage, state, known, vault, packer, index, claim })
 }

@@ -2,7 +2,7 @@
 
 use redoubt_core::{BatchPosition, Generation, MachineId};
 use redoubt_ports::{Endpoint, IoError, NetError};
-use redoubt_vault::{VaultError, WriterSettings};
+use redoubt_vault::{INDEX_SLOTS, VaultError, WriterSettings};
 use redoubt_wire::StreamKey;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,6 +29,8 @@ pub struct PsSettings {
     pub commit_bytes_max: u64,
     /// How a commit is cut into objects.
     pub objects: WriterSettings,
+    /// Slots of the log behind its index that make a round of the index writer worth its puts.
+    pub index_slots: u64,
     /// Longest wait of a staged batch for its commit.
     pub commit_delay: Duration,
     /// Name of the vault claim, for people.
@@ -44,6 +46,7 @@ impl PsSettings {
             stage_bytes_max: STAGE_BYTES_MAX_DEFAULT,
             commit_bytes_max: COMMIT_BYTES_MAX_DEFAULT,
             objects: WriterSettings::default(),
+            index_slots: INDEX_SLOTS,
             commit_delay: COMMIT_DELAY_DEFAULT,
             name: name.into(),
         }

@@ -1,20 +1,29 @@
-//! The index against a list of everything that was ever added.
+//! The index, in memory and stored, against a list of everything that was ever added.
 
+use super::entry::Wanted;
 use super::*;
+use crate::keys::VaultKeys;
+use crate::mem::MemStore;
+use crate::segment::{ExtentRow, GRANULE_SECTORS, Source, UnitRow};
+use crate::vault::Vault;
 use proptest::prelude::*;
+use redoubt_core::MachineId;
+use redoubt_ports::{Entropy, RawStore};
+use redoubt_wire::aead::Key;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// One addition: version, volume, first sector, end, content.
-type Added = (Version, VolumeIndex, u64, u64, Option<(u32, u32, u8)>);
+type Added = (Version, VolumeIndex, u64, u64, Option<(u128, u32, u8)>);
 
-/// The border between two partitions, so that both and their ends are met.
-const BORDER: u64 = PARTITION_SECTORS;
+/// The border between two cells of a high level, so that both and their ends are met.
+const BORDER: u64 = GRANULE_SECTORS << 18;
 /// How far from the border content is put: a few granules, so that versions meet.
 const NEAR: u64 = 4 * GRANULE_SECTORS;
-/// How far zeros reach: further than is kept by granule.
-const FAR: u64 = 2 * WIDE_GRANULES * GRANULE_SECTORS;
+/// How far zeros reach: over whole cells of the next two levels.
+const FAR: u64 = GRANULE_SECTORS << 13;
 
 /// What one sector shows, by the slowest and plainest way.
-fn truth(added: &[Added], version: Version, volume: VolumeIndex, sector: u64) -> Option<(u32, u32, u64)> {
+fn truth(added: &[Added], version: Version, volume: VolumeIndex, sector: u64) -> Option<(u128, u32, u64)> {
     let covers = |(at, of, first, end, _): &&Added| {
         *at <= version && *of == volume && *first <= sector && sector < *end
     };
@@ -55,53 +64,202 @@ fn extents(change: &Change) -> Vec<(u64, u64, bool)> {
     }
 }
 
+#[derive(Default)]
+struct Counted(AtomicU64);
+
+impl Entropy for Counted {
+    fn fill(&self, buffer: &mut [u8]) {
+        buffer.iter_mut().for_each(|byte| *byte = self.0.fetch_add(1, Ordering::Relaxed) as u8);
+    }
+}
+
+/// A machine whose index is built by hand: the last tail is not stored.
+struct Hand {
+    store: Arc<MemStore>,
+    index: StoredIndex,
+    dek: Key,
+    manifest: Manifest,
+    tail: Tail,
+    tables: u128,
+    /// Entries of a block, bytes of a table.
+    cut: (usize, usize),
+}
+
+impl Hand {
+    async fn new(cut: (usize, usize)) -> Hand {
+        let store = Arc::new(MemStore::new());
+        let vault = Vault::init(store.clone(), VaultKeys::new([7; 32]), &Counted::default()).await.unwrap();
+        let (machine, dek) = (MachineId(3), Key::new([4; 32]));
+        let index = StoredIndex::new(Log { vault, machine, dek: dek.clone() });
+        let (manifest, tail) = (Manifest::default(), Tail::default());
+        Hand { store, index, dek, manifest, tail, tables: 1 << 64, cut }
+    }
+
+    /// Stores the tail, merged with the newest `with` runs.
+    async fn store(&mut self, slot: u64, with: usize) {
+        let Hand { store, index, dek, manifest, tail, tables, cut } = self;
+        let old = manifest.runs.split_off(manifest.runs.len() - with.min(manifest.runs.len()));
+        let from = old.first().map_or(manifest.runs.last().map_or(1, |run| run.to + 1), |run| run.from);
+        let mut uuid = || {
+            *tables += 1;
+            *tables
+        };
+        let id = TableId { vault: index.log.vault.uuid, machine: index.log.machine, uuid: 0, dek: DEK };
+        let mut builder = RunBuilder::new(id, dek, uuid(), (from, slot));
+        (builder.block_entries, builder.table_bytes) = *cut;
+        let mut items = Vec::new();
+        for run in &old {
+            let mut input = Input::open(index, run).await.unwrap();
+            while let Some(item) = input.peek() {
+                items.push(*item);
+                input.advance(index).await.unwrap();
+            }
+        }
+        items.extend(tail.items());
+        items.sort_by_key(run::Item::key);
+        let mut done: Vec<TableBytes> =
+            items.into_iter().filter_map(|item| builder.add(item, &mut uuid)).collect();
+        let (run, last) = builder.finish();
+        done.extend(last);
+        for table in done {
+            store
+                .put_if_absent(&names::table(index.log.machine, table.uuid), table.bytes.clone())
+                .await
+                .unwrap();
+            let (length, digest) = (table.bytes.len() as u64, [0; 32]);
+            manifest.tables.insert(table.uuid, TableInfo { length, digest });
+        }
+        manifest.runs.push(run);
+        manifest.slot = slot;
+        *tail = Tail::default();
+        let id = TableId { uuid: uuid(), ..id };
+        let (vault, machine) = (id.vault, id.machine);
+        let bytes = encode(&id, manifest, dek).unwrap();
+        assert_eq!(decode(&bytes, vault, machine, slot, dek).unwrap(), *manifest, "it reads as written");
+    }
+
+    async fn find(&self, version: Version, volume: VolumeIndex, first: u64, end: u64) -> Vec<Found> {
+        let (granules, mut found) = (first / GRANULE_SECTORS..end.div_ceil(GRANULE_SECTORS), Vec::new());
+        let mut wanted: Vec<Wanted> = granules.map(|granule| Wanted::new(granule, first, end)).collect();
+        wanted.iter_mut().for_each(|granule| self.tail.find(version, volume, granule, &mut found));
+        self.index.find(&self.manifest, version, volume, &mut wanted, &mut found).await.unwrap();
+        found
+    }
+}
+
+const UNIT: UnitRow = UnitRow { offset: 128, sealed: 70, plain: 64 << 10, codec: 1, crc: 0 };
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_version_shows_what_was_added_up_to_it(
-        changes in prop::collection::vec(change(), 1..10),
+        changes in prop::collection::vec(change(), 1..14),
         merge_min in prop::sample::select(vec![1usize, 3, 20, 10_000]),
-        places in prop::collection::vec((0..2 * NEAR, 1..300u64), 9),
+        cut in prop::sample::select(vec![(1usize, 1usize), (3, 1), (7, 400), (4096, 1 << 20)]),
+        stores in prop::collection::vec(prop::option::of(0..3usize), 14),
+        places in prop::collection::vec((0..2 * NEAR, 1..300u64), 14),
     ) {
-        let mut index = Index { merge_min, ..Index::default() };
-        let mut added: Vec<Added> = Vec::new();
-        for (number, change) in changes.iter().enumerate() {
-            let version = Version::new(number as u64 / 2 + 1, number as u16 % 2);
-            let volume = VolumeIndex(u16::from(number % 4 == 3));
-            for (unit, (first, end, is_content)) in extents(change).into_iter().enumerate() {
-                let content = is_content.then_some((number as u32, unit as u32, (unit % 3) as u8));
-                let source =
-                    content.map_or(Source::Zero, |(_, unit, offset)| Source::Unit { unit, offset });
-                if first < end {
-                    let row = ExtentRow { volume, span: 0, first, sectors: end - first, source };
-                    index.add(version, number as u32, &row);
-                    added.push((version, volume, first, end, content));
-                }
-            }
-        }
-        if changes.len() % 2 == 0 {
-            index.partitions.values_mut().for_each(Partition::merge);
-        }
-        for (at, (first, sectors)) in places.iter().enumerate() {
-            let version = Version::new(at as u64 / 2 + 1, at as u16 % 2);
-            let (first, end) = (BORDER - NEAR + first, BORDER - NEAR + first + sectors);
-            for volume in [VolumeIndex(0), VolumeIndex(1)] {
-                let found = index.find(version, volume, first, end);
-                let mut shown = BTreeMap::new();
-                for part in &found {
-                    for sector in 0..part.sectors {
-                        let content = (part.segment, part.unit, part.offset + sector);
-                        prop_assert!(shown.insert(part.first + sector, content).is_none(), "found twice");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let outcome: Result<(), TestCaseError> = runtime.block_on(async {
+            let mut hand = Hand::new(cut).await;
+            let mut added: Vec<Added> = Vec::new();
+            for (number, change) in changes.iter().enumerate() {
+                let slot = number as u64 / 2 + 1;
+                let version = Version::new(slot, number as u16 % 2);
+                let volume = VolumeIndex(u16::from(number % 4 == 3));
+                let uuid = number as u128;
+                let place = SegmentPlace { uuid, epoch: 1, dek: 1, inline: (number % 3 == 0).then_some((slot, 9)) };
+                let mut rows = Vec::new();
+                for (unit, (first, end, is_content)) in extents(change).into_iter().enumerate() {
+                    let content = is_content.then_some((uuid, unit as u32, 0));
+                    let source = content.map_or(Source::Zero, |(_, unit, offset)| Source::Unit { unit, offset });
+                    if first < end {
+                        rows.push(ExtentRow { volume, span: number as u16 % 2, first, sectors: end - first, source });
+                        added.push((version, volume, first, end, content));
                     }
                 }
-                prop_assert!(found.is_sorted_by_key(|part| part.first), "in address order");
-                for sector in first..end {
-                    let wanted = truth(&added, version, volume, sector);
-                    prop_assert_eq!(shown.remove(&sector), wanted, "sector {}", sector);
+                hand.tail.merge_min = merge_min;
+                hand.tail.add(slot, place, &vec![UNIT; rows.len()], &rows);
+                if number % 2 == 1 && let Some(with) = stores[number] {
+                    hand.store(slot, with).await;
                 }
-                prop_assert!(shown.is_empty(), "nothing outside the range");
             }
-        }
+            for (at, (first, sectors)) in places.iter().enumerate() {
+                let version = Version::new(at as u64 / 2 + 1, at as u16 % 2);
+                let (first, end) = (BORDER - NEAR + first, BORDER - NEAR + first + sectors);
+                for volume in [VolumeIndex(0), VolumeIndex(1)] {
+                    let mut shown = BTreeMap::new();
+                    for part in hand.find(version, volume, first, end).await {
+                        for sector in 0..part.sectors {
+                            let content = (part.unit.segment.uuid, part.unit.number, part.offset + sector);
+                            prop_assert!(shown.insert(part.first + sector, content).is_none(), "found twice");
+                        }
+                    }
+                    for sector in first..end {
+                        let wanted = truth(&added, version, volume, sector);
+                        prop_assert_eq!(shown.remove(&sector), wanted, "sector {}", sector);
+                    }
+                    prop_assert!(shown.is_empty(), "nothing outside the range");
+                }
+            }
+            Ok(())
+        });
+        outcome?;
     }
+
+    #[test]
+    fn zeros_are_cut_into_cells_that_cover_them_exactly(first in 0..FAR * 9, sectors in 1..FAR * 9) {
+        let (mut covered, mut pieces) = (0, 0);
+        let mut all: Vec<(u64, u64)> = Vec::new();
+        key::cut_zeros(first, first + sectors, |piece| {
+            let cell = GRANULE_SECTORS << (6 * u32::from(piece.level));
+            let from = piece.number * cell + u64::from(piece.first);
+            let length = if piece.level > 0 { cell } else { u64::from(piece.sectors) };
+            all.push((from, length));
+            covered += length;
+            pieces += 1;
+        });
+        all.sort_unstable();
+        prop_assert_eq!(all.first().map(|piece| piece.0), Some(first));
+        prop_assert!(all.windows(2).all(|pair| pair[0].0 + pair[0].1 == pair[1].0), "no gap, none twice");
+        prop_assert_eq!(covered, sectors);
+        prop_assert!(pieces <= 2 + 126 * 4, "{} pieces", pieces);
+    }
+
+    #[test]
+    fn parsers_of_the_index_refuse_arbitrary_bytes_without_a_panic(
+        bytes in prop::collection::vec(any::<u8>(), 0..400),
+        small in prop::collection::vec(0..6u8, 0..200),
+    ) {
+        for bytes in [&bytes, &small] {
+            let _ = block::decode(bytes);
+            let _ = points::decode(bytes);
+            let _ = manifest::decode_body(3, bytes);
+            prop_assert!(decode(bytes, 1, MachineId(3), 3, &Key::new([4; 32])).is_err());
+        }
+        let head = [&[0; 32 + 8 + 48 + 2 + 2], &small[..]].concat();
+        let _ = manifest::decode_body(3, &head);
+    }
+}
+
+#[test]
+fn merging_keeps_few_runs_and_writes_an_entry_rarely() {
+    let (mut runs, mut written): (Vec<u64>, u64) = (Vec::new(), 0);
+    for _ in 0..5000 {
+        runs.push(4000);
+        let merged = runs.split_off(runs.len() - to_merge(&runs));
+        let sum = merged.iter().sum();
+        written += sum;
+        runs.push(sum);
+    }
+    assert!(runs.len() <= 20, "{} runs of 20 M entries", runs.len());
+    assert!(written <= 7 * 5000 * 4000, "{} times written", written / (5000 * 4000));
+}
+
+#[test]
+fn a_vast_trim_costs_a_handful_of_entries() {
+    let mut pieces = 0;
+    key::cut_zeros(1, u64::MAX, |_| pieces += 1);
+    assert!(pieces < 1300, "{pieces}");
 }

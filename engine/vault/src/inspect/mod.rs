@@ -3,6 +3,7 @@
 //! It goes on behind damage as far as the format lets it: it is for the eyes of people, nothing relies on it.
 //! What is *not* here: how it looks on a screen; whether records follow one another (`redoubt verify`).
 
+mod index;
 mod objects;
 mod segments;
 mod walk;

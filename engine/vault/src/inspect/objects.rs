@@ -50,6 +50,10 @@ impl Shown<'_> {
             self.marks(&mut dump, machine, marks)
         } else if let Some(slot) = number(names::log(machine), 16) {
             self.log(&mut dump, machine, slot)
+        } else if let Some(inverted) = number(names::manifests(machine), 16) {
+            self.manifest(&mut dump, machine, !inverted)
+        } else if place.starts_with("idx/t/") {
+            self.table(&mut dump, machine)
         } else if let Some((epoch, uuid)) = segment_name(place) {
             self.segment(&mut dump, machine, epoch, uuid);
             Ok(())

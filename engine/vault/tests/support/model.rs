@@ -4,6 +4,8 @@
 //! - I1 What was acknowledged is in every later head.
 //! - I3 Every point, and the head, reads as the oracle's images.
 //! - I6 No older writer acknowledges after a newer one.
+//!
+//! Index writers race as the writers do; what a reader shows must not depend on them.
 
 use super::{Faulty, Oracle, Seeded, run};
 use redoubt_core::change::ResyncReason;
@@ -12,7 +14,8 @@ use redoubt_core::{
     Sectors, VolumeId, VolumeIndex, WallTime, WriteSeq,
 };
 use redoubt_vault::{
-    CommitError, MachineReader, MachineWriter, PointView, Vault, VaultError, VaultKeys, WriterSettings,
+    CommitError, Indexer, MachineReader, MachineWriter, PointView, Vault, VaultError, VaultKeys,
+    WriterSettings,
 };
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -122,6 +125,7 @@ async fn serve(
             Err(VaultError::Store(_) | VaultError::Fenced { .. } | VaultError::ClaimRace) => continue,
             Err(other) => panic!("a claim fails: {other}"),
         };
+        let mut indexer = Indexer::open(&vault, MACHINE, dice.clone(), 1 + dice.below(5)).await.ok();
         let floor = *acked.lock().unwrap();
         assert!(writer.head().position.seq.0 >= floor, "I1: an acknowledged commit is in every later head");
         loop {
@@ -151,8 +155,13 @@ async fn serve(
                     };
                     assert_eq!(newest, writer.epoch(), "I6: no older writer acknowledges after a newer one");
                     assert!(done.position.seq.0 >= to);
-                    let mut acked = acked.lock().unwrap();
-                    *acked = (*acked).max(done.position.seq.0);
+                    {
+                        let mut acked = acked.lock().unwrap();
+                        *acked = (*acked).max(done.position.seq.0);
+                    }
+                    if dice.chance(40) {
+                        follow(&mut indexer, done.slot, &dice).await;
+                    }
                 }
                 Err(CommitError::Fenced { .. }) => break,
                 Err(CommitError::Retry(_)) => {}
@@ -162,8 +171,27 @@ async fn serve(
     }
 }
 
+/// Writes the index up to a durable slot; now and then its process dies over it.
+async fn follow(indexer: &mut Option<Indexer>, durable: u64, dice: &Seeded) {
+    let Some(writer) = indexer else { return };
+    let longest = std::time::Duration::from_millis(if dice.chance(20) { dice.below(80) } else { 600_000 });
+    let rounds = async {
+        loop {
+            match writer.follow(durable).await {
+                Ok(Some(_)) => {}
+                Ok(None) | Err(VaultError::Store(_)) => return,
+                Err(other) => panic!("the index cannot be written: {other}"),
+            }
+        }
+    };
+    if tokio::time::timeout(longest, rounds).await.is_err() {
+        *indexer = None;
+    }
+}
+
 async fn check(vault: &Vault, records: &[Record], acked: u64) {
     let reader = MachineReader::open(vault, MACHINE).await.unwrap();
+    assert_eq!(reader.findings(), [], "nothing is damaged, nothing is found");
     let head = reader.head().position.seq.0;
     assert!(head >= acked, "I1: {acked} was acknowledged, the vault ends at {head}");
     let mut oracle = Oracle::default();
@@ -186,7 +214,7 @@ async fn compare(view: &PointView, images: &BTreeMap<VolumeIndex, Vec<u8>>, hash
         let bytes = view.read(*volume, all).await.unwrap();
         assert!(bytes == image, "I3: volume {volume:?} reads as it was");
         let mut outside = image.clone();
-        for extent in view.data_extents(*volume, all).unwrap() {
+        for extent in view.data_extents(*volume, all).await.unwrap() {
             outside[extent.lba.bytes() as usize..(extent.end() * 512) as usize].fill(0);
         }
         assert!(outside.iter().all(|byte| *byte == 0), "what is no data extent is zeros");

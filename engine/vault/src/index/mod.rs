@@ -1,0 +1,222 @@
+//! The index: per volume and 64 KiB granule, every version of every sector.
+//!
+//! It is stored in *runs*, each of a stretch of the log: sorted by place and version, cut into blocks of a few
+//! thousand entries that table objects hold. A *manifest* names the runs up to a slot and holds their
+//! directories. What the log holds behind it is indexed in memory, the *tail*. A lookup asks the tail, then at
+//! most one block per run and level, newest run first; blocks are loaded on demand and kept by use.
+//!
+//! Invariants
+//! - IX-4 Nothing here is ever needed: the log says all that an index says. What is damaged or lost is an
+//!   error that names it, never empty.
+//!
+//! Not here: who writes an index (`crate::indexer`), and falling back to the log (`crate::reader`).
+
+mod block;
+mod entry;
+#[cfg(test)]
+mod hostile_tests;
+mod key;
+mod manifest;
+mod merge;
+mod place;
+mod points;
+mod run;
+mod seal;
+mod tail;
+#[cfg(test)]
+mod tests;
+
+#[cfg(test)]
+pub(crate) use hostile_tests::example;
+
+use block::Block;
+pub(crate) use entry::Wanted;
+pub(crate) use key::Version;
+pub(crate) use manifest::{Manifest, TableInfo, decode, encode};
+pub(crate) use merge::{Input, to_merge};
+pub(crate) use place::{Found, SegmentPlace, UnitPlace};
+pub(crate) use points::Part;
+pub(crate) use run::{Run, RunBuilder, TableBytes};
+use seal::Blob;
+pub(crate) use seal::TableId;
+pub(crate) use tail::Tail;
+
+use crate::error::{ReadError, StoreFailure};
+use crate::load::Log;
+use crate::lru::Lru;
+use crate::names;
+use crate::reader::PointInfo;
+use crate::vault::DEK;
+use futures::{StreamExt, TryStreamExt};
+use key::{Cell, LEVELS};
+use redoubt_core::VolumeIndex;
+use redoubt_core::planted::{self, Bug};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Blocks kept: with the units' cache, a tail and what is in flight a reader stays below 256 MiB.
+const CACHE_BYTES: usize = 96 << 20;
+/// Parts read at once.
+const PARTS_AT_ONCE: usize = 16;
+
+type BlockId = (u128, u32);
+type Blocks = BTreeMap<BlockId, Arc<Block>>;
+
+/// Reads stored runs.
+pub(crate) struct StoredIndex {
+    log: Log,
+    cache: Lru<BlockId, Arc<Block>>,
+}
+
+impl StoredIndex {
+    pub(crate) fn new(log: Log) -> StoredIndex {
+        StoredIndex { log, cache: Lru::new(CACHE_BYTES) }
+    }
+
+    /// Explains what the tail left of some granules of a volume, at a version.
+    pub(crate) async fn find(
+        &self,
+        manifest: &Manifest,
+        version: Version,
+        volume: VolumeIndex,
+        wanted: &mut [Wanted],
+        found: &mut Vec<Found>,
+    ) -> Result<(), ReadError> {
+        let runs: Vec<&Run> = manifest.runs.iter().rev().filter(|run| run.from <= version.slot()).collect();
+        let mut parts: BTreeMap<BlockId, Blob> = BTreeMap::new();
+        for granule in wanted.iter().filter(|granule| granule.mask != 0).map(|granule| granule.granule) {
+            for run in &runs {
+                for level in run.levels() {
+                    if let Some(row) = run.row(Cell::over(volume, level, granule), version) {
+                        parts.insert((row.blob.table, row.blob.number), row.blob);
+                    }
+                }
+            }
+        }
+        let blocks = self.blocks(parts).await?;
+        for granule in wanted {
+            for run in &runs {
+                if granule.mask == 0 {
+                    break;
+                }
+                explain(run, &blocks, version, volume, granule, found);
+            }
+        }
+        Ok(())
+    }
+
+    async fn blocks(&self, mut parts: BTreeMap<BlockId, Blob>) -> Result<Blocks, ReadError> {
+        let mut blocks = Blocks::new();
+        parts.retain(|id, _| self.cache.get(id).is_none_or(|block| blocks.insert(*id, block).is_some()));
+        if parts.is_empty() {
+            return Ok(blocks);
+        }
+        let mut reads = Vec::with_capacity(parts.len());
+        for (id, blob) in parts {
+            reads.push(async move { (id, self.block(&blob).await) });
+        }
+        let mut reads = futures::stream::iter(reads).buffer_unordered(PARTS_AT_ONCE);
+        while let Some((id, read)) = reads.next().await {
+            let block = match read {
+                Err(ReadError::Damaged { .. }) if planted::active(Bug::LostIndexIsEmpty) => continue,
+                read => Arc::new(read?),
+            };
+            self.cache.put(id, block.clone(), block.bytes());
+            blocks.insert(id, block);
+        }
+        Ok(blocks)
+    }
+
+    /// Reads one block, around the cache.
+    pub(crate) async fn block(&self, blob: &Blob) -> Result<Block, ReadError> {
+        let plain = self.part(blob, block::PLAIN_MAX).await?;
+        block::decode(&plain).map_err(|what| self.damaged(blob, what.0))
+    }
+
+    /// Reads the points of all runs, oldest first.
+    pub(crate) async fn points(&self, runs: &[Run]) -> Result<Vec<PointInfo>, ReadError> {
+        let mut reads = Vec::new();
+        for (run, blob) in runs.iter().flat_map(|run| run.points.iter().map(move |blob| (run, blob))) {
+            reads.push(self.points_of(run, blob));
+        }
+        let read: Vec<Vec<PointInfo>> =
+            futures::stream::iter(reads).buffered(PARTS_AT_ONCE).try_collect().await?;
+        Ok(read.into_iter().flatten().collect())
+    }
+
+    pub(crate) async fn points_of(&self, run: &Run, blob: &Blob) -> Result<Vec<PointInfo>, ReadError> {
+        let plain = self.part(blob, points::PLAIN_MAX).await?;
+        let points = points::decode(&plain).map_err(|what| self.damaged(blob, what.0))?;
+        if points.iter().any(|point| !(run.from..=run.to).contains(&point.id.slot)) {
+            return Err(self.damaged(blob, "it holds points of other slots"));
+        }
+        Ok(points)
+    }
+
+    async fn part(&self, blob: &Blob, limit: usize) -> Result<Vec<u8>, ReadError> {
+        let Log { vault, machine, dek } = &self.log;
+        let (from, to) = (u64::from(blob.offset), u64::from(blob.offset) + u64::from(blob.sealed));
+        let sealed = vault.store.get(&names::table(*machine, blob.table), Some(from..to)).await?;
+        let sealed = sealed.ok_or_else(|| self.damaged(blob, "the object is missing"))?;
+        let id = TableId { vault: vault.uuid, machine: *machine, uuid: blob.table, dek: DEK };
+        seal::open_part(&id, dek, blob, limit, &sealed).map_err(|what| self.damaged(blob, what.0))
+    }
+
+    fn damaged(&self, blob: &Blob, what: &str) -> ReadError {
+        let (from, to) = (u64::from(blob.offset), u64::from(blob.offset) + u64::from(blob.sealed));
+        let object = names::table(self.log.machine, blob.table).to_string();
+        ReadError::Damaged { object, from, to, what: what.to_owned() }
+    }
+
+    /// Reads the manifest of a slot, if it can be used.
+    pub(crate) async fn manifest(&self, slot: u64) -> Result<Result<Manifest, String>, StoreFailure> {
+        let Log { vault, machine, dek } = &self.log;
+        let Some(bytes) = vault.store.get(&names::manifest(*machine, slot), None).await? else {
+            return Ok(Err("listed, but not there".to_owned()));
+        };
+        let manifest = match decode(&bytes, vault.uuid, *machine, slot, dek) {
+            Ok(manifest) => manifest,
+            Err(why) => return Ok(Err(why.to_string())),
+        };
+        // MF-1: the slot it ends with must be the one it was made of.
+        let last = vault.store.get(&names::slot(*machine, slot), None).await?;
+        let same = last.is_some_and(|bytes| *blake3::hash(&bytes).as_bytes() == manifest.digest);
+        Ok(if same {
+            Ok(manifest)
+        } else {
+            Err("the log's slot it ends with is missing or another".to_owned())
+        })
+    }
+}
+
+/// Explains what one run knows of a granule.
+fn explain(
+    run: &Run,
+    blocks: &Blocks,
+    version: Version,
+    volume: VolumeIndex,
+    wanted: &mut Wanted,
+    found: &mut Vec<Found>,
+) {
+    let block = |cell: Cell| {
+        let row = run.row(cell, version)?;
+        blocks.get(&(row.blob.table, row.blob.number))
+    };
+    let zeros = run.levels().filter(|level| *level > 0).filter_map(|level| {
+        let cell = Cell::over(volume, level, wanted.granule);
+        let block = block(cell)?;
+        let newest = block.newest_first(cell.index, version).next()?;
+        Some(block.tables.versions[newest.version as usize])
+    });
+    let floor = zeros.max();
+    let cell = Cell::new(volume, 0, wanted.granule);
+    match block(cell) {
+        Some(block) => wanted.resolve(block.newest_first(cell.index, version), floor, &block.tables, found),
+        None => wanted.close(floor),
+    }
+}
+
+/// All levels, for runs that say which they have as bits.
+fn levels(bits: u16) -> impl Iterator<Item = u8> {
+    (0..LEVELS).filter(move |level| bits & 1 << level != 0)
+}

@@ -1,0 +1,115 @@
+//! Where content is: segments and units as the index names them, without what only a writer needs.
+
+use super::key::Version;
+use crate::names;
+use crate::segment::{SegmentId, UnitRow};
+use redoubt_core::MachineId;
+use redoubt_ports::StoreKey;
+
+/// A segment's identity and object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SegmentPlace {
+    pub(crate) uuid: u128,
+    pub(crate) epoch: u64,
+    pub(crate) dek: u32,
+    /// Slot of the record it lies behind, and where in that object; none if it has an object of its own.
+    pub(crate) inline: Option<(u64, u64)>,
+}
+
+impl SegmentPlace {
+    pub(crate) fn id(&self, vault: u128, machine: MachineId) -> SegmentId {
+        SegmentId { vault, machine, epoch: self.epoch, uuid: self.uuid, dek: self.dek }
+    }
+
+    /// Returns the object that holds the segment, and where in it the segment starts.
+    pub(crate) fn object(&self, machine: MachineId) -> (StoreKey, u64) {
+        match self.inline {
+            Some((slot, base)) => (names::slot(machine, slot), base),
+            None => (names::segment(machine, self.epoch, self.uuid), 0),
+        }
+    }
+}
+
+/// A unit, complete enough to be read and opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct UnitPlace {
+    pub(crate) segment: SegmentPlace,
+    pub(crate) number: u32,
+    /// From the segment's start.
+    pub(crate) offset: u32,
+    /// Sealed bytes, tag included.
+    pub(crate) sealed: u32,
+    pub(crate) plain: u32,
+    pub(crate) codec: u8,
+}
+
+impl UnitPlace {
+    pub(crate) fn new(segment: SegmentPlace, number: u32, row: &UnitRow) -> UnitPlace {
+        let (offset, sealed) = (row.offset as u32, row.sealed);
+        UnitPlace { segment, number, offset, sealed, plain: row.plain, codec: row.codec }
+    }
+
+    /// The row of the segment's own table, as far as a reader needs it.
+    pub(crate) fn row(&self) -> UnitRow {
+        let UnitPlace { offset, sealed, plain, codec, .. } = *self;
+        UnitRow { offset: u64::from(offset), sealed, plain, codec, crc: 0 }
+    }
+}
+
+/// Where the content of part of a read comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) first: u64,
+    pub(crate) sectors: u64,
+    pub(crate) unit: UnitPlace,
+    /// Sectors into the unit.
+    pub(crate) offset: u64,
+}
+
+/// A unit in memory: its segment is an ordinal, the codec the highest bit of `plain`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unit {
+    segment: u32,
+    number: u32,
+    offset: u32,
+    sealed: u32,
+    plain: u32,
+}
+
+/// What entries name by ordinal.
+#[derive(Debug, Default)]
+pub(crate) struct Tables {
+    pub(crate) versions: Vec<Version>,
+    pub(super) segments: Vec<SegmentPlace>,
+    pub(super) units: Vec<Unit>,
+}
+
+impl Tables {
+    pub(crate) fn add_segment(&mut self, segment: SegmentPlace) {
+        self.segments.push(segment);
+    }
+
+    /// Adds a unit of the newest segment.
+    pub(crate) fn add_unit(&mut self, place: &UnitPlace) {
+        let UnitPlace { number, offset, sealed, plain, codec, .. } = *place;
+        let segment = self.segments.len().saturating_sub(1) as u32;
+        self.units.push(Unit { segment, number, offset, sealed, plain: plain | u32::from(codec) << 31 });
+    }
+
+    pub(crate) fn units(&self) -> u32 {
+        self.units.len() as u32
+    }
+
+    pub(crate) fn unit(&self, ordinal: u32) -> UnitPlace {
+        let unit = self.units[ordinal as usize];
+        let (segment, codec) = (self.segments[unit.segment as usize], (unit.plain >> 31) as u8);
+        let Unit { number, offset, sealed, plain, .. } = unit;
+        UnitPlace { segment, number, offset, sealed, plain: plain & !(1 << 31), codec }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.versions.capacity() * size_of::<Version>()
+            + self.segments.capacity() * size_of::<SegmentPlace>()
+            + self.units.capacity() * size_of::<Unit>()
+    }
+}

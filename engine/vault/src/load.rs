@@ -1,0 +1,176 @@
+//! Loads stretches of a machine's log with the tables of their segments: what both reader and indexer index.
+
+use crate::chain::{LogMark, LogTail};
+use crate::error::VaultError;
+use crate::index::{SegmentPlace, Tail};
+use crate::log::{LogRecord, SegmentRow};
+use crate::reader::{PointId, PointInfo};
+use crate::segment::{ExtentRow, UnitRow, parse_tail};
+use crate::units::HEADER_DIFFERS;
+use crate::vault::Vault;
+use bytes::Bytes;
+use futures::StreamExt;
+use redoubt_core::MachineId;
+use redoubt_wire::aead::Key;
+
+/// Slots of one stretch at most; bounds what is held before it is indexed.
+pub(crate) const STRETCH_SLOTS: usize = 64;
+/// Segment tables read at once.
+const TABLES_AT_ONCE: usize = 16;
+
+/// A machine's log, to be read.
+#[derive(Clone)]
+pub(crate) struct Log {
+    pub(crate) vault: Vault,
+    pub(crate) machine: MachineId,
+    pub(crate) dek: Key,
+}
+
+/// A segment's tables, with the slot that names it.
+struct Tables {
+    slot: u64,
+    place: SegmentPlace,
+    units: Vec<UnitRow>,
+    extents: Vec<ExtentRow>,
+}
+
+/// A record being loaded.
+struct Step {
+    record: LogRecord,
+    /// The tables of its inline segment, if it has one.
+    inline: Option<Result<Tables, VaultError>>,
+    /// The log's end before it.
+    before: LogMark,
+}
+
+/// Slots that follow one another, up to the first damage.
+pub(crate) struct Stretch {
+    steps: Vec<Step>,
+    tables: Vec<Tables>,
+    pub(crate) tail: LogTail,
+    /// Whether it came to the end of the log, or what stopped it.
+    pub(crate) outcome: Result<bool, VaultError>,
+}
+
+impl Stretch {
+    /// Adds what it holds to an index and a list of points.
+    pub(crate) fn append(self, index: &mut Tail, points: &mut Vec<PointInfo>) -> LogTail {
+        for Tables { slot, place, units, extents } in &self.tables {
+            index.add(*slot, *place, units, extents);
+        }
+        for Step { record, .. } in self.steps {
+            let slot = record.header.slot;
+            points.extend(
+                record
+                    .body
+                    .points
+                    .into_iter()
+                    .enumerate()
+                    .map(|(at, point)| PointInfo::new(PointId { slot, ordinal: at as u16 }, point)),
+            );
+        }
+        self.tail
+    }
+}
+
+impl Log {
+    /// Loads at most `limit` slots behind `tail`, up to the first damage or other error: that is its
+    /// outcome, and what lies before it is loaded.
+    pub(crate) async fn stretch(&self, mut tail: LogTail, limit: usize) -> Stretch {
+        let head = tail.head.clone();
+        let mut steps = Vec::new();
+        let each = |record: LogRecord, slot: &Bytes, before: LogMark| {
+            // An inline segment came along with its record.
+            let inline = record.body.segments.iter().find(|row| row.inline);
+            let inline = inline.map(|row| {
+                let from = record.inline_at + skip(row);
+                self.check(&record, row, slot.get(from as usize..).unwrap_or(&[]))
+            });
+            steps.push(Step { record, inline, before });
+        };
+        let mut outcome = tail.load(self, limit, each).await;
+        let (tables, damage) = self.all_tables(&mut steps).await;
+        if let Some((at, error)) = damage {
+            outcome = Err(error);
+            let mark = steps[at].before;
+            steps.truncate(at);
+            tail = mark.tail(steps.last().map_or(head, |step| step.record.body.head.clone()));
+        }
+        Stretch { steps, tables, tail, outcome }
+    }
+
+    /// Reads the tables of all segments, in order, up to the first that fails: its step and the error.
+    async fn all_tables(&self, steps: &mut [Step]) -> (Vec<Tables>, Option<(usize, VaultError)>) {
+        let mut reads = Vec::new();
+        for (at, step) in steps.iter_mut().enumerate() {
+            for row in &step.record.body.segments {
+                let known = if row.inline { step.inline.take() } else { None };
+                let read = self.tables(&step.record, row, known);
+                reads.push(async move { (at, read.await) });
+            }
+        }
+        let mut reads = futures::stream::iter(reads).buffered(TABLES_AT_ONCE);
+        let mut done: Vec<Tables> = Vec::new();
+        while let Some((at, read)) = reads.next().await {
+            match read {
+                Ok(tables) => done.push(tables),
+                Err(error) => {
+                    drop(reads);
+                    let slot = steps[at].record.header.slot;
+                    done.retain(|tables| tables.slot < slot);
+                    return (done, Some((at, error)));
+                }
+            }
+        }
+        (done, None)
+    }
+
+    /// Reads and checks one segment's tables, unless they are `known`.
+    async fn tables(
+        &self,
+        record: &LogRecord,
+        row: &SegmentRow,
+        known: Option<Result<Tables, VaultError>>,
+    ) -> Result<Tables, VaultError> {
+        if let Some(known) = known {
+            return known;
+        }
+        let (object, base) = place(record, row).object(self.machine);
+        let range = base + skip(row)..base + row.length;
+        let bytes = self.vault.store.get(&object, Some(range)).await?;
+        let bytes = bytes.ok_or_else(|| VaultError::damaged(&object, "a committed segment is missing"))?;
+        self.check(record, row, &bytes)
+    }
+
+    /// Checks a segment's tables; `bytes` are those of the segment from [`skip`] on.
+    fn check(&self, record: &LogRecord, row: &SegmentRow, bytes: &[u8]) -> Result<Tables, VaultError> {
+        let place = place(record, row);
+        let id = record.segment_id(row);
+        let damaged = |what: &str| VaultError::damaged(place.object(self.machine).0, what);
+        let split = bytes.split_at_checked((row.tail - skip(row)) as usize);
+        let (header, bytes) = split.ok_or_else(|| damaged("the segment is cut short"))?;
+        if row.units == 0 && header != id.header() {
+            return Err(damaged(HEADER_DIFFERS));
+        }
+        let parsed = parse_tail(&id, &self.dek, row.tail, &row.root, bytes);
+        let (units, extents) = parsed.map_err(|what| damaged(what.0))?;
+        if units.len() != row.units as usize
+            || extents.iter().any(|extent| usize::from(extent.span) > record.body.points.len())
+        {
+            return Err(damaged("the tables disagree with the record"));
+        }
+        Ok(Tables { slot: record.header.slot, place, units, extents })
+    }
+}
+
+/// Where reading a segment begins. Without units nobody would ever read its header; with them unit 0
+/// brings it along.
+fn skip(row: &SegmentRow) -> u64 {
+    if row.units == 0 { 0 } else { row.tail }
+}
+
+fn place(record: &LogRecord, row: &SegmentRow) -> SegmentPlace {
+    let (epoch, dek) = (record.header.epoch, record.header.dek);
+    let inline = row.inline.then_some((record.header.slot, record.inline_at));
+    SegmentPlace { uuid: row.uuid, epoch, dek, inline }
+}

@@ -1,0 +1,134 @@
+//! A machine's volumes as they were at one point.
+
+use crate::error::ReadError;
+use crate::index::{Found, UnitPlace, Version};
+use crate::log::Volumes;
+use crate::reader::Inner;
+use crate::segment::{GRANULE_SECTORS, UNIT_BYTES};
+use crate::units::load;
+use bytes::Bytes;
+use redoubt_core::{Extent, SECTOR_BYTES, VolumeIndex};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Bytes of one read at most; bounds what one request can make the reader hold.
+pub const READ_BYTES_MAX: u64 = 32 << 20;
+/// Bytes of a block of [`PointView::hash_blocks`].
+pub const BLOCK_BYTES: u64 = UNIT_BYTES as u64;
+/// Sectors looked up at once, 256 MiB of them: bounds what a question about a whole disk holds.
+const LOOKUP_SECTORS: u64 = GRANULE_SECTORS << 12;
+
+/// The machine's volumes as they were at one point. Reads may run concurrently.
+#[derive(Clone)]
+pub struct PointView {
+    inner: Arc<Inner>,
+    version: Version,
+    volumes: Volumes,
+}
+
+impl std::fmt::Debug for PointView {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PointView({}, {:?})", self.inner.log.machine, self.version)
+    }
+}
+
+impl PointView {
+    pub(crate) fn new(inner: Arc<Inner>, version: Version, volumes: Volumes) -> PointView {
+        PointView { inner, version, volumes }
+    }
+
+    /// Returns the volumes with their sizes at this point.
+    pub fn volumes(&self) -> &Volumes {
+        &self.volumes
+    }
+
+    /// Reads an extent: zeros where nothing was written. Damage is an error that names object and range.
+    pub async fn read(&self, volume: VolumeIndex, extent: Extent) -> Result<Bytes, ReadError> {
+        if extent.sectors.0 > READ_BYTES_MAX / SECTOR_BYTES {
+            return Err(ReadError::TooLarge(READ_BYTES_MAX));
+        }
+        self.check(volume, extent)?;
+        let mut parts: BTreeMap<UnitPlace, Vec<Found>> = BTreeMap::new();
+        for part in self.inner.find(self.version, volume, extent.lba.0..extent.end()).await? {
+            parts.entry(part.unit).or_default().push(part);
+        }
+        let mut image = vec![0; extent.bytes() as usize];
+        let place = |unit: &UnitPlace, plain: &[u8]| {
+            for part in parts.get(unit).into_iter().flatten() {
+                let (from, to) = (part.offset * SECTOR_BYTES, (part.offset + part.sectors) * SECTOR_BYTES);
+                let at = ((part.first - extent.lba.0) * SECTOR_BYTES) as usize;
+                image[at..at + (to - from) as usize].copy_from_slice(&plain[from as usize..to as usize]);
+            }
+        };
+        load(&self.inner.log, &self.inner.cache, parts.keys(), place).await?;
+        Ok(image.into())
+    }
+
+    /// Returns the parts of the extent that hold data, in order; the rest reads as zeros.
+    pub async fn data_extents(&self, volume: VolumeIndex, extent: Extent) -> Result<Vec<Extent>, ReadError> {
+        self.check(volume, extent)?;
+        let mut extents: Vec<Extent> = Vec::new();
+        let mut at = extent.lba.0;
+        while at < extent.end() {
+            let to = extent.end().min((at / LOOKUP_SECTORS + 1) * LOOKUP_SECTORS);
+            for part in self.inner.find(self.version, volume, at..to).await? {
+                match extents.last_mut() {
+                    Some(last) if last.end() == part.first => last.sectors.0 += part.sectors,
+                    _ => extents.push(Extent::new(part.first, part.sectors)),
+                }
+            }
+            at = to;
+        }
+        Ok(extents)
+    }
+
+    /// Returns the parts of a volume that may differ from what it was at another point, in order and merged
+    /// where they touch. Beyond the end of a volume counts as zeros.
+    pub async fn changed(&self, volume: VolumeIndex, other: &PointView) -> Result<Vec<Extent>, ReadError> {
+        let size = |view: &PointView| view.volumes.get(&volume).map_or(0, |info| info.sectors.0);
+        let (here, there) = (size(self), size(other));
+        let (mut changed, mut at) = (Vec::new(), 0);
+        while at < here.max(there) {
+            let to = here.max(there).min(at + LOOKUP_SECTORS);
+            let a = self.inner.find(self.version, volume, at.min(here)..to.min(here)).await?;
+            let b = other.inner.find(other.version, volume, at.min(there)..to.min(there)).await?;
+            crate::changed::compare(at..to, &a, &b, &mut changed);
+            at = to;
+        }
+        Ok(changed)
+    }
+
+    /// Hashes blocks of [`BLOCK_BYTES`] from `first_block` on by BLAKE3; `None` for a block of zeros.
+    /// The last block of a volume may be shorter; blocks behind the end are not returned.
+    pub async fn hash_blocks(
+        &self,
+        volume: VolumeIndex,
+        first_block: u64,
+        count: u64,
+    ) -> Result<Vec<Option<[u8; 32]>>, ReadError> {
+        let size = self.size(volume)?;
+        let grain = BLOCK_BYTES / SECTOR_BYTES;
+        let end = first_block.saturating_add(count).min(size.div_ceil(grain));
+        let mut hashes = Vec::new();
+        for block in first_block..end {
+            let extent = Extent::new(block * grain, grain.min(size - block * grain));
+            if self.inner.find(self.version, volume, extent.lba.0..extent.end()).await?.is_empty() {
+                hashes.push(None);
+                continue;
+            }
+            let bytes = self.read(volume, extent).await?;
+            let data = bytes.iter().any(|byte| *byte != 0);
+            hashes.push(data.then(|| *blake3::hash(&bytes).as_bytes()));
+        }
+        Ok(hashes)
+    }
+
+    fn size(&self, volume: VolumeIndex) -> Result<u64, ReadError> {
+        Ok(self.volumes.get(&volume).ok_or(ReadError::NoVolume(volume))?.sectors.0)
+    }
+
+    fn check(&self, volume: VolumeIndex, extent: Extent) -> Result<(), ReadError> {
+        let (size, end) = (self.size(volume)?, extent.lba.0.saturating_add(extent.sectors.0));
+        if end > size { Err(ReadError::OutOfRange { end, size }) } else { Ok(()) }
+    }
+}
