@@ -142,6 +142,10 @@ fn a_lost_record_takes_the_points_behind_it_by_name() {
     let left: Value = serde_json::from_slice(&output.stdout).unwrap();
     let left = left["points"].as_array().unwrap();
     assert!(left.iter().all(|point| point["point"] != new.as_str()), "{left:?}");
+    if !left.is_empty() {
+        let (exit, verdict, stderr) = verify(&site, &["newest"]);
+        assert_eq!((exit, verdict["verdict"].as_str()), (Some(WARNED), Some("proven")), "{stderr}");
+    }
     let (exit, _, stderr) = verify(&site, &["99.0"]);
     assert_eq!(exit, Some(REFUSED), "{stderr}");
     let named = ["there is no recovery point 99.0", "the damage takes every recovery point"];

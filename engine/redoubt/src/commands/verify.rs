@@ -82,7 +82,9 @@ fn finish(
     let asked = args.point.as_ref().map(|text| point.map_or(text.clone(), point_name));
     let verdict = Verdict::new(recovery.machine.to_string(), asked, point, proof, compared, named);
     output::data(args.common.format, &verdict, show);
-    verdict.outcome()
+    verdict.outcome()?;
+    // The newest point that is left may be older than the one that was meant.
+    recovery.done()
 }
 
 /// What runs on a thread of its own: the second reader waits for the store.
