@@ -16,6 +16,7 @@ pub mod extent_log;
 pub mod extent_map;
 pub mod ids;
 pub mod link;
+pub mod maintenance;
 pub mod markers;
 pub mod message;
 pub mod planted;

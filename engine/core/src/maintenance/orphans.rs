@@ -1,0 +1,23 @@
+//! Uploads that nobody will ever name: of a writer or maintainer that died, or was overtaken, before it published.
+//!
+//! Invariants
+//! - OR-1 An upload of epoch E is an orphan only if a later epoch has *sealed*: a record of a higher epoch in the chain
+//!   (writers), a catalogue of a higher epoch (maintainers). From then on nothing of epoch E is published (a record
+//!   of it would be void; TN-1), so what is not named yet never will be. A claim alone seals nothing.
+//! - OR-2 The seal and the names in use are read *after* the listing: what was published in between is seen.
+//! - OR-3 No age and no clock takes part.
+//!
+//! What is *not* here: garbage ([`super::Tenure::deletable`]): what a version named once. It is found again here
+//! if a delete was lost or undone.
+
+/// Returns the orphans of a listing of uploads with their epochs. `sealed` is the newest epoch that sealed; `is_used`
+/// tells what the chain's tail and the last [`super::CATALOGUES_KEPT`] versions of the catalogue name in any way, their
+/// garbage included.
+pub fn orphans<N>(
+    listed: impl IntoIterator<Item = (N, u64)>,
+    sealed: u64,
+    is_used: impl Fn(&N) -> bool,
+) -> Vec<N> {
+    let old = listed.into_iter().filter(|(_, epoch)| *epoch < sealed).map(|(name, _)| name);
+    old.filter(|name| !is_used(name)).collect()
+}
