@@ -149,7 +149,8 @@ impl Recovery {
         point.volumes.iter().map(|(index, info)| (*index, named(info.id), info.sectors.bytes())).collect()
     }
 
-    /// Finds a point by `newest`, its name, or a beginning of its marker's id.
+    /// Finds a point by `newest`, its name, or a beginning of its marker's id. Behind a damaged log nobody
+    /// knows which point is the newest: that word is refused then.
     pub(crate) fn point(&self, text: &str) -> Outcome<PointInfo> {
         let points = self.reader.points();
         let newest = points.last().ok_or_else(|| {
@@ -165,6 +166,17 @@ impl Recovery {
             };
             Failure::new(Exit::Refused, what).hint(hint)
         })?;
+        if text == "newest" && self.is_damaged {
+            // A script that fails over to `newest` must not get an older day without being told before.
+            let what =
+                "which point is the newest is not known: the log is damaged, and points behind that are lost";
+            let hint = format!(
+                "the newest before the damage is {} of {} UTC: take it by its name, or restore the damaged object from a copy",
+                point_name(newest),
+                show_wall(newest.marker.wall.0)
+            );
+            return Err(Failure::new(Exit::Refused, what).hint(hint));
+        }
         if text == "newest" {
             return Ok(newest.clone());
         }

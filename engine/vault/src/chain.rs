@@ -1,7 +1,7 @@
 //! Walks a machine's log: digests, epochs, and which records count.
 //!
 //! Invariants
-//! - VC-1 Each record names the digest of the slot before it; a gap or a change is damage.
+//! - VC-1 Each record names the digest of the one before it; a gap or a change is damage.
 //! - VC-2 Epochs never decrease along accepted records; a record of an older epoch behind a newer
 //!   one is void: it holds its slot and nothing else.
 
@@ -70,7 +70,7 @@ impl LogTail {
         }
         self.slot = slot;
         self.enters = false;
-        self.digest = *blake3::hash(bytes).as_bytes();
+        self.digest = log::digest(bytes, &record);
         if void {
             return Ok(None);
         }

@@ -83,8 +83,8 @@ impl Log {
             // An inline segment came along with its record.
             let inline = record.body.segments.iter().find(|row| row.inline);
             let inline = inline.map(|row| {
-                let from = record.inline_at + skip(row);
-                self.check(&record, row, slot.get(from as usize..).unwrap_or(&[]))
+                let (from, to) = (record.inline_at + skip(row), record.inline_at + row.length);
+                self.check(&record, row, slot.get(from as usize..to as usize).unwrap_or(&[]))
             });
             steps.push(Step { record, inline, before });
         };

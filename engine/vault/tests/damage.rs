@@ -187,6 +187,87 @@ fn damage_takes_the_points_behind_it_and_none_before_it() {
     });
 }
 
+/// Where the segment behind a record begins, if there is one.
+fn inline_at(slot: &[u8]) -> Option<usize> {
+    let at = 144 + u32::from_le_bytes(slot[116..120].try_into().unwrap()) as usize;
+    (at < slot.len()).then_some(at)
+}
+
+#[test]
+fn rot_of_data_in_the_log_costs_the_ranges_it_hits_and_no_later_point() {
+    run(async {
+        let store = Arc::new(MemStore::new());
+        let images = log_of_points(&store).await;
+        let vault = Vault::open(store.clone(), keys()).await.unwrap();
+        let points = MachineReader::open(&vault, MACHINE).await.unwrap().points();
+        let mut met = 0;
+        for name in store.names().into_iter().filter(|name| name.as_str().contains("/log/")) {
+            let whole = store.peek(&name).unwrap();
+            let Some(at) = inline_at(&whole) else { continue };
+            let mut rotten = whole.to_vec();
+            rotten[at + 128] ^= 1;
+            store.tamper(&name, Some(rotten.into()));
+            let (reader, damage) = MachineReader::open_damaged(&vault, MACHINE).await.unwrap();
+            assert_eq!((damage, reader.points()), (None, points.clone()), "{name}: no point is taken");
+            for (number, (point, image)) in (1u64..).zip(points.iter().zip(&images)) {
+                let view = reader.view(point.id).unwrap();
+                for sector in 0..256u64 {
+                    let wanted = &image[sector as usize * 512..][..512];
+                    // The newest write to a sector is the one of the point before it that begins last.
+                    let written = (sector / 8).min(number);
+                    let is_of_slot = written > 0
+                        && sector < written * 8 + 16
+                        && name.as_str().ends_with(&format!("{:x}", points[written as usize - 1].id.slot));
+                    match view.read(VOLUME, Extent::new(sector, 1)).await {
+                        Ok(read) => assert!(read == wanted && !is_of_slot, "{name} {number} {sector}"),
+                        Err(error) => {
+                            assert!(is_of_slot, "{name}: point {number}, sector {sector}: {error}");
+                            assert!(error.to_string().contains(name.as_str()), "named by its own slot");
+                            met += 1;
+                        }
+                    }
+                }
+            }
+            store.tamper(&name, Some(whole));
+        }
+        assert!(met > 0, "some sector was hit");
+    });
+}
+
+#[test]
+fn a_writer_goes_on_behind_rotten_data_in_the_log_and_what_it_writes_again_is_whole() {
+    run(async {
+        let store = Arc::new(MemStore::new());
+        log_of_points(&store).await;
+        let newest = store.names().into_iter().rfind(|name| name.as_str().contains("/log/")).unwrap();
+        let whole = store.peek(&newest).unwrap();
+        let at = inline_at(&whole).expect("the newest record has a segment behind it");
+        let mut rotten = whole.to_vec();
+        rotten[at + 128] ^= 1;
+        store.tamper(&newest, Some(rotten.into()));
+        let vault = Vault::open(store.clone(), keys()).await.unwrap();
+        let mut writer = MachineWriter::claim(&vault, MACHINE, Seeded::new(8)).await.unwrap();
+        let seq = writer.head().position.seq.0;
+        let payload = Bytes::from(vec![9; 256 * 512]);
+        let (id, wall) = (MarkerId(99), WallTime(2));
+        let changes = [
+            Change::Write { volume: VOLUME, lba: Lba(0), payload: payload.clone() },
+            Change::Marker(Marker { id, kind: MarkerKind::Crash, wall }),
+        ];
+        let record = |(at, change)| Record { seq: WriteSeq(seq + at), change };
+        let records: Vec<Record> = (1..).zip(changes).map(record).collect();
+        let to = BatchPosition { generation: Generation(1), seq: WriteSeq(seq + 2), chain: Chain([99; 32]) };
+        writer.commit(records, to).await.unwrap();
+        let reader = MachineReader::open(&vault, MACHINE).await.unwrap();
+        let last = reader.points().last().unwrap().clone();
+        assert_eq!(last.marker.id, id);
+        let view = reader.view(last.id).unwrap();
+        assert!(view.read(VOLUME, Extent::new(0, 256)).await.unwrap() == payload, "the new point is whole");
+        let before = reader.view(reader.points()[5].id).unwrap();
+        assert!(before.read(VOLUME, Extent::new(0, 256)).await.is_err(), "the old one is damaged as it was");
+    });
+}
+
 /// A vault whose log is indexed in several manifests, the newest of which does not cover the newest slots.
 async fn indexed() -> (Arc<MemStore>, Vec<Vec<u8>>) {
     let (store, dice) = (Arc::new(MemStore::new()), Seeded::new(6));
@@ -260,7 +341,9 @@ fn an_index_of_another_log_is_noticed() {
         let newest = store.names().into_iter().find(|name| name.as_str().contains("/idx/m/")).unwrap();
         let slot = StoreKey::new(format!("g/{MACHINE}/log/{:016x}", 9));
         let whole = store.peek(&slot).unwrap();
-        store.tamper(&slot, Some(whole.slice(..whole.len() - 1)));
+        let mut rotten = whole.to_vec();
+        rotten[150] ^= 1;
+        store.tamper(&slot, Some(rotten.into()));
         // The log is damaged where the index ends: it is the log that counts, up to there.
         let vault = Vault::open(store.clone(), keys()).await.unwrap();
         let (reader, damage) = MachineReader::open_damaged(&vault, MACHINE).await.unwrap();

@@ -130,16 +130,22 @@ fn lost_for_the_engine(store: &Arc<MemStore>) -> BTreeSet<((u64, u16), u16, u64)
     })
 }
 
+/// Where the first unit of an object's segment begins: behind the record in a slot.
+fn first_unit(name: &StoreKey, bytes: &[u8]) -> usize {
+    let body = |bytes: &[u8]| 144 + u32::from_le_bytes(bytes[116..120].try_into().unwrap()) as usize;
+    128 + if name.as_str().contains("/log/") { body(bytes) } else { 0 }
+}
+
 #[test]
 fn a_damaged_unit_is_mapped_to_exactly_the_points_and_ranges_that_the_engine_cannot_read() {
-    let mut met = 0;
+    let (mut met, mut met_in_log) = (0, false);
     for seed in 0..4 {
         let (store, _) = vault(seed);
         // The first byte of the first unit of some segment: one of zeros alone has none.
         let rot = |name: StoreKey| {
             let whole = store.peek(&name).unwrap();
             let mut bytes = whole.to_vec();
-            bytes[128] ^= 1;
+            *bytes.get_mut(first_unit(&name, &whole))? ^= 1;
             store.tamper(&name, Some(bytes.into()));
             let found = proof(&store);
             if found.damage.is_empty() {
@@ -148,8 +154,12 @@ fn a_damaged_unit_is_mapped_to_exactly_the_points_and_ranges_that_the_engine_can
             }
             Some((name, found))
         };
-        let segments = store.names().into_iter().filter(|name| name.as_str().contains("/seg/"));
+        // In turn one that is an object of its own, and one behind its record in the log.
+        let kind = if seed % 2 == 0 { "/seg/" } else { "/log/" };
+        let segments = store.names().into_iter().filter(|name| name.as_str().contains(kind));
         let Some((name, proof)) = segments.skip(seed as usize).find_map(rot) else { continue };
+        assert_eq!(proof.broken, None, "seed {seed}: rot of data breaks no chain");
+        met_in_log |= kind == "/log/";
         let wanted = lost_for_the_engine(&store);
         let sectors = |hit: &Hit| {
             let (point, volume) = (hit.point, hit.volume);
@@ -158,7 +168,8 @@ fn a_damaged_unit_is_mapped_to_exactly_the_points_and_ranges_that_the_engine_can
         let found: BTreeSet<_> = proof.hits.iter().flat_map(sectors).collect();
         assert_eq!(found, wanted, "seed {seed}");
         let [damage] = &proof.damage[..] else { panic!("one damaged unit: {:?}", proof.damage) };
-        assert!(damage.object == name.as_str() && damage.bytes.start == 128, "{damage:?}");
+        let at = first_unit(&name, &store.peek(&name).unwrap()) as u64;
+        assert!(damage.object == name.as_str() && damage.bytes.start == at, "{damage:?}");
         for point in &proof.points {
             let of_point = found.iter().filter(|(of, ..)| *of == (point.slot, point.ordinal));
             let of_point: BTreeSet<_> = of_point.map(|(_, volume, sector)| (*volume, *sector)).collect();
@@ -166,7 +177,7 @@ fn a_damaged_unit_is_mapped_to_exactly_the_points_and_ranges_that_the_engine_can
         }
         met += found.len();
     }
-    assert!(met > 0, "some point was hit");
+    assert!(met > 0 && met_in_log, "some point was hit");
 }
 
 #[test]
@@ -187,10 +198,10 @@ fn any_flipped_byte_of_log_key_or_segment_is_noticed_and_never_read() {
                     assert_eq!(damage.object, name.as_str());
                 }
                 Ok(proof) => {
-                    // A unit beside its record breaks the chain as well, at the slot behind.
                     let mut noticed = proof.damage.iter().chain(&proof.broken);
                     assert!(noticed.any(|damage| damage.object == name.as_str()), "{name} byte {at}");
                     let known = proof.points.iter().chain(&proof.lost).count();
+                    assert!(proof.broken.is_some() || known == whole.len(), "rot of data takes no point");
                     assert!(known <= whole.len() && proof.points[..] == whole[..proof.points.len()]);
                 }
             }

@@ -151,10 +151,6 @@ pub(crate) fn record(at: &Machine, slot: u64, bytes: &[u8]) -> Result<Record, Fa
     let plain = bytes.get(LOG_HEADER..end).and_then(|sealed| unseal(&key, 0, header, sealed));
     let plain = plain.ok_or_else(|| broken(LOG_HEADER..end, "the seal of its body is broken"))?;
     let mut record = body(&plain, slot).ok_or_else(|| broken(LOG_HEADER..end, "its body is malformed"))?;
-    let inline: u64 = record.segments.iter().filter(|row| row.inline).map(|row| row.length).sum();
-    if end as u64 + inline != bytes.len() as u64 {
-        return Err(broken(end..bytes.len(), "its inline segment has the wrong length"));
-    }
     (record.epoch, record.prev, record.inline_at) = (epoch, prev, end);
     record.minor = header[10..12].try_into().unwrap_or_default();
     Ok(record)

@@ -69,7 +69,7 @@ fn take(
     }
     let bytes = fetch(objects, name)?;
     let record = format::record(at, slot, &bytes)?;
-    let follows = std::mem::replace(prev, *blake3::hash(&bytes).as_bytes());
+    let follows = std::mem::replace(prev, *blake3::hash(&bytes[..record.inline_at]).as_bytes());
     if record.epoch < *epoch {
         // Void: a fenced writer's. It holds its slot and the chain, nothing else.
         return Ok(());
@@ -77,6 +77,14 @@ fn take(
     *epoch = record.epoch;
     if record.prev != follows {
         return Err(Fault::damage(&own, 80..112, "it does not name the digest of the slot before"));
+    }
+    let inline: u64 = record.segments.iter().filter(|row| row.inline).map(|row| row.length).sum();
+    let (end, all) = (record.inline_at as u64 + inline, bytes.len() as u64);
+    if end != all {
+        // It takes no point by itself: the inline segment behind a record says what of it is missing.
+        let bytes = end.min(all)..end.max(all);
+        let what = "the object does not end where its record says".to_owned();
+        proof.damage.push(Damage { object: own.clone(), bytes, what });
     }
     continues(proof, &record).map_err(|what| Fault::damage(&own, 0..0, what))?;
     let mut rows = Vec::new();
@@ -174,10 +182,14 @@ pub(crate) fn load(
         false => format!("g/{}/seg/{:08x}/{}", hex(&at.id), record.epoch, hex(&row.uuid)),
     };
     let base = if row.inline { record.inline_at } else { 0 };
-    let bytes = match slot.filter(|_| row.inline) {
+    let mut bytes = match slot.filter(|_| row.inline) {
         Some(bytes) => bytes[base..].to_vec(),
         None => fetch(objects, &object)?.split_off(base),
     };
+    if row.inline {
+        // What may lie behind it in the slot is not the segment's.
+        bytes.truncate(row.length as usize);
+    }
     let damage = |(place, what): (Range<usize>, &str)| {
         Fault::damage(&object, (base + place.start) as u64..(base + place.end) as u64, what)
     };

@@ -28,7 +28,8 @@ pub(crate) async fn run(args: Verify) -> Outcome<()> {
     let wanted = match &args.point {
         // One that the engine cannot reach behind damage may still be known to the proof by its name.
         Some(text) => Some(recovery.point(text)),
-        None => recovery.point("newest").ok().map(Ok),
+        // Without a name it is whatever is left.
+        None => recovery.reader.points().last().cloned().map(Ok),
     };
     let job = Job {
         key: key::read_bytes(&recovery.key_file)?,

@@ -156,7 +156,7 @@ impl Inspector {
         let (Some(machine), Some(slot)) = (machine, slot.filter(|slot| *slot > 1)) else { return Ok(None) };
         let bytes = self.store.get(&names::slot(machine, slot - 1), None).await?;
         let epoch = |bytes: &[u8]| crate::log::peek(bytes).map_or(0, |(header, _)| header.epoch);
-        Ok(bytes.map(|bytes| (epoch(&bytes), *blake3::hash(&bytes).as_bytes())))
+        Ok(bytes.and_then(|bytes| Some((epoch(&bytes), crate::log::peek_digest(&bytes)?))))
     }
 
     /// The machine's data key, if it is there and opens.

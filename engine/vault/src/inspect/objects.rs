@@ -211,7 +211,13 @@ impl Shown<'_> {
             "{kind} of slot {}: changes after {from} up to {to}, {state}, points: {points}, segments: {segments}",
             record.header.slot
         );
-        if let Some(row) = record.body.segments.iter().find(|row| row.inline) {
+        let row = record.body.segments.iter().find(|row| row.inline);
+        let end = record.inline_at + row.map_or(0, |row| row.length);
+        if end != dump.bytes {
+            let (from, to) = (end.min(dump.bytes), end.max(dump.bytes));
+            dump.findings.push(Finding::new(from, to, "the object does not end where its record says"));
+        }
+        if let Some(row) = row {
             self.show_segment(dump, &record.segment_id(row), record.inline_at as usize, Some(row));
         }
     }
