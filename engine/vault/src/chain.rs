@@ -6,6 +6,7 @@
 //!   one is void: it holds its slot and nothing else.
 
 use crate::error::VaultError;
+use crate::key_ring::KeyRing;
 use crate::load::Log;
 use crate::log::{self, HeadState, LogRecord};
 use crate::names;
@@ -26,6 +27,9 @@ pub(crate) struct LogTail {
     pub(crate) digest: [u8; 32],
     pub(crate) epoch: u64,
     pub(crate) head: HeadState,
+    /// Data key of the newest record read, and units sealed with it up to there; 0 if none was read.
+    pub(crate) dek: u32,
+    pub(crate) sealed: u64,
     /// The slot before the next one was not read, so its digest is not known.
     enters: bool,
 }
@@ -41,7 +45,7 @@ pub(crate) struct LogMark {
 impl LogMark {
     /// Makes the tail again from the head state there.
     pub(crate) fn tail(self, head: HeadState) -> LogTail {
-        LogTail { slot: self.slot, digest: self.digest, epoch: self.epoch, head, enters: false }
+        LogTail { slot: self.slot, digest: self.digest, epoch: self.epoch, head, ..LogTail::default() }
     }
 }
 
@@ -76,7 +80,20 @@ impl LogTail {
         }
         self.epoch = header.epoch;
         self.head = record.body.head.clone();
+        (self.dek, self.sealed) = (header.dek, record.body.sealed);
         Ok(Some(record))
+    }
+
+    /// Returns the data key that the next slot's record names.
+    pub(crate) async fn key(
+        &self,
+        machine: MachineId,
+        keys: &KeyRing,
+        bytes: &Bytes,
+    ) -> Result<Key, VaultError> {
+        let slot = names::slot(machine, self.slot + 1);
+        let (header, _) = log::peek(bytes).map_err(|what| VaultError::damaged(slot, what))?;
+        keys.get(header.dek).await
     }
 
     /// Enters the log at its end, at a cost that does not grow with what was ever written: lists it from
@@ -86,7 +103,7 @@ impl LogTail {
     pub(crate) async fn at_end(
         vault: &Vault,
         machine: MachineId,
-        dek: &Key,
+        keys: &KeyRing,
     ) -> Result<(LogTail, Option<Bytes>), VaultError> {
         let (listed, from) = list_end(vault, machine).await?;
         for (key, slot) in listed.iter().zip(from..) {
@@ -98,7 +115,8 @@ impl LogTail {
         for key in &listed[listed.len().saturating_sub(2)..] {
             let bytes = vault.store.get(key, None).await?;
             let bytes = bytes.ok_or_else(|| VaultError::damaged(key, "listed, but not there"))?;
-            tail.accept(vault, machine, dek, &bytes)?;
+            let key = tail.key(machine, keys, &bytes).await?;
+            tail.accept(vault, machine, &key, &bytes)?;
             newest = Some(bytes);
         }
         Ok((tail, newest))
@@ -111,9 +129,9 @@ impl LogTail {
         &mut self,
         log: &Log,
         limit: usize,
-        mut each: impl FnMut(LogRecord, &Bytes, LogMark) + Send,
+        mut each: impl FnMut(LogRecord, &Key, &Bytes, LogMark) + Send,
     ) -> Result<IsAll, VaultError> {
-        let Log { vault, machine, dek } = log;
+        let Log { vault, machine, keys } = log;
         let machine = *machine;
         let prefix = names::log(machine);
         let after = (self.slot > 0).then(|| names::slot(machine, self.slot));
@@ -131,8 +149,9 @@ impl LogTail {
             check_number(machine, key, self.slot + 1)?;
             let bytes = read?.ok_or_else(|| VaultError::damaged(key, "listed, but not there"))?;
             let before = LogMark { slot: self.slot, digest: self.digest, epoch: self.epoch };
-            if let Some(record) = self.accept(vault, machine, dek, &bytes)? {
-                each(record, &bytes, before);
+            let key = self.key(machine, keys, &bytes).await?;
+            if let Some(record) = self.accept(vault, machine, &key, &bytes)? {
+                each(record, &key, &bytes, before);
             }
         }
         Ok(listed.len() < limit)

@@ -38,7 +38,7 @@ fn body() -> Body {
     let marker = Marker { id: MarkerId(0x66), kind: MarkerKind::App, wall: WallTime(1000) };
     let point = PointRow { marker, seq: WriteSeq(8), exact: true, volumes: volumes.clone() };
     let head = HeadState { volumes, exact: true, ..HeadState::default() };
-    Body { from: WriteSeq(2), head, points: vec![point], segments: Vec::new() }
+    Body { from: WriteSeq(2), head, points: vec![point], segments: Vec::new(), sealed: 9 }
 }
 
 fn segment() -> crate::segment::Encoded {

@@ -14,11 +14,12 @@ use crate::index::{
     Input, Manifest, Part, Run, RunBuilder, StoredIndex, TableBytes, TableId, TableInfo, Tail, encode,
     to_merge,
 };
+use crate::key_ring::{DataKey, KeyRing};
 use crate::load::{Log, STRETCH_SLOTS};
 use crate::names;
 use crate::reader::PointInfo;
 use crate::store::{Created, Store};
-use crate::vault::{DEK, Vault};
+use crate::vault::Vault;
 use redoubt_core::MachineId;
 use redoubt_ports::{Entropy, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
@@ -71,8 +72,8 @@ impl Indexer {
         entropy: Arc<dyn Entropy>,
         every: u64,
     ) -> Result<Indexer, VaultError> {
-        let dek = vault.data_key(machine).await?.ok_or(VaultError::UnknownMachine(machine))?;
-        let log = Log { vault: vault.clone(), machine, dek };
+        let keys = KeyRing::open(vault, machine).await?;
+        let log = Log { vault: vault.clone(), machine, keys };
         let (index, every) = (StoredIndex::new(log.clone()), every.max(1));
         Ok(Indexer { log, index, entropy, every, base: None, avoid: BTreeSet::new(), newest: 0 })
     }
@@ -91,7 +92,10 @@ impl Indexer {
         }
         let round = self.read(&base, durable).await?;
         let slot = round.end.slot;
-        let next = match self.extend(&base, round).await {
+        // The key of a record was fit for use, whatever became of the writer.
+        let id = if round.end.dek == 0 { base.dek } else { round.end.dek };
+        let key = DataKey { id, key: self.log.keys.get(id).await? };
+        let next = match self.extend(&base, round, &key).await {
             Ok(next) => next,
             Err(ReadError::Store(failure)) => return Err(failure.into()),
             Err(damage) => {
@@ -99,7 +103,7 @@ impl Indexer {
                 return Err(VaultError::damaged(names::manifest(self.log.machine, base.slot), damage));
             }
         };
-        if slot <= self.newest || self.publish(&next).await? {
+        if slot <= self.newest || self.publish(&next, &key).await? {
             self.base = Some(next);
         }
         Ok(Some(slot))
@@ -137,19 +141,19 @@ impl Indexer {
     }
 
     /// Stores the round as a run, merged with the newest ones as they have grown.
-    async fn extend(&self, base: &Manifest, mut round: Round) -> Result<Manifest, ReadError> {
+    async fn extend(&self, base: &Manifest, mut round: Round, key: &DataKey) -> Result<Manifest, ReadError> {
         let mut entries: Vec<u64> = base.runs.iter().map(|run| run.entries).collect();
         entries.push(round.tail.entries() as u64);
         let kept = entries.len() - to_merge(&entries);
         let (mut runs, old) = (base.runs[..kept].to_vec(), &base.runs[kept..]);
         let mut tables = Tables::new();
-        let run = self.merge(old, &mut round, base.slot, &mut tables).await?;
+        let run = self.merge(old, &mut round, base.slot, key, &mut tables).await?;
         runs.push(run);
         let named: BTreeSet<u128> = runs.iter().flat_map(Run::tables).collect();
         tables.extend(base.tables.iter().map(|(uuid, info)| (*uuid, *info)));
         tables.retain(|uuid, _| named.contains(uuid));
         let LogTail { slot, digest, epoch, head, .. } = round.end;
-        Ok(Manifest { slot, digest, epoch, head, tables, runs })
+        Ok(Manifest { slot, digest, epoch, head, dek: key.id, tables, runs })
     }
 
     async fn merge(
@@ -157,13 +161,14 @@ impl Indexer {
         old: &[Run],
         round: &mut Round,
         before: u64,
+        key: &DataKey,
         tables: &mut Tables,
     ) -> Result<Run, ReadError> {
         let uuid = || self.entropy.id();
         let (vault, machine) = (self.log.vault.uuid, self.log.machine);
-        let id = TableId { vault, machine, uuid: 0, dek: DEK };
+        let id = TableId { vault, machine, uuid: 0, dek: key.id };
         let slots = (old.first().map_or(before + 1, |run| run.from), round.end.slot);
-        let mut builder = RunBuilder::new(id, &self.log.dek, uuid(), slots);
+        let mut builder = RunBuilder::new(id, &key.key, uuid(), slots);
         self.points(old, &round.points, &mut builder, tables).await?;
         let mut inputs = Vec::with_capacity(old.len());
         for run in old {
@@ -227,7 +232,7 @@ impl Indexer {
     }
 
     async fn put(&self, table: Option<TableBytes>, tables: &mut Tables) -> Result<(), StoreFailure> {
-        let Some(TableBytes { uuid, bytes }) = table else { return Ok(()) };
+        let Some(TableBytes { uuid, dek, bytes }) = table else { return Ok(()) };
         let name = names::table(self.log.machine, uuid);
         if self.store().create(&name, &bytes).await? != Created::Mine {
             // 128 random bits met twice: the next round takes others.
@@ -235,15 +240,15 @@ impl Indexer {
             return Err(StoreFailure { operation: "create", object, attempts: 1, last });
         }
         let (length, digest) = (bytes.len() as u64, *blake3::hash(&bytes).as_bytes());
-        tables.insert(uuid, TableInfo { length, digest });
+        tables.insert(uuid, TableInfo { length, digest, dek });
         Ok(())
     }
 
     /// Publishes a manifest; false if another index writer was there first, whose work is as good.
-    async fn publish(&mut self, manifest: &Manifest) -> Result<bool, VaultError> {
+    async fn publish(&mut self, manifest: &Manifest, key: &DataKey) -> Result<bool, VaultError> {
         let (vault, machine) = (self.log.vault.uuid, self.log.machine);
-        let id = TableId { vault, machine, uuid: self.entropy.id(), dek: DEK };
-        let Some(bytes) = encode(&id, manifest, &self.log.dek) else {
+        let id = TableId { vault, machine, uuid: self.entropy.id(), dek: key.id };
+        let Some(bytes) = encode(&id, manifest, &key.key) else {
             return Err(VaultError::damaged(
                 names::manifest(machine, manifest.slot),
                 "the index has outgrown its manifest; the log goes on without",

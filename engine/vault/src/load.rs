@@ -3,6 +3,7 @@
 use crate::chain::{LogMark, LogTail};
 use crate::error::VaultError;
 use crate::index::{SegmentPlace, Tail};
+use crate::key_ring::KeyRing;
 use crate::log::{LogRecord, SegmentRow};
 use crate::reader::{PointId, PointInfo};
 use crate::segment::{ExtentRow, UnitRow, parse_tail};
@@ -23,7 +24,7 @@ const TABLES_AT_ONCE: usize = 16;
 pub(crate) struct Log {
     pub(crate) vault: Vault,
     pub(crate) machine: MachineId,
-    pub(crate) dek: Key,
+    pub(crate) keys: KeyRing,
 }
 
 /// A segment's tables, with the slot that names it.
@@ -79,12 +80,12 @@ impl Log {
     pub(crate) async fn stretch(&self, mut tail: LogTail, limit: usize) -> Stretch {
         let head = tail.head.clone();
         let mut steps = Vec::new();
-        let each = |record: LogRecord, slot: &Bytes, before: LogMark| {
+        let each = |record: LogRecord, key: &Key, slot: &Bytes, before: LogMark| {
             // An inline segment came along with its record.
             let inline = record.body.segments.iter().find(|row| row.inline);
             let inline = inline.map(|row| {
                 let (from, to) = (record.inline_at + skip(row), record.inline_at + row.length);
-                self.check(&record, row, slot.get(from as usize..to as usize).unwrap_or(&[]))
+                self.check(&record, row, key, slot.get(from as usize..to as usize).unwrap_or(&[]))
             });
             steps.push(Step { record, inline, before });
         };
@@ -139,11 +140,18 @@ impl Log {
         let range = base + skip(row)..base + row.length;
         let bytes = self.vault.store.get(&object, Some(range)).await?;
         let bytes = bytes.ok_or_else(|| VaultError::damaged(&object, "a committed segment is missing"))?;
-        self.check(record, row, &bytes)
+        let key = self.keys.get(record.header.dek).await?;
+        self.check(record, row, &key, &bytes)
     }
 
     /// Checks a segment's tables; `bytes` are those of the segment from [`skip`] on.
-    fn check(&self, record: &LogRecord, row: &SegmentRow, bytes: &[u8]) -> Result<Tables, VaultError> {
+    fn check(
+        &self,
+        record: &LogRecord,
+        row: &SegmentRow,
+        key: &Key,
+        bytes: &[u8],
+    ) -> Result<Tables, VaultError> {
         let place = place(record, row);
         let id = record.segment_id(row);
         let damaged = |what: &str| VaultError::damaged(place.object(self.machine).0, what);
@@ -152,7 +160,7 @@ impl Log {
         if row.units == 0 && header != id.header() {
             return Err(damaged(HEADER_DIFFERS));
         }
-        let parsed = parse_tail(&id, &self.dek, row.tail, &row.root, bytes);
+        let parsed = parse_tail(&id, key, row.tail, &row.root, bytes);
         let (units, extents) = parsed.map_err(|what| damaged(what.0))?;
         if units.len() != row.units as usize
             || extents.iter().any(|extent| usize::from(extent.span) > record.body.points.len())

@@ -85,6 +85,8 @@ pub(crate) struct Body {
     pub(crate) head: HeadState,
     pub(crate) points: Vec<PointRow>,
     pub(crate) segments: Vec<SegmentRow>,
+    /// Units sealed with the record's data key by all commits up to this one, as far as they are known.
+    pub(crate) sealed: u64,
 }
 
 /// The clear part of a record.
@@ -293,6 +295,7 @@ fn encode_body(body: &Body) -> Vec<u8> {
         out.put(&row.digest);
         out.put_u8(u8::from(row.inline));
     }
+    out.put_u64(body.sealed);
     out
 }
 
@@ -332,6 +335,7 @@ pub(crate) fn decode_body(bytes: &[u8]) -> Result<Body, Malformed> {
         }
         segments.push(SegmentRow { uuid, length, tail, units, root, digest, inline });
     }
+    let sealed = take.u64()?;
     take.finish()?;
-    Ok(Body { from, head, points, segments })
+    Ok(Body { from, head, points, segments, sealed })
 }

@@ -23,8 +23,13 @@ pub(crate) fn probe(run: u128, round: u32) -> StoreKey {
     StoreKey::new(format!("{}{round:04x}", probes(run)))
 }
 
+/// Prefix of the machine's data keys.
+pub(crate) fn data_keys(machine: MachineId) -> String {
+    format!("g/{machine}/key/")
+}
+
 pub(crate) fn data_key(machine: MachineId, dek: u32) -> StoreKey {
-    StoreKey::new(format!("g/{machine}/key/{dek:08x}"))
+    StoreKey::new(format!("{}{dek:08x}", data_keys(machine)))
 }
 
 pub(crate) fn claims(machine: MachineId) -> String {

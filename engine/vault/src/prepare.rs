@@ -13,12 +13,14 @@
 //! What is *not* here: slots, fencing (`writer`), how records become versions (`pack`).
 
 use crate::error::{CommitError, StoreFailure};
+use crate::key_ring::DataKey;
 use crate::log::{HeadState, PointRow, SegmentRow};
 use crate::names;
 use crate::pack::{Packed, Portion, check_order};
+use crate::sealing::SealingKey;
 use crate::segment::{Encoded, SegmentId, Shrinker, TARGET_BYTES};
 use crate::store::Created;
-use crate::vault::{DEK, Vault};
+use crate::vault::Vault;
 use crate::writer::WriterSettings;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -27,7 +29,6 @@ use futures::stream::FuturesUnordered;
 use redoubt_core::planted::{self, Bug};
 use redoubt_core::{BatchPosition, MachineId, Record};
 use redoubt_ports::{Entropy, StoreError, StoreKey, Workers, compute};
-use redoubt_wire::aead::Key;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Segments encoded or put at once; bounds memory in flight to 8 x 32 MiB at worst.
@@ -41,7 +42,7 @@ pub(crate) struct Task {
     pub(crate) settings: WriterSettings,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) workers: Arc<dyn Workers>,
-    pub(crate) dek: Key,
+    pub(crate) key: SealingKey,
     pub(crate) epoch: u64,
 }
 
@@ -55,6 +56,8 @@ pub struct Prepared {
     pub(crate) inline: Option<Bytes>,
     /// Left to be stored behind the slot, by a planted bug only.
     pub(crate) late: Option<Encoded>,
+    /// What its segments are sealed with, and so its record.
+    pub(crate) key: DataKey,
 }
 
 impl Prepared {
@@ -83,6 +86,7 @@ struct Unfinished {
     packed: Arc<Packed>,
     portions: Vec<Arc<Portion>>,
     segments: Vec<Segment>,
+    key: DataKey,
 }
 
 /// The end of one step of a segment.
@@ -145,7 +149,8 @@ impl Preparer {
         if fresh.is_empty() {
             let (points, segments) = (Vec::new(), Vec::new());
             let head = self.head.clone();
-            return Ok(Prepared { from: at, head, points, segments, inline: None, late: None });
+            let key = self.task.key.now();
+            return Ok(Prepared { from: at, head, points, segments, inline: None, late: None, key });
         }
         let again = |old: &Unfinished| old.from == at && old.packed.head.position == to;
         if !self.unfinished.as_ref().is_some_and(again) {
@@ -168,7 +173,7 @@ impl Preparer {
         }
         self.head = done.packed.head.clone();
         let (head, points) = (self.head.clone(), done.packed.points.clone());
-        Ok(Prepared { from: at, head, points, segments, inline, late })
+        Ok(Prepared { from: at, head, points, segments, inline, late, key: done.key })
     }
 
     fn plan(
@@ -182,7 +187,8 @@ impl Preparer {
         let portions = packed.portions(self.task.settings.segment_bytes.min(TARGET_BYTES))?;
         let segments = portions.iter().map(|_| Segment::Planned).collect();
         let portions = portions.into_iter().map(Arc::new).collect();
-        Ok(Unfinished { from, packed: Arc::new(packed), portions, segments })
+        let key = self.task.key.now();
+        Ok(Unfinished { from, packed: Arc::new(packed), portions, segments, key })
     }
 
     /// Encodes and stores what is not stored yet, unless it goes into the slot; tells whether it does.
@@ -239,9 +245,9 @@ impl Preparer {
         let (vault, machine) = (self.task.vault.uuid, self.task.machine);
         // A new identity for each encoding: a key seals one segment once (SG-1).
         let uuid = self.task.entropy.id();
-        let id = SegmentId { vault, machine, epoch: self.task.epoch, uuid, dek: DEK };
+        let id = SegmentId { vault, machine, epoch: self.task.epoch, uuid, dek: commit.key.id };
         let (packed, portion) = (commit.packed.clone(), commit.portions[at].clone());
-        let (dek, shrinkers) = (self.task.dek.clone(), self.shrinkers.clone());
+        let (dek, shrinkers) = (commit.key.key.clone(), self.shrinkers.clone());
         let workers = self.task.workers.clone();
         let work = move || {
             let idle = shrinkers.lock().unwrap_or_else(PoisonError::into_inner).pop();

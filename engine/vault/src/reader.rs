@@ -11,6 +11,7 @@ use crate::chain::{LogMark, LogTail};
 use crate::claims;
 use crate::error::{ReadError, VaultError};
 use crate::index::{Found, Manifest, StoredIndex, Tail, Version, Wanted};
+use crate::key_ring::KeyRing;
 use crate::load::{Log, STRETCH_SLOTS};
 use crate::log::{HeadState, PointRow, Volumes};
 use crate::names;
@@ -290,12 +291,16 @@ impl MachineReader {
         vault: &Vault,
         machine: MachineId,
     ) -> Result<(MachineReader, Option<VaultError>), VaultError> {
-        let dek = vault.data_key(machine).await?.ok_or(VaultError::UnknownMachine(machine))?;
-        let log = Log { vault: vault.clone(), machine, dek };
+        let keys = KeyRing::new(vault, machine);
+        let log = Log { vault: vault.clone(), machine, keys };
         let (stored, cache, state) = (StoredIndex::new(log.clone()), unit_cache(), RwLock::default());
         let (findings, loading) = (Mutex::default(), tokio::sync::Mutex::default());
         let mut inner = Inner { log, cache, state, stored, findings, loading };
         let (state, damage) = inner.load(&BTreeSet::new()).await?;
+        if state.tail.slot == 0 && damage.is_none() {
+            // Nothing there: has it never been, or is it only empty?
+            KeyRing::open(vault, machine).await?;
+        }
         let epoch = state.tail.epoch;
         inner.state = RwLock::new(state);
         if let Some(finding) = claims::check_newest(vault, machine, epoch).await? {

@@ -65,7 +65,7 @@ pub(crate) async fn load(
     }
     let mut reads = futures::stream::iter(reads).buffer_unordered(FETCHES_AT_ONCE);
     while let Some((fetch, sealed)) = reads.try_next().await? {
-        let opener = fetch.id.opener(&log.dek);
+        let opener = fetch.id.opener(&log.keys.for_read(fetch.id.dek).await?);
         let mut inflater = inflater().map_err(|what| fetch.damaged(fetch.from, fetch.to, what.0))?;
         for unit in &fetch.units {
             let plain = fetch.open(&opener, &mut inflater, unit, &sealed)?;

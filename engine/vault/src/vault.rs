@@ -8,6 +8,7 @@
 use crate::admission;
 use crate::codec::{Malformed, Put, Take, checked_crc, put_crc};
 use crate::error::{StoreFailure, VaultError};
+use crate::key_ring::DataKey;
 use crate::keys::VaultKeys;
 use crate::names;
 use crate::store::{Created, Store};
@@ -23,8 +24,8 @@ pub const MAJOR: u16 = 1;
 pub const MINOR: u16 = 0;
 /// Required features this program knows.
 const KNOWN_FEATURES: u64 = 0;
-/// The only data key of a machine until keys are rotated.
-pub(crate) const DEK: u32 = 1;
+/// Number of a machine's first data key.
+const FIRST_DATA_KEY: u32 = 1;
 const MAGIC: &[u8; 8] = b"DRVAULT1";
 
 /// An open vault. Cheap to clone.
@@ -118,27 +119,43 @@ impl Vault {
         }
     }
 
-    /// Loads the machine's data key.
-    pub(crate) async fn data_key(&self, machine: MachineId) -> Result<Option<Key>, VaultError> {
-        let name = names::data_key(machine, DEK);
-        let Some(object) = self.store.get(&name, None).await? else { return Ok(None) };
-        self.unwrap_key(machine, &object).map(Some)
+    /// Returns the highest number of the machine's data keys; none if it has no keys.
+    pub(crate) async fn newest_data_key(&self, machine: MachineId) -> Result<Option<u32>, VaultError> {
+        let prefix = names::data_keys(machine);
+        let mut newest = None;
+        for key in self.store.list(&prefix, None).await? {
+            let number = names::number(&key, &prefix, 8).and_then(|number| u32::try_from(number).ok());
+            newest = newest
+                .max(Some(number.ok_or_else(|| VaultError::damaged(key, "no data key has this name"))?));
+        }
+        Ok(newest)
     }
 
-    /// Loads the machine's data key or makes it; of racing writers one wins and all use its key. It is
-    /// durable on return.
+    /// Loads a data key of the machine.
+    pub(crate) async fn data_key(&self, machine: MachineId, id: u32) -> Result<Key, VaultError> {
+        let name = names::data_key(machine, id);
+        let missing = || {
+            VaultError::damaged(&name, format!("data key {id} is missing, and objects are sealed with it"))
+        };
+        let object = self.store.get(&name, None).await?.ok_or_else(missing)?;
+        self.unwrap_key(machine, id, &object)
+    }
+
+    /// Returns the machine's newest data key or makes its first; of racing writers one wins and all use its
+    /// key. It is durable on return.
     pub(crate) async fn make_key(
         &self,
         machine: MachineId,
         entropy: &dyn Entropy,
-    ) -> Result<Key, VaultError> {
-        let name = names::data_key(machine, DEK);
+    ) -> Result<DataKey, VaultError> {
+        let id = self.newest_data_key(machine).await?.unwrap_or(FIRST_DATA_KEY);
+        let name = names::data_key(machine, id);
         let object = match self.store.get(&name, None).await? {
             Some(object) => object,
             None => {
                 let mut bytes = [0; 32];
                 entropy.fill(&mut bytes);
-                self.keys.wrap(self.uuid, machine, DEK, entropy.id(), &Key::new(bytes)).into()
+                self.keys.wrap(self.uuid, machine, id, entropy.id(), &Key::new(bytes)).into()
             }
         };
         // Put even if found: VT-3.
@@ -146,12 +163,12 @@ impl Vault {
             Created::Mine => object,
             Created::Other(found) => found,
         };
-        self.unwrap_key(machine, &object)
+        Ok(DataKey { id, key: self.unwrap_key(machine, id, &object)? })
     }
 
-    fn unwrap_key(&self, machine: MachineId, object: &[u8]) -> Result<Key, VaultError> {
-        let name = names::data_key(machine, DEK);
-        self.keys.unwrap(self.uuid, machine, DEK, object).map_err(|what| VaultError::damaged(name, what))
+    fn unwrap_key(&self, machine: MachineId, id: u32, object: &[u8]) -> Result<Key, VaultError> {
+        let name = names::data_key(machine, id);
+        self.keys.unwrap(self.uuid, machine, id, object).map_err(|what| VaultError::damaged(name, what))
     }
 }
 

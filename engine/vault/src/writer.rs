@@ -14,17 +14,18 @@
 use crate::chain::LogTail;
 use crate::claims::{ClaimWatch, take_claim};
 use crate::error::{CommitError, VaultError};
+use crate::key_ring::{DataKey, KeyRing};
 use crate::log::{self, Body, HeadState, Header, Kind};
 use crate::names;
 use crate::prepare::{Prepared, Preparer, Task, put_segment};
 use crate::reader::PointId;
+use crate::sealing::SealingKey;
 use crate::segment::TARGET_BYTES;
 use crate::store::Created;
-use crate::vault::{DEK, Vault};
+use crate::vault::Vault;
 use bytes::Bytes;
 use redoubt_core::{BatchPosition, MachineId, Record};
 use redoubt_ports::{Entropy, InPlace, Workers};
-use redoubt_wire::aead::Key;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -72,7 +73,8 @@ struct Pending {
 pub struct MachineWriter {
     vault: Vault,
     machine: MachineId,
-    dek: Key,
+    keys: KeyRing,
+    key: SealingKey,
     uuid: u128,
     epoch: u64,
     tail: LogTail,
@@ -113,8 +115,11 @@ impl MachineWriter {
         vault.probe_again(&*entropy).await?;
         vault.vouch().await?;
         let uuid = entropy.id();
-        let dek = vault.make_key(machine, &*entropy).await?;
-        let (tail, newest) = LogTail::at_end(vault, machine, &dek).await?;
+        let keys = KeyRing::new(vault, machine);
+        let key = vault.make_key(machine, &*entropy).await?;
+        keys.learn(&key);
+        let key = SealingKey::new(key);
+        let (tail, newest) = LogTail::at_end(vault, machine, &keys).await?;
         if let Some(bytes) = newest {
             // Found is not durable: its writer may have died before its sync.
             vault.store.create(&names::slot(machine, tail.slot), &bytes).await?;
@@ -123,14 +128,15 @@ impl MachineWriter {
         let workers = Arc::new(InPlace);
         let (vault, head) = (vault.clone(), tail.head.clone());
         let task =
-            Task { vault: vault.clone(), machine, settings, entropy, workers, dek: dek.clone(), epoch };
+            Task { vault: vault.clone(), machine, settings, entropy, workers, key: key.clone(), epoch };
         let preparer = Preparer::new(task, head);
         let (pending, unreported, fenced) = (None, Vec::new(), None);
         let (durable, _) = watch::channel(0);
         let mut writer = MachineWriter {
             vault,
             machine,
-            dek,
+            keys,
+            key,
             uuid,
             epoch,
             tail,
@@ -226,16 +232,19 @@ impl MachineWriter {
     fn put_in_flight(&mut self, commit: &Prepared) {
         let slot = self.tail.slot + 1;
         let points = (0..commit.points.len()).map(|at| PointId { slot, ordinal: at as u16 }).collect();
+        let units: u64 = commit.segments.iter().map(|row| u64::from(row.units)).sum();
         let body = Body {
             from: commit.from.seq,
             head: commit.head.clone(),
             points: commit.points.clone(),
             segments: commit.segments.clone(),
+            sealed: self.sealed_with(&commit.key) + units,
         };
         let inline = commit.inline.as_deref();
-        let bytes = Bytes::from(log::encode(&self.header(Kind::Commit), &body, &self.dek, inline));
+        let bytes =
+            Bytes::from(log::encode(&self.header(Kind::Commit, &commit.key), &body, &commit.key.key, inline));
         let mut after = self.tail.clone();
-        let read = after.accept(&self.vault, self.machine, &self.dek, &bytes);
+        let read = after.accept(&self.vault, self.machine, &commit.key.key, &bytes);
         assert!(read.is_ok(), "WR-5: a writer reads what it is about to put: {read:?}");
         self.pending = Some(Pending { bytes, points, after });
     }
@@ -278,12 +287,15 @@ impl MachineWriter {
                 return Err(VaultError::Fenced { by: self.tail.epoch });
             }
             let head = self.tail.head.clone();
-            let body = Body { from: head.position.seq, head, points: Vec::new(), segments: Vec::new() };
-            let bytes = Bytes::from(log::encode(&self.header(Kind::Seal), &body, &self.dek, None));
+            let (points, segments, key) = (Vec::new(), Vec::new(), self.key.now());
+            let sealed = self.sealed_with(&key);
+            let body = Body { from: head.position.seq, head, points, segments, sealed };
+            let bytes = Bytes::from(log::encode(&self.header(Kind::Seal, &key), &body, &key.key, None));
             let name = names::slot(self.machine, self.tail.slot + 1);
             let created = self.vault.store.create(&name, &bytes).await?;
             let taken = if let Created::Other(found) = &created { found } else { &bytes };
-            self.tail.accept(&self.vault, self.machine, &self.dek, taken)?;
+            let key = self.tail.key(self.machine, &self.keys, taken).await?;
+            self.tail.accept(&self.vault, self.machine, &key, taken)?;
             if created == Created::Mine {
                 self.durable.send_replace(self.tail.slot);
                 return match self.watch().newer().await? {
@@ -295,7 +307,12 @@ impl MachineWriter {
         Err(VaultError::ClaimRace)
     }
 
-    fn header(&self, kind: Kind) -> Header {
+    /// Returns how many units were sealed with the key so far, as the log counts them.
+    fn sealed_with(&self, key: &DataKey) -> u64 {
+        if self.tail.dek == key.id { self.tail.sealed } else { 0 }
+    }
+
+    fn header(&self, kind: Kind, key: &DataKey) -> Header {
         Header {
             vault: self.vault.uuid,
             machine: self.machine,
@@ -304,7 +321,7 @@ impl MachineWriter {
             writer: self.uuid,
             kind,
             prev: self.tail.digest,
-            dek: DEK,
+            dek: key.id,
         }
     }
 }

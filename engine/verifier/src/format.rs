@@ -5,6 +5,7 @@
 use crate::{Fault, Machine, Objects, Point, Record, SegmentRow, Volumes};
 use aes_gcm::aead::AeadInOut;
 use aes_gcm::{Aes256Gcm, KeyInit, Nonce, Tag};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 pub(crate) type Id = [u8; 16];
@@ -89,7 +90,7 @@ pub(crate) fn fetch(objects: &dyn Objects, name: &str) -> Result<Vec<u8>, Fault>
     objects.get(name).map_err(Fault::Store)?.ok_or_else(|| Fault::damage(name, 0..0, "the object is missing"))
 }
 
-/// Opens the vault with its key, and the machine's data key with that.
+/// Opens the vault with its key, and the machine's data keys with that.
 pub(crate) fn open(objects: &dyn Objects, vault_key: &Key, machine: &str) -> Result<Machine, Fault> {
     let check = |name: &str, bytes: &[u8]| {
         let length = bytes.len() as u64;
@@ -108,19 +109,28 @@ pub(crate) fn open(objects: &dyn Objects, vault_key: &Key, machine: &str) -> Res
     if proof != &derive(vault_key, &vault, &[b"drv1 check"])[..16] {
         return Err(Fault::damage("vault", 44..60, "the key is not that of this vault"));
     }
-    let name = format!("g/{machine}/key/00000001");
-    let bytes = fetch(objects, &name)?;
-    check(&name, &bytes)?;
-    let mut fields = Fields(&bytes);
-    let parsed = (|| {
-        fields.is(b"DRKEY1\0\0")?;
-        let ours = fields.le(4)? == 1 && fields.raw(16)? == vault;
-        let (id, wrap) = (fields.array::<16>()?, fields.raw(16)?);
-        let key = unseal(&derive(vault_key, wrap, &[b"drv1 wrap"]), 0, &bytes[..64], fields.raw(48)?)?;
-        (ours && hex(&id) == machine).then_some((id, key.try_into().ok()?))
-    })();
-    let (id, data_key) = parsed.ok_or_else(|| Fault::damage(&name, 64..112, "the data key does not open"))?;
-    Ok(Machine { vault, id, data_key })
+    let mut at = Machine { vault, id: [0; 16], data_keys: BTreeMap::new() };
+    for name in objects.list(&format!("g/{machine}/key/")).map_err(Fault::Store)? {
+        let bytes = fetch(objects, &name)?;
+        check(&name, &bytes)?;
+        let mut fields = Fields(&bytes);
+        let parsed = (|| {
+            fields.is(b"DRKEY1\0\0")?;
+            let (number, ours) = (fields.le(4)?, fields.raw(16)? == vault);
+            let (id, wrap) = (fields.array::<16>()?, fields.raw(16)?);
+            let key = unseal(&derive(vault_key, wrap, &[b"drv1 wrap"]), 0, &bytes[..64], fields.raw(48)?)?;
+            let named = name == format!("g/{machine}/key/{number:08x}");
+            (ours && named && hex(&id) == machine).then_some((number, id, key.try_into().ok()?))
+        })();
+        let (number, id, key) =
+            parsed.ok_or_else(|| Fault::damage(&name, 64..112, "the data key does not open"))?;
+        at.id = id;
+        at.data_keys.insert(number, key);
+    }
+    if at.data_keys.is_empty() {
+        return Err(Fault::damage(&format!("g/{machine}/key/00000001"), 0..0, "the object is missing"));
+    }
+    Ok(at)
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
@@ -142,16 +152,18 @@ pub(crate) fn record(at: &Machine, slot: u64, bytes: &[u8]) -> Result<Record, Fa
         let ours = fields.raw(16)? == at.vault && fields.raw(16)? == at.id && fields.le(8)? == slot;
         let (epoch, writer, prev) = (fields.le(8)?, fields.raw(16)?, fields.array()?);
         let (dek, length) = (fields.le(4)?, fields.le(4)? as usize);
-        (ours && matches!(kind, 1 | 2) && dek == 1).then_some((epoch, writer, prev, LOG_HEADER + length))
+        let key = at.data_keys.get(&dek);
+        (ours && matches!(kind, 1 | 2)).then_some((epoch, writer, prev, LOG_HEADER + length, dek, key))
     })();
-    let (epoch, writer, prev, end) =
+    let (epoch, writer, prev, end, dek, data_key) =
         parsed.ok_or_else(|| broken(0..LOG_HEADER, "it is not the record of this slot"))?;
     let salt = [&at.id[..], &slot.to_le_bytes(), writer].concat();
-    let key = derive(&at.data_key, &salt, &[b"drv1 log", &at.vault]);
+    let data_key = data_key.ok_or_else(|| broken(112..116, "the data key that it names is missing"))?;
+    let key = derive(data_key, &salt, &[b"drv1 log", &at.vault]);
     let plain = bytes.get(LOG_HEADER..end).and_then(|sealed| unseal(&key, 0, header, sealed));
     let plain = plain.ok_or_else(|| broken(LOG_HEADER..end, "the seal of its body is broken"))?;
     let mut record = body(&plain, slot).ok_or_else(|| broken(LOG_HEADER..end, "its body is malformed"))?;
-    (record.epoch, record.prev, record.inline_at) = (epoch, prev, end);
+    (record.epoch, record.prev, record.inline_at, record.data_key) = (epoch, prev, end, dek);
     record.minor = header[10..12].try_into().unwrap_or_default();
     Ok(record)
 }
@@ -173,6 +185,7 @@ fn body(plain: &[u8], slot: u64) -> Option<Record> {
         let (root, digest, inline) = (fields.array()?, fields.array()?, fields.le(1)? == 1);
         record.segments.push(SegmentRow { uuid, length, table, units, root, digest, inline });
     }
+    fields.le(8)?;
     fields.0.is_empty().then_some(record)
 }
 
@@ -207,8 +220,8 @@ pub(crate) fn segment(
         return Err((bytes.len().min(row.length as usize)..row.length as usize, "it is shorter or longer"));
     }
     let mut header =
-        [&b"DRSEG1\0\0"[..], &[1, 0], &record.minor[..], &[1, 0, 0, 0], &at.vault, &at.id].concat();
-    header.extend([&row.uuid[..], &record.epoch.to_le_bytes()].concat());
+        [&b"DRSEG1\0\0"[..], &[1, 0], &record.minor[..], &(record.data_key as u32).to_le_bytes()].concat();
+    header.extend([&at.vault[..], &at.id, &row.uuid[..], &record.epoch.to_le_bytes()].concat());
     header.resize(SEGMENT_HEADER - 4, 0);
     header.extend(crc32c::crc32c(&header).to_le_bytes());
     let end = bytes.len() - TRAILER;
@@ -224,7 +237,8 @@ pub(crate) fn segment(
     if root != row.root {
         return Err((row.table..end, "its tables are not those of the log record"));
     }
-    let key = derive(&at.data_key, &row.uuid, &[b"drv1 seg", &at.vault, &at.id]);
+    let data_key = at.data_keys.get(&record.data_key).ok_or((12..16, "its data key is missing"))?;
+    let key = derive(data_key, &row.uuid, &[b"drv1 seg", &at.vault, &at.id]);
     let additional = [row.uuid.to_vec(), [&at.id[..], &[1, 0]].concat()];
     let header_differs = bytes[..SEGMENT_HEADER] != header;
     let mut segment = Segment { key, additional, bytes, units: Vec::new(), header_differs, rows: Vec::new() };

@@ -58,11 +58,11 @@ impl Fault {
     }
 }
 
-/// A machine in a vault, with its data key.
+/// A machine in a vault, with its data keys by number; objects name theirs.
 struct Machine {
     vault: Id,
     id: Id,
-    data_key: [u8; 32],
+    data_keys: BTreeMap<u64, [u8; 32]>,
 }
 
 impl Machine {
@@ -107,6 +107,7 @@ struct SegmentRow {
 struct Record {
     slot: u64,
     epoch: u64,
+    data_key: u64,
     minor: [u8; 2],
     prev: [u8; 32],
     from: u64,

@@ -58,10 +58,11 @@ fn build(id: TableId, dek: &Key) -> (TableBytes, Manifest) {
     }
     let (run, table) = builder.finish();
     let table = table.unwrap();
-    let info = TableInfo { length: table.bytes.len() as u64, digest: *blake3::hash(&table.bytes).as_bytes() };
+    let (length, digest) = (table.bytes.len() as u64, *blake3::hash(&table.bytes).as_bytes());
+    let info = TableInfo { length, digest, dek: 1 };
     let (digest, head) = ([6; 32], HeadState { volumes: point().volumes, ..HeadState::default() });
     let tables = [(id.uuid, info)].into();
-    (table, Manifest { slot: SLOT, digest, epoch: 3, head, tables, runs: vec![run] })
+    (table, Manifest { slot: SLOT, digest, epoch: 3, head, dek: 1, tables, runs: vec![run] })
 }
 
 /// A table and a manifest of it, as bytes.

@@ -31,6 +31,8 @@ pub(crate) struct TableInfo {
     pub(crate) length: u64,
     /// BLAKE3 of all its bytes, for scrubbing without a key.
     pub(crate) digest: [u8; 32],
+    /// Data key of its parts.
+    pub(crate) dek: u32,
 }
 
 /// The index of all slots up to one.
@@ -41,6 +43,8 @@ pub(crate) struct Manifest {
     pub(crate) digest: [u8; 32],
     pub(crate) epoch: u64,
     pub(crate) head: HeadState,
+    /// The data key it is sealed with.
+    pub(crate) dek: u32,
     pub(crate) tables: BTreeMap<u128, TableInfo>,
     /// Oldest first; together they cover all slots.
     pub(crate) runs: Vec<Run>,
@@ -88,6 +92,14 @@ pub(crate) enum Unusable {
     UnknownFeature(u64),
 }
 
+/// Reads from a manifest's header which data key it is sealed with.
+pub(crate) fn data_key(bytes: &[u8]) -> Result<u32, Malformed> {
+    let header = bytes.get(..HEADER_BYTES).ok_or(Malformed("shorter than its header"))?;
+    let mut take = Take::new(checked_crc(header)?);
+    take.bytes(12)?;
+    take.u32()
+}
+
 /// Decodes and checks the manifest of a slot.
 pub(crate) fn decode(
     bytes: &[u8],
@@ -129,7 +141,7 @@ pub(crate) fn decode(
     if body.len() != plain {
         return Err(Malformed("has the wrong length").into());
     }
-    Ok(decode_body(slot, &body)?)
+    Ok(Manifest { dek: dek_id, ..decode_body(slot, &body)? })
 }
 
 fn encode_body(manifest: &Manifest) -> Vec<u8> {
@@ -142,6 +154,7 @@ fn encode_body(manifest: &Manifest) -> Vec<u8> {
         out.put_u128(*uuid);
         out.put_varint(table.length);
         out.put(&table.digest);
+        out.put_varint(u64::from(table.dek));
     }
     let ordinals: BTreeMap<u128, u64> = manifest.tables.keys().copied().zip(0..).collect();
     out.put_varint(manifest.runs.len() as u64);
@@ -183,8 +196,9 @@ pub(crate) fn decode_body(slot: u64, bytes: &[u8]) -> Result<Manifest, Malformed
     let mut uuids = Vec::new();
     for _ in 0..take.varint()? {
         let (uuid, length, digest) = (take.u128()?, take.varint()?, take.array()?);
+        let dek = narrow(&mut take)?;
         uuids.push(uuid);
-        manifest.tables.insert(uuid, TableInfo { length, digest });
+        manifest.tables.insert(uuid, TableInfo { length, digest, dek });
     }
     let mut from = 1;
     for _ in 0..take.varint()? {
@@ -245,8 +259,7 @@ fn take_blob(
     let (number, offset, sealed, packed) = (narrow(take)?, narrow(take)?, narrow(take)?, take.varint()?);
     let plain = u32::try_from(packed >> 1).map_err(|_| Malformed("a part is too long"))?;
     let end = u64::from(offset) + u64::from(sealed);
-    if tables.get(&table).is_none_or(|table| end > table.length) {
-        return Err(Malformed("a part ends behind its table"));
-    }
-    Ok(Blob { table, number, offset, sealed, plain, codec: (packed & 1) as u8 })
+    let info = tables.get(&table).filter(|table| end <= table.length);
+    let dek = info.ok_or(Malformed("a part ends behind its table"))?.dek;
+    Ok(Blob { table, dek, number, offset, sealed, plain, codec: (packed & 1) as u8 })
 }

@@ -41,12 +41,11 @@ use seal::Blob;
 pub(crate) use seal::TableId;
 pub(crate) use tail::Tail;
 
-use crate::error::{ReadError, StoreFailure};
+use crate::error::{ReadError, StoreFailure, VaultError};
 use crate::load::Log;
 use crate::lru::Lru;
 use crate::names;
 use crate::reader::PointInfo;
-use crate::vault::DEK;
 use futures::{StreamExt, TryStreamExt};
 use key::{Cell, LEVELS};
 use redoubt_core::VolumeIndex;
@@ -154,12 +153,13 @@ impl StoredIndex {
     }
 
     async fn part(&self, blob: &Blob, limit: usize) -> Result<Vec<u8>, ReadError> {
-        let Log { vault, machine, dek } = &self.log;
+        let Log { vault, machine, keys } = &self.log;
         let (from, to) = (u64::from(blob.offset), u64::from(blob.offset) + u64::from(blob.sealed));
         let sealed = vault.store.get(&names::table(*machine, blob.table), Some(from..to)).await?;
         let sealed = sealed.ok_or_else(|| self.damaged(blob, "the object is missing"))?;
-        let id = TableId { vault: vault.uuid, machine: *machine, uuid: blob.table, dek: DEK };
-        seal::open_part(&id, dek, blob, limit, &sealed).map_err(|what| self.damaged(blob, what.0))
+        let id = TableId { vault: vault.uuid, machine: *machine, uuid: blob.table, dek: blob.dek };
+        let key = keys.for_read(blob.dek).await?;
+        seal::open_part(&id, &key, blob, limit, &sealed).map_err(|what| self.damaged(blob, what.0))
     }
 
     fn damaged(&self, blob: &Blob, what: &str) -> ReadError {
@@ -170,11 +170,20 @@ impl StoredIndex {
 
     /// Reads the manifest of a slot, if it can be used.
     pub(crate) async fn manifest(&self, slot: u64) -> Result<Result<Manifest, String>, StoreFailure> {
-        let Log { vault, machine, dek } = &self.log;
+        let Log { vault, machine, keys } = &self.log;
         let Some(bytes) = vault.store.get(&names::manifest(*machine, slot), None).await? else {
             return Ok(Err("listed, but not there".to_owned()));
         };
-        let manifest = match decode(&bytes, vault.uuid, *machine, slot, dek) {
+        let key = match manifest::data_key(&bytes) {
+            Ok(id) => keys.get(id).await,
+            Err(what) => return Ok(Err(what.to_string())),
+        };
+        let key = match key {
+            Ok(key) => key,
+            Err(VaultError::Store(failure)) => return Err(failure),
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        let manifest = match decode(&bytes, vault.uuid, *machine, slot, &key) {
             Ok(manifest) => manifest,
             Err(why) => return Ok(Err(why.to_string())),
         };

@@ -107,6 +107,7 @@ impl Run {
 #[derive(Debug)]
 pub(crate) struct TableBytes {
     pub(crate) uuid: u128,
+    pub(crate) dek: u32,
     pub(crate) bytes: Bytes,
 }
 

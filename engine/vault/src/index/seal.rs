@@ -54,6 +54,8 @@ impl TableId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Blob {
     pub(crate) table: u128,
+    /// Data key of the table.
+    pub(crate) dek: u32,
     pub(crate) number: u32,
     pub(crate) offset: u32,
     /// Sealed bytes, tag included.
@@ -92,11 +94,11 @@ impl Sealer {
         self.bytes.put(&tag);
         self.parts += 1;
         let (table, sealed) = (self.id.uuid, (self.bytes.len() - offset) as u32);
-        Blob { table, number, offset: offset as u32, sealed, plain: length, codec }
+        Blob { table, dek: self.id.dek, number, offset: offset as u32, sealed, plain: length, codec }
     }
 
     pub(crate) fn finish(self) -> TableBytes {
-        TableBytes { uuid: self.id.uuid, bytes: self.bytes.into() }
+        TableBytes { uuid: self.id.uuid, dek: self.id.dek, bytes: self.bytes.into() }
     }
 }
 

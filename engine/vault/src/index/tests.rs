@@ -2,6 +2,7 @@
 
 use super::entry::Wanted;
 use super::*;
+use crate::key_ring::{DataKey, KeyRing};
 use crate::keys::VaultKeys;
 use crate::mem::MemStore;
 use crate::segment::{ExtentRow, GRANULE_SECTORS, Source, UnitRow};
@@ -90,8 +91,10 @@ impl Hand {
         let store = Arc::new(MemStore::new());
         let vault = Vault::init(store.clone(), VaultKeys::new([7; 32]), &Counted::default()).await.unwrap();
         let (machine, dek) = (MachineId(3), Key::new([4; 32]));
-        let index = StoredIndex::new(Log { vault, machine, dek: dek.clone() });
-        let (manifest, tail) = (Manifest::default(), Tail::default());
+        let keys = KeyRing::new(&vault, machine);
+        keys.learn(&DataKey { id: 1, key: dek.clone() });
+        let index = StoredIndex::new(Log { vault, machine, keys });
+        let (manifest, tail) = (Manifest { dek: 1, ..Manifest::default() }, Tail::default());
         Hand { store, index, dek, manifest, tail, tables: 1 << 64, cut }
     }
 
@@ -104,7 +107,7 @@ impl Hand {
             *tables += 1;
             *tables
         };
-        let id = TableId { vault: index.log.vault.uuid, machine: index.log.machine, uuid: 0, dek: DEK };
+        let id = TableId { vault: index.log.vault.uuid, machine: index.log.machine, uuid: 0, dek: 1 };
         let mut builder = RunBuilder::new(id, dek, uuid(), (from, slot));
         (builder.block_entries, builder.table_bytes) = *cut;
         let mut items = Vec::new();
@@ -127,7 +130,7 @@ impl Hand {
                 .await
                 .unwrap();
             let (length, digest) = (table.bytes.len() as u64, [0; 32]);
-            manifest.tables.insert(table.uuid, TableInfo { length, digest });
+            manifest.tables.insert(table.uuid, TableInfo { length, digest, dek: 1 });
         }
         manifest.runs.push(run);
         manifest.slot = slot;

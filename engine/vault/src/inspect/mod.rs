@@ -137,7 +137,7 @@ impl Inspector {
         let Some(bytes) = self.store.get(name, None).await? else { return Ok(None) };
         let machine = names::machine_of(name);
         let dek = match machine {
-            Some(machine) => self.data_key(machine).await?,
+            Some(machine) => self.data_key(machine, names_key(&bytes)).await?,
             None => None,
         };
         let before = self.before(name, machine).await?;
@@ -159,15 +159,21 @@ impl Inspector {
         Ok(bytes.and_then(|bytes| Some((epoch(&bytes), crate::log::peek_digest(&bytes)?))))
     }
 
-    /// The machine's data key, if it is there and opens.
-    async fn data_key(&self, machine: MachineId) -> Result<Option<Key>, StoreFailure> {
-        let name = names::data_key(machine, crate::vault::DEK);
+    /// A data key of the machine, if it is there and opens.
+    async fn data_key(&self, machine: MachineId, id: u32) -> Result<Option<Key>, StoreFailure> {
+        let name = names::data_key(machine, id);
         let (Some(vault), Some(object)) =
             (self.store.get(&names::vault(), None).await?, self.store.get(&name, None).await?)
         else {
             return Ok(None);
         };
         let Ok(uuid) = crate::vault::decode(&vault, &self.keys) else { return Ok(None) };
-        Ok(self.keys.unwrap(uuid, machine, crate::vault::DEK, &object).ok())
+        Ok(self.keys.unwrap(uuid, machine, id, &object).ok())
     }
+}
+
+/// The number of the data key that an object names, whatever it is; 0 if it names none.
+fn names_key(bytes: &[u8]) -> u32 {
+    let at = if bytes.starts_with(b"DRLOG1") { 112 } else { 12 };
+    bytes.get(at..at + 4).and_then(|id| id.try_into().ok()).map_or(0, u32::from_le_bytes)
 }

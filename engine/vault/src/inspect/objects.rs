@@ -252,10 +252,12 @@ fn body(dump: &mut Dump, slot: u64, plain: &[u8]) {
         for _ in 0..count {
             segments.push(segment_row(&mut walk)?);
         }
+        walk.number("units sealed with the data key", 8)?;
+        let sealed = walk.fields.pop();
         walk.end();
         // Points and segments are shown as rows.
         walk.fields.truncate(shown);
-        walk.fields.extend(counts);
+        walk.fields.extend(counts.into_iter().chain(sealed));
         Ok::<(), Ended>(())
     };
     let _ = fields();

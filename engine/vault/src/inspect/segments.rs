@@ -14,7 +14,7 @@ impl Shown<'_> {
     pub(super) fn segment(&self, dump: &mut Dump, machine: MachineId, epoch: u64, uuid: u128) {
         let vault = self.bytes.get(16..32).and_then(|id| id.try_into().ok()).map_or(0, u128::from_be_bytes);
         dump.summary = format!("segment of epoch {epoch}");
-        let id = SegmentId { vault, machine, epoch, uuid, dek: crate::vault::DEK };
+        let id = SegmentId { vault, machine, epoch, uuid, dek: super::names_key(self.bytes) };
         self.show_segment(dump, &id, 0, None);
     }
 
