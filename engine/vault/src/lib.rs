@@ -2,7 +2,8 @@
 //!
 //! One commit log per machine: put-if-absent slots, dense writer claims as fencing tokens, immutable
 //! segments of sealed 64 KiB units, records chained by BLAKE3. Beside it lies an index that says the same by
-//! place: a reader loads of it what a read needs, and serves any point by address. The bytes are in `engine/docs/vault-format.md`.
+//! place: a reader loads of it what a read needs, and serves any point by address. A scrub reads all of it and says
+//! what damage costs. The bytes are in `engine/docs/vault-format.md`.
 //!
 //! What is *not* here: roles, links, real stores; compaction and retention.
 #![forbid(unsafe_code)]
@@ -29,6 +30,7 @@ mod names;
 mod pack;
 pub mod prepare;
 pub mod reader;
+pub mod scrub;
 mod sealing;
 mod segment;
 mod store;

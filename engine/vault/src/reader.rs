@@ -309,6 +309,10 @@ impl MachineReader {
         Ok((MachineReader(Arc::new(inner)), damage))
     }
 
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.0
+    }
+
     /// Loads slots created since; returns how many. Views made before do not change. After an error
     /// the slots before it are loaded, and it may be repeated.
     pub async fn refresh(&self) -> Result<u64, VaultError> {

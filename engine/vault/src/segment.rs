@@ -65,6 +65,16 @@ impl SegmentId {
         header
     }
 
+    /// Reads a header that is exactly what its own fields imply.
+    pub(crate) fn read(header: &[u8]) -> Option<SegmentId> {
+        let mut take = Take::new(header);
+        take.bytes(MAGIC.len() + 4).ok()?;
+        let dek = take.u32().ok()?;
+        let (vault, machine, uuid) = (take.u128().ok()?, MachineId(take.u128().ok()?), take.u128().ok()?);
+        let id = SegmentId { vault, machine, uuid, epoch: take.u64().ok()?, dek };
+        (id.header() == header).then_some(id)
+    }
+
     /// Expands the segment's key.
     pub(crate) fn opener(&self, dek: &Key) -> Opener {
         let (vault, machine) = (self.vault.to_be_bytes(), self.machine.0.to_be_bytes());
@@ -317,14 +327,21 @@ pub(crate) fn decode_extents(bytes: &[u8], units: &[UnitRow]) -> Result<Vec<Exte
     Ok(extents)
 }
 
-/// Checks and decodes everything behind the units. `tail` is where `bytes` start in the segment.
-pub(crate) fn parse_tail(
+/// What lies behind the units, as far as it is in the clear.
+struct ClearTail<'a> {
+    rows: Vec<UnitRow>,
+    /// The sealed extent table as a row, and its bytes.
+    table: UnitRow,
+    sealed: &'a [u8],
+}
+
+/// Checks everything behind the units that needs no key. `tail` is where `bytes` start in the segment.
+fn clear_tail<'a>(
     id: &SegmentId,
-    dek: &Key,
     tail: u64,
-    root_expected: &[u8; 32],
-    bytes: &[u8],
-) -> Result<(Vec<UnitRow>, Vec<ExtentRow>), Malformed> {
+    root_expected: Option<&[u8; 32]>,
+    bytes: &'a [u8],
+) -> Result<ClearTail<'a>, Malformed> {
     let at = bytes.len().checked_sub(TRAILER_BYTES).ok_or(Malformed("no trailer"))?;
     let (tables, trailer) = bytes.split_at(at);
     // Content of the trailer up to its checksum; the magic closes it.
@@ -335,7 +352,7 @@ pub(crate) fn parse_tail(
     let mut take = Take::new(&trailer[..56]);
     let (place, units, sealed) = (take.u64()?, take.u32()? as usize, take.u32()? as usize);
     let (plain, found): (u32, [u8; 32]) = (take.u32()?, take.array()?);
-    if place != tail || found != *root_expected || root(id, tables) != found {
+    if place != tail || root_expected.is_some_and(|root| found != *root) || root(id, tables) != found {
         return Err(Malformed("the tables are not those of the commit record"));
     }
     if units > UNITS_MAX || tables.len() != units * ROW_BYTES + sealed {
@@ -346,9 +363,37 @@ pub(crate) fn parse_tail(
     if plain as usize > TABLE_BYTES_MAX {
         return Err(Malformed("the extent table is too large"));
     }
-    let row = UnitRow { offset: 0, sealed: sealed as u32, plain, codec, crc: 0 };
+    let table = UnitRow { offset: 0, sealed: sealed as u32, plain, codec, crc: 0 };
+    Ok(ClearTail { rows, table, sealed: &tables[units * ROW_BYTES..] })
+}
+
+/// Checks the tables of a whole segment by the digest that its own trailer names: says nothing of who made
+/// it. Returns where they begin, and the units.
+pub(crate) fn clear_tables(id: &SegmentId, segment: &[u8]) -> Result<(u64, Vec<UnitRow>), Malformed> {
+    let at = segment.len().checked_sub(TRAILER_BYTES).ok_or(Malformed("no trailer"))?;
+    let tail = Take::new(&segment[at..]).u64()?;
+    let behind = usize::try_from(tail).ok().and_then(|tail| segment.get(tail..));
+    let behind = behind.ok_or(Malformed("the trailer names no place in the segment"))?;
+    clear_tail(id, tail, None, behind).map(|tables| (tail, tables.rows))
+}
+
+/// Tells whether a unit's sealed bytes have their checksum.
+pub(crate) fn check_unit(row: &UnitRow, segment: &[u8]) -> bool {
+    let sealed = segment.get(row.offset as usize..row.offset as usize + row.sealed as usize);
+    sealed.is_some_and(|sealed| crc32c::crc32c(sealed) == row.crc)
+}
+
+/// Checks and decodes everything behind the units. `tail` is where `bytes` start in the segment.
+pub(crate) fn parse_tail(
+    id: &SegmentId,
+    dek: &Key,
+    tail: u64,
+    root_expected: &[u8; 32],
+    bytes: &[u8],
+) -> Result<(Vec<UnitRow>, Vec<ExtentRow>), Malformed> {
+    let ClearTail { rows, table, sealed } = clear_tail(id, tail, Some(root_expected), bytes)?;
     let mut inflater = inflater()?;
-    let table = open(id, &id.opener(dek), &mut inflater, TABLE_NUMBER, &row, &tables[units * ROW_BYTES..])?;
+    let table = open(id, &id.opener(dek), &mut inflater, TABLE_NUMBER, &table, sealed)?;
     let extents = decode_extents(&table, &rows)?;
     Ok((rows, extents))
 }

@@ -25,7 +25,7 @@ pub const MINOR: u16 = 0;
 /// Required features this program knows.
 const KNOWN_FEATURES: u64 = 0;
 /// Number of a machine's first data key.
-const FIRST_DATA_KEY: u32 = 1;
+pub(crate) const FIRST_DATA_KEY: u32 = 1;
 const MAGIC: &[u8; 8] = b"DRVAULT1";
 
 /// An open vault. Cheap to clone.
@@ -94,16 +94,7 @@ impl Vault {
 
     /// Returns the machines that have objects in this vault, sorted.
     pub async fn list_machines(&self) -> Result<Vec<MachineId>, VaultError> {
-        let mut machines: Vec<MachineId> = Vec::new();
-        let mut after = None;
-        loop {
-            let page = self.store.page(names::MACHINES, after.as_ref(), 1).await?;
-            let Some((key, _)) = page.first() else { return Ok(machines) };
-            let machine = names::machine_of(key)
-                .ok_or_else(|| VaultError::damaged(key, "no machine has objects of this name"))?;
-            machines.push(machine);
-            after = Some(names::after_machine(machine));
-        }
+        machines(&self.store).await
     }
 
     /// Checks again, with few requests, that the store may be written.
@@ -169,6 +160,20 @@ impl Vault {
     fn unwrap_key(&self, machine: MachineId, id: u32, object: &[u8]) -> Result<Key, VaultError> {
         let name = names::data_key(machine, id);
         self.keys.unwrap(self.uuid, machine, id, object).map_err(|what| VaultError::damaged(name, what))
+    }
+}
+
+/// Returns the machines that have objects in a store, sorted; needs no key.
+pub(crate) async fn machines(store: &Store) -> Result<Vec<MachineId>, VaultError> {
+    let mut machines: Vec<MachineId> = Vec::new();
+    let mut after = None;
+    loop {
+        let page = store.page(names::MACHINES, after.as_ref(), 1).await?;
+        let Some((key, _)) = page.first() else { return Ok(machines) };
+        let machine = names::machine_of(key)
+            .ok_or_else(|| VaultError::damaged(key, "no machine has objects of this name"))?;
+        machines.push(machine);
+        after = Some(names::after_machine(machine));
     }
 }
 

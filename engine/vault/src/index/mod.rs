@@ -32,7 +32,7 @@ pub(crate) use hostile_tests::example;
 use block::Block;
 pub(crate) use entry::Wanted;
 pub(crate) use key::Version;
-pub(crate) use manifest::{Manifest, TableInfo, decode, encode};
+pub(crate) use manifest::{Manifest, TableInfo, data_key as manifest_key, decode, encode};
 pub(crate) use merge::{Input, to_merge};
 pub(crate) use place::{Found, SegmentPlace, UnitPlace};
 pub(crate) use points::Part;
