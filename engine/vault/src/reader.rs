@@ -16,7 +16,7 @@ use crate::load::{Log, STRETCH_SLOTS};
 use crate::log::{HeadState, PointRow, Volumes};
 use crate::names;
 use crate::segment::GRANULE_SECTORS;
-use crate::units::{UnitCache, unit_cache};
+use crate::units::Units;
 use crate::vault::Vault;
 use crate::view::PointView;
 use redoubt_core::{MachineId, Marker, VolumeIndex, WriteSeq};
@@ -78,7 +78,7 @@ struct State {
 
 pub(crate) struct Inner {
     pub(crate) log: Log,
-    pub(crate) cache: UnitCache,
+    pub(crate) units: Units,
     state: RwLock<State>,
     stored: StoredIndex,
     findings: Mutex<Vec<VaultError>>,
@@ -293,9 +293,9 @@ impl MachineReader {
     ) -> Result<(MachineReader, Option<VaultError>), VaultError> {
         let keys = KeyRing::new(vault, machine);
         let log = Log { vault: vault.clone(), machine, keys };
-        let (stored, cache, state) = (StoredIndex::new(log.clone()), unit_cache(), RwLock::default());
+        let (stored, units, state) = (StoredIndex::new(log.clone()), Units::new(), RwLock::default());
         let (findings, loading) = (Mutex::default(), tokio::sync::Mutex::default());
-        let mut inner = Inner { log, cache, state, stored, findings, loading };
+        let mut inner = Inner { log, units, state, stored, findings, loading };
         let (state, damage) = inner.load(&BTreeSet::new()).await?;
         if state.tail.slot == 0 && damage.is_none() {
             // Nothing there: has it never been, or is it only empty?

@@ -14,7 +14,7 @@ use crate::names;
 use crate::store::{Created, Store};
 use bytes::Bytes;
 use redoubt_core::MachineId;
-use redoubt_ports::{Entropy, RawStore, StoreKey};
+use redoubt_ports::{Entropy, InPlace, RawStore, StoreKey, Workers};
 use redoubt_wire::aead::Key;
 use std::sync::Arc;
 
@@ -34,6 +34,8 @@ pub struct Vault {
     pub(crate) store: Store,
     pub(crate) keys: VaultKeys,
     pub(crate) uuid: u128,
+    /// Where readers open what they read.
+    pub(crate) workers: Arc<dyn Workers>,
     object: Bytes,
 }
 
@@ -59,7 +61,7 @@ impl Vault {
         let uuid = entropy.id();
         let object = Bytes::from(encode(uuid, &keys));
         match store.create(&names::vault(), &object).await? {
-            Created::Mine => Ok(Vault { store, keys, uuid, object }),
+            Created::Mine => Ok(Vault { store, keys, uuid, workers: Arc::new(InPlace), object }),
             Created::Other(_) => Err(VaultError::AlreadyInitialised),
         }
     }
@@ -69,7 +71,13 @@ impl Vault {
         let store = Store::new(store);
         let object = store.get(&names::vault(), None).await?.ok_or(VaultError::NoVault)?;
         let uuid = decode(&object, &keys)?;
-        Ok(Vault { store, keys, uuid, object })
+        Ok(Vault { store, keys, uuid, workers: Arc::new(InPlace), object })
+    }
+
+    /// Has what is read opened by these workers, instead of in place.
+    pub fn with_workers(mut self, workers: Arc<dyn Workers>) -> Vault {
+        self.workers = workers;
+        self
     }
 
     /// Returns the vault's identity.

@@ -3,9 +3,10 @@
 use crate::error::ReadError;
 use crate::index::{Found, UnitPlace, Version};
 use crate::log::Volumes;
+use crate::near::{Near, Purpose, SealedCache};
 use crate::reader::Inner;
 use crate::segment::{GRANULE_SECTORS, UNIT_BYTES};
-use crate::units::load;
+use crate::units::Shelves;
 use bytes::Bytes;
 use redoubt_core::{Extent, SECTOR_BYTES, VolumeIndex};
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ pub struct PointView {
     inner: Arc<Inner>,
     version: Version,
     volumes: Volumes,
+    near: Near,
 }
 
 impl std::fmt::Debug for PointView {
@@ -34,7 +36,13 @@ impl std::fmt::Debug for PointView {
 
 impl PointView {
     pub(crate) fn new(inner: Arc<Inner>, version: Version, volumes: Volumes) -> PointView {
-        PointView { inner, version, volumes }
+        PointView { inner, version, volumes, near: Near::default() }
+    }
+
+    /// Reads through a cache near by from now on.
+    pub fn with_cache(mut self, cache: Arc<dyn SealedCache>) -> PointView {
+        self.near = Near(Some(cache));
+        self
     }
 
     /// Returns the volumes with their sizes at this point.
@@ -47,11 +55,7 @@ impl PointView {
         if extent.sectors.0 > READ_BYTES_MAX / SECTOR_BYTES {
             return Err(ReadError::TooLarge(READ_BYTES_MAX));
         }
-        self.check(volume, extent)?;
-        let mut parts: BTreeMap<UnitPlace, Vec<Found>> = BTreeMap::new();
-        for part in self.inner.find(self.version, volume, extent.lba.0..extent.end()).await? {
-            parts.entry(part.unit).or_default().push(part);
-        }
+        let parts = self.units(volume, extent).await?;
         let mut image = vec![0; extent.bytes() as usize];
         let place = |unit: &UnitPlace, plain: &[u8]| {
             for part in parts.get(unit).into_iter().flatten() {
@@ -60,8 +64,38 @@ impl PointView {
                 image[at..at + (to - from) as usize].copy_from_slice(&plain[from as usize..to as usize]);
             }
         };
-        load(&self.inner.log, &self.inner.cache, parts.keys(), place).await?;
+        self.shelves().load(Purpose::Asked, parts.keys(), place).await?;
         Ok(image.into())
+    }
+
+    /// Brings an extent into memory that will probably be read soon.
+    pub async fn read_ahead(&self, volume: VolumeIndex, extent: Extent) -> Result<(), ReadError> {
+        let parts = self.units(volume, extent).await?;
+        self.shelves().load(Purpose::Ahead, parts.keys(), |_, _| {}).await.map(drop)
+    }
+
+    /// Brings all that reading an extent needs into the cache near by, checked; false if it has no room.
+    pub async fn hydrate(&self, volume: VolumeIndex, extent: Extent) -> Result<bool, ReadError> {
+        let parts = self.units(volume, extent).await?;
+        self.shelves().load(Purpose::Hydrate, parts.keys(), |_, _| {}).await
+    }
+
+    /// Returns the units that hold an extent, with what each gives.
+    async fn units(
+        &self,
+        volume: VolumeIndex,
+        extent: Extent,
+    ) -> Result<BTreeMap<UnitPlace, Vec<Found>>, ReadError> {
+        self.check(volume, extent)?;
+        let mut parts: BTreeMap<UnitPlace, Vec<Found>> = BTreeMap::new();
+        for part in self.inner.find(self.version, volume, extent.lba.0..extent.end()).await? {
+            parts.entry(part.unit).or_default().push(part);
+        }
+        Ok(parts)
+    }
+
+    fn shelves(&self) -> Shelves<'_> {
+        Shelves { log: &self.inner.log, units: &self.inner.units, near: &self.near }
     }
 
     /// Returns the parts of the extent that hold data, in order; the rest reads as zeros.
