@@ -20,6 +20,7 @@ pub mod maintenance;
 pub mod markers;
 pub mod message;
 pub mod planted;
+pub mod read_ahead;
 pub mod receiver;
 pub mod resync;
 pub mod sealed;

@@ -2,24 +2,45 @@
 //!
 //! - MO-1 The vault is never written: changes live in an overlay file of their own.
 //! - MO-2 A read returns what was last written to the overlay, else what the point holds, per sector.
+//! - MO-3 A read of what cannot be had ends as an error within [`READ_DEADLINE`], never as zeros.
 //!
-//! What is *not* here: the choice of the point, NBD (`nbd_server::DiskExport` shows this disk).
+//! What is *not* here: the choice of the point, NBD (`nbd_server::DiskExport` shows this disk), and what is
+//! read ahead (`redoubt_core::read_ahead`).
 
+mod cache;
+mod cache_book;
+mod hydrate;
 mod overlay;
 mod overlay_log;
 mod ranges;
+#[cfg(test)]
+mod tests;
 
+pub use cache::{CACHE_BYTES_DEFAULT, CACHE_BYTES_MIN, CacheStatus, LocalCache};
+pub use hydrate::{HydrationState, HydrationStatus};
 pub use overlay::{OVERLAY_BYTES_MAX_DEFAULT, Overlay, OverlayError};
 pub use overlay_log::OverlayOf;
 
+use crate::tasks::Tasks;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use hydrate::{Asked, Hydration};
+use redoubt_core::read_ahead::ReadAhead;
 use redoubt_core::{Extent, SECTOR_BYTES, Sectors, VolumeIndex};
 use redoubt_ports::{Disk, DiskInfo, IoError, IoKind};
 use redoubt_vault::{PointView, ReadError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
 
 /// Largest read from the vault at once.
 const READ_SECTORS_MAX: u64 = (4 << 20) / SECTOR_BYTES;
+
+/// Longest wait for the vault: longer than a store's hiccup, shorter than what guests wait for a disk (30 s).
+pub const READ_DEADLINE: Duration = Duration::from_secs(20);
+/// Reads ahead at once; more streams than that take turns.
+const AHEAD_AT_ONCE: usize = 4;
 
 /// Writes that file systems do without reading first.
 const PHYSICAL_SECTOR_BYTES: u32 = 4096;
@@ -30,13 +51,73 @@ pub struct PointDisk {
     volume: VolumeIndex,
     sectors: Sectors,
     overlay: Option<Overlay>,
+    streams: Mutex<ReadAhead>,
+    ahead: Arc<Semaphore>,
+    asked: Asked,
+    /// Reads ahead and hydration; they end with the mount.
+    tasks: Tasks,
 }
 
 impl PointDisk {
     /// Makes the disk; `None` if the point has no such volume.
     pub fn new(view: PointView, volume: VolumeIndex, overlay: Option<Overlay>) -> Option<PointDisk> {
         let sectors = view.volumes().get(&volume)?.sectors;
-        Some(PointDisk { view, volume, sectors, overlay })
+        let (streams, ahead) =
+            (Mutex::new(ReadAhead::new(sectors.0)), Arc::new(Semaphore::new(AHEAD_AT_ONCE)));
+        let (asked, tasks) = (Asked::default(), Tasks::default());
+        Some(PointDisk { view, volume, sectors, overlay, streams, ahead, asked, tasks })
+    }
+
+    /// Keeps what is read of the vault in a local cache, and reads it from there.
+    pub fn with_cache(mut self, cache: Arc<LocalCache>) -> PointDisk {
+        self.view = self.view.with_cache(cache);
+        self
+    }
+
+    /// Begins to bring the whole volume into the cache, behind everything that is asked.
+    pub fn hydrate(&self) -> watch::Receiver<HydrationStatus> {
+        let (status, told) = watch::channel(HydrationStatus::new(self.sectors.bytes()));
+        let (view, volume, asked) = (self.view.clone(), self.volume, self.asked.share());
+        self.tasks.spawn(Hydration { view, volume, sectors: self.sectors.0, asked, status }.run());
+        told
+    }
+
+    /// Reads what the point holds, and starts to read ahead what probably comes next.
+    async fn read_point(&self, extent: Extent) -> Result<Bytes, IoError> {
+        let next = self.streams.lock().unwrap_or_else(PoisonError::into_inner).read(extent);
+        if let Some(next) = next {
+            self.read_ahead(next);
+        }
+        let _asking = self.asked.begin();
+        self.view.read(self.volume, extent).await.map_err(|error| failure(extent, &error))
+    }
+
+    async fn read_parts(&self, extent: Extent) -> Result<Bytes, IoError> {
+        let parts =
+            self.overlay.as_ref().map_or_else(|| vec![(extent, false)], |overlay| overlay.parts(extent));
+        if let [(only, false)] = parts[..]
+            && only.sectors.0 <= READ_SECTORS_MAX
+        {
+            return self.read_point(only).await;
+        }
+        let mut image = BytesMut::with_capacity(extent.bytes() as usize);
+        for (part, is_here) in parts {
+            match &self.overlay {
+                Some(overlay) if is_here => image.extend_from_slice(&overlay.read(part).await?),
+                _ => self.read_below(part, &mut image).await?,
+            }
+        }
+        Ok(image.freeze())
+    }
+
+    /// Reads ahead unless enough of that is going on; an error is told to who reads the same.
+    fn read_ahead(&self, extent: Extent) {
+        let Ok(turn) = self.ahead.clone().try_acquire_owned() else { return };
+        let (view, volume) = (self.view.clone(), self.volume);
+        self.tasks.spawn(async move {
+            let _ = timeout(READ_DEADLINE, view.read_ahead(volume, extent)).await;
+            drop(turn);
+        });
     }
 
     fn check(&self, extent: Extent) -> Result<(), IoError> {
@@ -60,8 +141,7 @@ impl PointDisk {
         let mut at = extent.lba.0;
         while at < extent.end() {
             let part = Extent::new(at, (extent.end() - at).min(READ_SECTORS_MAX));
-            let bytes = self.view.read(self.volume, part).await.map_err(|error| failure(part, &error))?;
-            image.extend_from_slice(&bytes);
+            image.extend_from_slice(&self.read_point(part).await?);
             at = part.end();
         }
         Ok(())
@@ -70,6 +150,14 @@ impl PointDisk {
 
 fn failure(extent: Extent, error: &ReadError) -> IoError {
     IoError::new(IoKind::Device, format!("read {extent} of the point"), error.to_string())
+}
+
+/// Bounds how long a client waits (MO-3).
+async fn in_time<T>(extent: Extent, call: impl Future<Output = Result<T, IoError>>) -> Result<T, IoError> {
+    timeout(READ_DEADLINE, call).await.unwrap_or_else(|_| {
+        let detail = format!("the vault gave no answer for {} s", READ_DEADLINE.as_secs());
+        Err(IoError::new(IoKind::Device, format!("read {extent} of the point"), detail))
+    })
 }
 
 #[async_trait]
@@ -84,21 +172,7 @@ impl Disk for PointDisk {
 
     async fn read(&self, extent: Extent) -> Result<Bytes, IoError> {
         self.check(extent)?;
-        let parts =
-            self.overlay.as_ref().map_or_else(|| vec![(extent, false)], |overlay| overlay.parts(extent));
-        if let [(only, false)] = parts[..]
-            && only.sectors.0 <= READ_SECTORS_MAX
-        {
-            return self.view.read(self.volume, only).await.map_err(|error| failure(only, &error));
-        }
-        let mut image = BytesMut::with_capacity(extent.bytes() as usize);
-        for (part, is_here) in parts {
-            match &self.overlay {
-                Some(overlay) if is_here => image.extend_from_slice(&overlay.read(part).await?),
-                _ => self.read_below(part, &mut image).await?,
-            }
-        }
-        Ok(image.freeze())
+        in_time(extent, self.read_parts(extent)).await
     }
 
     async fn write(&self, extent: Extent, payload: Bytes, durable: bool) -> Result<(), IoError> {
@@ -122,8 +196,10 @@ impl Disk for PointDisk {
 
     async fn data_extents(&self, extent: Extent) -> Result<Vec<Extent>, IoError> {
         self.check(extent)?;
-        let held =
-            self.view.data_extents(self.volume, extent).await.map_err(|error| failure(extent, &error))?;
+        let held = async {
+            self.view.data_extents(self.volume, extent).await.map_err(|error| failure(extent, &error))
+        };
+        let held = in_time(extent, held).await?;
         Ok(match &self.overlay {
             Some(overlay) => overlay.data_extents(extent, held),
             None => held,
