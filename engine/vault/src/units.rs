@@ -160,7 +160,7 @@ impl Shelves<'_> {
     ) -> Result<bool, ReadError> {
         if self.near.0.is_some() && purpose != Purpose::Hydrate {
             let all = futures::stream::iter(std::mem::take(&mut units));
-            let mut found = all.map(|unit| self.from_near(unit)).buffered(FETCHES_AT_ONCE);
+            let mut found = all.map(|unit| self.open_near(unit)).buffered(FETCHES_AT_ONCE);
             while let Some((unit, plain)) = found.next().await {
                 match plain {
                     Some(plain) => self.hand_over(purpose, &unit, plain, each),
@@ -201,7 +201,7 @@ impl Shelves<'_> {
     }
 
     /// Opens a unit of the cache near by; one that does not open is forgotten there (UN-1).
-    async fn from_near(&self, unit: UnitPlace) -> (UnitPlace, Option<Bytes>) {
+    async fn open_near(&self, unit: UnitPlace) -> (UnitPlace, Option<Bytes>) {
         let part = self.part(&unit);
         let Some(sealed) = self.near.get(part).await else { return (unit, None) };
         let segment = unit.segment.id(self.log.vault.uuid, self.log.machine);

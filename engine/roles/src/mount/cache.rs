@@ -43,6 +43,8 @@ pub struct CacheStatus {
     pub bytes: u64,
     /// Bytes that they may take.
     pub bytes_max: u64,
+    /// Whether there is any part in it.
+    pub has_parts: bool,
     /// Why it takes nothing more, if so.
     pub trouble: Option<String>,
 }
@@ -105,7 +107,7 @@ impl LocalCache {
     pub fn status(&self) -> CacheStatus {
         let state = self.inner.state();
         let (bytes, bytes_max) = (state.book.bytes(), self.inner.bytes_max);
-        CacheStatus { bytes, bytes_max, trouble: state.trouble.clone() }
+        CacheStatus { bytes, bytes_max, has_parts: state.book.parts() > 0, trouble: state.trouble.clone() }
     }
 
     /// Ends it and removes its files.
