@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use redoubt_host::store::RATE_MIN;
 use redoubt_host::{StoreSettings, StoreUrl};
 use redoubt_ports::Endpoint;
+use redoubt_roles::mount::CACHE_BYTES_MIN;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -132,6 +133,16 @@ pub(crate) fn rate(text: &str) -> Result<u64, String> {
     match size(text)? {
         rate if rate < RATE_MIN => Err(format!("{text} is too little: a vault needs {} MiB", RATE_MIN >> 20)),
         rate => Ok(rate),
+    }
+}
+
+pub(crate) fn cache_size(text: &str) -> Result<u64, String> {
+    match size(text)? {
+        bytes if bytes > 0 && bytes < CACHE_BYTES_MIN => Err(format!(
+            "{text} is too little: a cache needs {} MiB, or write 0 for none",
+            CACHE_BYTES_MIN >> 20
+        )),
+        bytes => Ok(bytes),
     }
 }
 
@@ -327,6 +338,17 @@ pub(crate) struct Mount {
     /// Refuses writes (the default)
     #[arg(long)]
     pub(crate) read_only: bool,
+    /// What of the vault is kept on the local disk until the mount ends, encrypted as in the vault; 0 for
+    /// nothing [default: 8GiB; 0 for a vault in a directory, unless it is to be hydrated]
+    #[arg(long, value_name = "SIZE", value_parser = cache_size)]
+    pub(crate) cache: Option<u64>,
+    /// Directory for it; one that a killed mount left is gone on with [default: VOLUME-POINT.cache]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache_dir: Option<PathBuf>,
+    /// Brings all of the volume into the cache, behind what clients ask: then the mount outlives an outage of
+    /// the vault
+    #[arg(long)]
+    pub(crate) hydrate: bool,
     #[command(flatten)]
     pub(crate) common: Common,
 }

@@ -3,6 +3,7 @@
 //! What is *not* here: decisions of replication (`redoubt-core`), IO of roles (`redoubt-roles`).
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the binary is the real world")]
 
+mod cache_directory;
 mod cli;
 mod commands;
 mod control;

@@ -21,6 +21,8 @@ pub(crate) struct Recovery {
     pub(crate) reader: MachineReader,
     pub(crate) vault: Vault,
     pub(crate) key_file: PathBuf,
+    /// The vault is a directory of this host.
+    pub(crate) is_near: bool,
     /// Points are missing, because the log is damaged before them.
     is_damaged: bool,
     /// Names known from the state directory, if there is one.
@@ -95,7 +97,8 @@ pub(crate) fn locate(args: &WhichVault) -> Outcome<Place> {
 /// Opens the vault and the log of the machine that the options mean.
 pub(crate) async fn open(args: &VaultArgs) -> Outcome<Recovery> {
     let Place { settings, key_file, record } = locate(&args.which)?;
-    let vault = open_vault(&settings, &key_file).await?;
+    let workers = Arc::new(redoubt_host::HostWorkers::new());
+    let vault = open_vault(&settings, &key_file).await?.with_workers(workers);
     let machines = vault.list_machines().await?;
     let own = record.as_ref().and_then(state::Record::machine).filter(|own| machines.contains(own));
     let machine = match (args.machine.map(MachineId), own, &machines[..]) {
@@ -120,7 +123,8 @@ pub(crate) async fn open(args: &VaultArgs) -> Outcome<Recovery> {
         crate::output::say(format!("warning: {finding}; no recovery point is affected"));
     }
     let names = record.iter().flat_map(|record| &record.disks).map(|disk| disk.name.clone()).collect();
-    Ok(Recovery { machine, reader, vault, key_file, is_damaged: damage.is_some(), names })
+    let (is_damaged, is_near) = (damage.is_some(), settings.url.directory().is_some());
+    Ok(Recovery { machine, reader, vault, key_file, is_near, is_damaged, names })
 }
 
 /// Returns the name of a point as users write it.

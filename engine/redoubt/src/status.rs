@@ -3,6 +3,7 @@
 //! Health, lag and the newest point are three different things, so all three are shown.
 
 pub(crate) mod check;
+pub(crate) mod mount;
 pub(crate) mod server;
 
 use crate::output::{self, Cell, Tone};
@@ -48,6 +49,8 @@ pub(crate) enum Report {
     Agent(Box<StatusReport>),
     /// `process-server`.
     Server(server::ServerReport),
+    /// `mount`, asked by the directory of its cache.
+    Mount(mount::MountReport),
 }
 
 /// What the stream can promise now.
@@ -192,6 +195,7 @@ pub(crate) fn show(report: &Report) -> String {
     match report {
         Report::Agent(report) => show_agent(report),
         Report::Server(report) => server::show(report),
+        Report::Mount(report) => mount::show(report),
     }
 }
 
@@ -284,7 +288,9 @@ pub(crate) mod tests {
 
     #[test]
     fn a_report_reads_back_as_what_it_is() {
-        for report in [Report::Agent(Box::new(report())), Report::Server(server::tests::report())] {
+        let (server, mount) =
+            (Report::Server(server::tests::report()), Report::Mount(mount::tests::report()));
+        for report in [Report::Agent(Box::new(report())), server, mount] {
             let text = serde_json::to_string(&report).unwrap();
             assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);
         }

@@ -47,6 +47,9 @@ pub(crate) fn check(report: &Report) -> Check {
                 let figures = vec![format!("machines={all};;;0"), format!("staged={staged}B;;;0")];
                 (report.health, words.into_iter().chain(errors).collect(), figures)
             }
+            Report::Mount(report) => {
+                (report.health, report.words(), vec![format!("cache={}B;;;0", report.cache_bytes)])
+            }
         };
     let (code, word) = match health {
         Health::Ok => (0, "OK"),
