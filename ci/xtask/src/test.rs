@@ -17,7 +17,10 @@ const LAB_SEEDS_AT_NIGHT: &str = "200";
 
 type Step = (&'static str, fn(TestSet) -> Result<()>);
 
-const STEPS: [Step; 13] = [
+/// Schedules of the vault's protocol at night: some 10 minutes. The rarest mistakes show once in 100,000.
+const VAULT_SCHEDULES_AT_NIGHT: &str = "3000000";
+
+const STEPS: [Step; 14] = [
     ("format", |_| run_command(cargo(&["fmt", "--all", "--check"]))),
     ("tidy", |_| tidy::check()),
     ("licences", |_| licences::check()),
@@ -43,6 +46,7 @@ const STEPS: [Step; 13] = [
             PLANTED[1],
         ]))
     }),
+    ("vault protocol at night", vault_protocol),
     ("tests of the lab", |_| {
         run_command(cargo(&[
             "test",
@@ -91,6 +95,17 @@ fn lab(args: &[&str], set: TestSet) -> Result<()> {
     if args[0] == "run" && set == TestSet::Nightly {
         command.args(["--seeds", LAB_SEEDS_AT_NIGHT]);
     }
+    run_command(command)
+}
+
+/// The gate plays a few schedules among the unit tests.
+fn vault_protocol(set: TestSet) -> Result<()> {
+    if set == TestSet::Pr {
+        println!("only at night");
+        return Ok(());
+    }
+    let mut command = cargo(&["test", "-p", "redoubt-core", "--release", "--test", "vault_protocol"]);
+    command.args(["--", "--nocapture"]).env("VAULT_SCHEDULES", VAULT_SCHEDULES_AT_NIGHT);
     run_command(command)
 }
 

@@ -4,7 +4,8 @@
 //! - OR-1 An upload of epoch E is an orphan only if a later epoch has *sealed*: a record of a higher epoch in the chain
 //!   (writers), a catalogue of a higher epoch (maintainers). From then on nothing of epoch E is published (a record
 //!   of it would be void; TN-1), so what is not named yet never will be. A claim alone seals nothing.
-//! - OR-2 The seal and the names in use are read *after* the listing: what was published in between is seen.
+//! - OR-2 The names in use are read *no earlier* than the seal: what epoch E published before it was sealed is among
+//!   them. When the uploads were listed does not matter: one that comes later is no less an orphan.
 //! - OR-3 No age and no clock takes part.
 //!
 //! What is *not* here: garbage ([`super::Tenure::deletable`]): what a version named once. It is found again here
