@@ -12,8 +12,8 @@
 //! if a delete was lost or undone.
 
 /// Returns the orphans of a listing of uploads with their epochs. `sealed` is the newest epoch that sealed; `is_used`
-/// tells what the chain's tail and the last [`super::CATALOGUES_KEPT`] versions of the catalogue name in any way, their
-/// garbage included.
+/// tells what the chain's tail and the last [`super::CATALOGUES_KEPT`] versions of the catalogue need, and what the newest
+/// version has as garbage: the others need it. Garbage of older versions that came back is an orphan like any other.
 pub fn orphans<N>(
     listed: impl IntoIterator<Item = (N, u64)>,
     sealed: u64,

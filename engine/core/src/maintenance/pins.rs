@@ -1,8 +1,9 @@
 //! Pins: somebody uses a point. When a pin counts as left behind.
 //!
 //! A pin carries no time. Its holder makes a new one, under a new name, every [`PIN_RENEW_EVERY`], and deletes the one
-//! before it only when the next is due, so that a listing in pages shows one of them whatever it meets. A holder that
-//! missed its renewals looks whether its point is still in the newest catalogue before it goes on.
+//! before it only when the next is due, so that a listing in pages shows one of them whatever it meets. A pin is worth
+//! nothing to a holder that slept on it for [`PIN_DEAD_AFTER`]: not even if the catalogue that it read meanwhile, before it
+//! slept, still had the point.
 //!
 //! Invariants
 //! - PN-1 A pin is dead once this maintainer saw the same name for [`PIN_DEAD_AFTER`] of its own monotonic time: no

@@ -36,16 +36,16 @@ struct Used {
 
 fn names(catalogue: &Catalogue) -> impl Iterator<Item = Name> {
     let rows = |run: &Run| run.fold.as_ref().map(|rows| rows.to_vec()).unwrap_or_default();
-    let held = catalogue.runs.iter().flat_map(move |run| {
+    catalogue.runs.iter().flat_map(move |run| {
         let objects = rows(run).into_iter().map(|row| row.object);
         objects.chain([run.object]).collect::<Vec<_>>()
-    });
-    held.chain(catalogue.garbage.iter().map(|entry| entry.name))
+    })
 }
 
 async fn used(me: &Maintainer) -> Option<Used> {
     let newest = me.port.newest().await;
     let (mut used, mut log_from) = (names(&newest).collect::<BTreeSet<_>>(), newest.log_from);
+    used.extend(newest.garbage.iter().map(|entry| entry.name));
     for version in newest.version.saturating_sub(CATALOGUES_KEPT as u32 - 1).max(1)..newest.version {
         let older = me.port.get(Name::Catalogue(version)).await?.catalogue()?;
         used.extend(names(&older));

@@ -3,6 +3,7 @@
 use crate::Mutant;
 use crate::store::{Body, Catalogue, Name, Object};
 use crate::world::{Port, turn};
+use redoubt_core::Instant;
 use redoubt_core::maintenance::{KeptPoint, PIN_DEAD_AFTER, PIN_RENEW_EVERY};
 
 fn has(points: &[KeptPoint<u32>], point: u32) -> bool {
@@ -42,12 +43,17 @@ async fn pin(port: &Port, point: u32, number: u32) -> Name {
     name
 }
 
+/// Tells whether a maintainer may have taken a pin of that time for dead: its holder slept over it.
+fn is_dead(port: &Port, since: Instant) -> bool {
+    port.now().since(since) >= PIN_DEAD_AFTER
+}
+
 async fn use_point(port: &Port, point: u32, number: u32) {
     let mut since = port.now();
     let mut pins = vec![pin(port, point, number).await];
     if !port.is(Mutant::TrustPin) {
         let catalogue = port.newest().await;
-        if !live(port, &catalogue).await.contains(&point) {
+        if !live(port, &catalogue).await.contains(&point) || is_dead(port, since) {
             return drop_pins(port, pins).await;
         }
     }
@@ -63,8 +69,8 @@ async fn use_point(port: &Port, point: u32, number: u32) {
         let renewed = pin(port, point, number).await;
         let points = &port.newest().await.points;
         // A retired point is held by the pin before this one, as long as nobody can take that one for dead.
-        let is_held = has(&points.retired, point) && port.now().since(before) < PIN_DEAD_AFTER;
-        if !has(&points.live, point) && !is_held {
+        let is_held = has(&points.retired, point) && !is_dead(port, before);
+        if !has(&points.live, point) && !is_held || is_dead(port, since) {
             pins.push(renewed);
             break;
         }
