@@ -30,8 +30,9 @@ const ALLOWED: [&str; 14] = [
 ];
 
 /// Crates that may be there in several major versions: `syn` belongs to macros and is in no binary; the old
-/// ones of the others are small and come with `ring` and with the checksums of the S3 client.
-const TWICE: &[&str] = &["syn", "crypto-common", "digest", "getrandom"];
+/// ones of the others are small and come with `ring`, with the checksums of the S3 client and with the log of
+/// histograms.
+const TWICE: &[&str] = &["syn", "base64", "crypto-common", "digest", "getrandom"];
 
 /// Crates that must not come back, why, and who may have them all the same.
 const BANNED: [(&str, &str, &[&str]); 3] = [

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// A program, or a file by its whole path where no program stands for it, and the Debian package that has it.
-const TOOLS: [(&str, &str); 15] = [
+const TOOLS: [(&str, &str); 16] = [
     ("nbdinfo", "libnbd-bin"),
     ("nbdcopy", "libnbd-bin"),
     ("nbdfuse", "libnbd-bin"),
@@ -20,6 +20,8 @@ const TOOLS: [(&str, &str); 15] = [
     ("qemu-nbd", "qemu-utils"),
     ("sqlite3", "sqlite3"),
     ("mkfs.ext4", "e2fsprogs"),
+    // Reads the lab's reports as a person does.
+    ("chromium-headless-shell", "chromium-headless-shell"),
     // The object store servers run with these.
     ("node", "nodejs"),
     ("npm", "npm"),

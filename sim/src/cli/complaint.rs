@@ -6,7 +6,7 @@ use crate::harness::{Outcome, Verdict};
 use std::collections::BTreeSet;
 
 /// How a finding begins in a trace; what follows is the oracle.
-const FOUND: &str = " s  found by ";
+pub(super) const FOUND: &str = " s  found by ";
 
 /// Lines of the trace before a finding that are worth reading, and after it.
 const BEFORE: usize = 10;
@@ -16,7 +16,7 @@ const AFTER: usize = 2;
 const WIDTH: usize = 96;
 
 /// Returns each oracle's first words; what an oracle repeats adds nothing.
-fn causes(outcome: &Outcome) -> Vec<(String, String)> {
+pub(super) fn causes(outcome: &Outcome) -> Vec<(String, String)> {
     let mut spoke = BTreeSet::new();
     let all = outcome.cause().into_iter();
     let findings = outcome.findings.iter().map(|finding| (finding.oracle.to_owned(), finding.what.clone()));

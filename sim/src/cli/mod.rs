@@ -8,10 +8,13 @@ mod bench;
 mod bugs;
 mod complaint;
 mod files;
+mod gather;
+mod hardware;
 mod hunt;
 mod meta;
 mod paint;
 mod pool;
+mod report;
 mod run;
 
 use clap::{Parser, Subcommand};
@@ -54,6 +57,8 @@ enum Command {
         /// Planted bug to activate.
         #[arg(long)]
         bug: Option<String>,
+        #[command(flatten)]
+        files: report::Files,
     },
     /// Runs one seed again and prints its plan and trace.
     Replay {
@@ -76,6 +81,16 @@ enum Command {
         /// First seed.
         #[arg(long, default_value_t = 1_000_000)]
         from: u64,
+        #[command(flatten)]
+        files: report::Files,
+    },
+    /// Makes reports of sets of runs that `--json` wrote.
+    Report {
+        /// The sets; several of one commit become one report.
+        #[arg(required = true, value_name = "RUN.json")]
+        sets: Vec<PathBuf>,
+        #[command(flatten)]
+        files: report::Files,
     },
     /// Runs each seed twice, in two processes: equal digests or it is a bug.
     Meta {
@@ -136,13 +151,18 @@ pub fn main() -> ExitCode {
     let directory = arguments.scenarios.unwrap_or_else(files::default_directory);
     let jobs = arguments.jobs.unwrap_or_else(pool::cores).max(1);
     let code = match arguments.command {
-        Command::Run { names, seeds, from, bug } => {
-            pool::with_bug(bug.as_deref(), || run::run(&directory, &names, seeds, from, jobs))
+        Command::Run { names, seeds, from, bug, files } => {
+            let wanted = run::Wanted { names: &names, from, jobs, files: &files };
+            pool::with_bug(bug.as_deref(), || run::run(&directory, &wanted, seeds))
         }
         Command::Replay { run, digest, bug } => {
             pool::with_bug(bug.as_deref(), || run::replay(&directory, &run, digest))
         }
-        Command::Sweep { duration, names, from } => run::sweep(&directory, &names, &duration, from, jobs),
+        Command::Sweep { duration, names, from, files } => {
+            let wanted = run::Wanted { names: &names, from, jobs, files: &files };
+            run::sweep(&directory, &wanted, &duration)
+        }
+        Command::Report { sets, files } => report::report(&sets, files),
         Command::Meta { names, seeds } => meta::meta(&directory, &names, seeds, jobs),
         Command::Bugs { names, seeds } => bugs::bugs(&directory, &names, seeds, jobs),
         Command::Hunt { name, seeds } => {

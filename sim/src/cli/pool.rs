@@ -72,10 +72,14 @@ pub(super) fn activate(bug: Option<Bug>) {
     redoubt_core::planted::activate(bug);
 }
 
+/// Returns the planted bug that is active.
+pub(super) fn active() -> Option<Bug> {
+    *ACTIVE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Returns the command that plays a run again, with the planted bug that is active.
 pub(super) fn replay_line(outcome: &Outcome) -> String {
-    let bug = *ACTIVE.lock().unwrap_or_else(PoisonError::into_inner);
-    let bug = bug.map(|bug| format!(" --bug {}", bug.name())).unwrap_or_default();
+    let bug = active().map(|bug| format!(" --bug {}", bug.name())).unwrap_or_default();
     format!("cargo sim replay {}@{}{bug}", outcome.scenario, outcome.seed)
 }
 

@@ -1,6 +1,8 @@
 //! `run`, `replay`, `sweep`.
 #![expect(clippy::disallowed_methods, reason = "the tool, not the engine, runs on a real clock")]
 
+use super::gather::Gather;
+use super::report::Files;
 use super::{complaint, files, paint, pool};
 use crate::harness::{Outcome, Stats, Verdict};
 use crate::plan;
@@ -38,22 +40,46 @@ impl Line {
     }
 }
 
+/// What `run` and `sweep` are asked for.
+pub(super) struct Wanted<'a> {
+    /// Names or tags.
+    pub(super) names: &'a [String],
+    /// First seed.
+    pub(super) from: u64,
+    /// Runs at once.
+    pub(super) jobs: usize,
+    /// Files to write.
+    pub(super) files: &'a Files,
+}
+
+impl Wanted<'_> {
+    /// Begins a set of runs if a file is asked for. The command says what was played, not where files went.
+    fn gather(&self, scenarios: &[Scenario], command: &str) -> Option<Gather> {
+        let words = std::iter::once(command).chain(self.names.iter().map(String::as_str));
+        let command = format!("cargo sim {}", words.collect::<Vec<_>>().join(" "));
+        self.files.any().then(|| Gather::new(scenarios, command))
+    }
+}
+
 /// `run`.
-pub(super) fn run(
-    directory: &Path,
-    names: &[String],
-    seeds: Option<u64>,
-    from: u64,
-    jobs: usize,
-) -> Result<u8, u8> {
-    let scenarios = files::select(directory, names)?;
+pub(super) fn run(directory: &Path, wanted: &Wanted<'_>, seeds: Option<u64>) -> Result<u8, u8> {
+    let from = wanted.from;
+    let scenarios = files::select(directory, wanted.names)?;
+    let baseline = wanted.files.baseline()?;
     let mut tasks = Vec::new();
     for (index, scenario) in scenarios.iter().enumerate() {
         tasks.extend((from..from + seeds.unwrap_or(scenario.seeds.pr)).map(|seed| (index, seed)));
     }
     let began = Instant::now();
-    let lines = play(&scenarios, &tasks, jobs, None)?;
-    Ok(report(&scenarios, lines, began.elapsed().as_secs_f64()))
+    let seeds = seeds.map(|seeds| format!(" --seeds {seeds}")).unwrap_or_default();
+    let first = if from == 1 { String::new() } else { format!(" --from {from}") };
+    let mut gather = wanted.gather(&scenarios, &format!("run{seeds}{first}"));
+    let lines = play(&scenarios, &tasks, wanted.jobs, None, gather.as_mut())?;
+    let code = report(&scenarios, lines, began.elapsed().as_secs_f64());
+    if let Some(gather) = gather {
+        wanted.files.write(&gather.finish(&scenarios), baseline.as_ref())?;
+    }
+    Ok(code)
 }
 
 fn play(
@@ -61,6 +87,7 @@ fn play(
     tasks: &[pool::Task],
     jobs: usize,
     until: Option<Instant>,
+    mut gather: Option<&mut Gather>,
 ) -> Result<Vec<Line>, u8> {
     let mut lines: Vec<Line> = scenarios.iter().map(|_| Line::new()).collect();
     let mut explained = BTreeSet::new();
@@ -71,6 +98,9 @@ fn play(
             trace = pool::one(&scenarios[index], outcome.seed, true).trace;
         }
         complaint::print(&outcome, &trace);
+        if let Some(gather) = &mut gather {
+            gather.take(index, &scenarios[index], &outcome);
+        }
         lines[index].take(&outcome, seconds);
         until.is_none_or(|until| Instant::now() < until)
     })?;
@@ -154,30 +184,27 @@ pub(super) fn replay(directory: &Path, run: &str, digest_only: bool) -> Result<u
 }
 
 /// `sweep`.
-pub(super) fn sweep(
-    directory: &Path,
-    names: &[String],
-    duration: &str,
-    from: u64,
-    jobs: usize,
-) -> Result<u8, u8> {
+pub(super) fn sweep(directory: &Path, wanted: &Wanted<'_>, duration: &str) -> Result<u8, u8> {
     let text = duration.strip_suffix('m').map_or(duration.to_owned(), |minutes| format!("{minutes}min"));
     let milliseconds = parse_in(&text, Unit::Millis).map_err(|error| {
         eprintln!("{error}");
         2u8
     })?;
-    let scenarios = files::select(directory, names)?;
+    let scenarios = files::select(directory, wanted.names)?;
+    let baseline = wanted.files.baseline()?;
+    let mut gather = wanted.gather(&scenarios, &format!("sweep --for {duration} --from {}", wanted.from));
     let began = Instant::now();
     let until = began + std::time::Duration::from_millis(milliseconds.low.max(0) as u64);
     /// More seeds than any sweep plays.
     const MANY: u64 = 1_000_000;
     let mut lines: Vec<Line> = scenarios.iter().map(|_| Line::new()).collect();
-    let mut first = from;
-    while Instant::now() < until && first < from + MANY {
+    let mut first = wanted.from;
+    while Instant::now() < until && first < wanted.from + MANY {
         let tasks: Vec<_> = (first..first + 8)
             .flat_map(|seed| (0..scenarios.len()).map(move |index| (index, seed)))
             .collect();
-        for (line, new) in lines.iter_mut().zip(play(&scenarios, &tasks, jobs, Some(until))?) {
+        let played = play(&scenarios, &tasks, wanted.jobs, Some(until), gather.as_mut())?;
+        for (line, new) in lines.iter_mut().zip(played) {
             line.runs += new.runs;
             line.verdict = line.verdict.max(new.verdict);
             line.stats += new.stats;
@@ -186,5 +213,9 @@ pub(super) fn sweep(
         }
         first += 8;
     }
-    Ok(report(&scenarios, lines, began.elapsed().as_secs_f64()))
+    let code = report(&scenarios, lines, began.elapsed().as_secs_f64());
+    if let Some(gather) = gather {
+        wanted.files.write(&gather.finish(&scenarios), baseline.as_ref())?;
+    }
+    Ok(code)
 }

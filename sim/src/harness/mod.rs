@@ -4,6 +4,7 @@
 //! bound), *final* (sources quiesced, bytes compared, each recovery point restored and judged).
 
 pub mod outcome;
+pub mod record;
 
 #[cfg(madsim)]
 mod actions;
@@ -23,5 +24,6 @@ mod run;
 mod watch;
 
 pub use outcome::{Outcome, Stats, Verdict};
+pub use record::Record;
 #[cfg(madsim)]
 pub use run::play;

@@ -1,5 +1,6 @@
 //! What came of a run.
 
+use super::record::Record;
 use crate::oracles::Finding;
 use std::collections::BTreeSet;
 
@@ -89,6 +90,8 @@ pub struct Outcome {
     pub trace: Vec<String>,
     /// Numbers.
     pub stats: Stats,
+    /// How each host fared.
+    pub record: Record,
 }
 
 impl Outcome {

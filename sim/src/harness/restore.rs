@@ -22,6 +22,8 @@ pub(super) struct Restored {
     pub(super) points: u64,
     /// The points that could be read, by machine.
     pub(super) read: BTreeSet<(String, MarkerId)>,
+    /// The points that are what they should be: machine, sequence, and when they were cut.
+    pub(super) cuts: BTreeSet<(String, u64, u64)>,
 }
 
 /// What may be damaged.
@@ -173,6 +175,7 @@ async fn judge_point(
         for (cut, marker) in cuts {
             verdict = prefix::judge(&log, cut, &seen);
             if verdict.is_ok() {
+                restored.cuts.insert((name.clone(), point.seq.0, marker.at));
                 if !marker.connected {
                     restored.marks.insert("point-cut-in-an-outage");
                 }

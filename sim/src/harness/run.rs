@@ -5,8 +5,9 @@ use super::ear::Ear;
 use super::estate::Estate;
 use super::guests;
 use super::outcome::{Outcome, Stats};
+use super::record::Record;
 use super::restore::{self, Health, How, Restored};
-use super::watch::Watch;
+use super::watch::{self, Watch};
 use crate::oracles::{Finding, guest_untouched, writers};
 use crate::plan::{Action, Plan};
 use crate::ports::{Damage, Hardware, SimWorld, Trace, lock};
@@ -71,6 +72,7 @@ async fn run(scenario: &Scenario, plan: &Plan, world: SimWorld) -> Outcome {
         plan,
         account: Account::default(),
         watch: Watch::default(),
+        record: Record::default(),
         total: Restored::default(),
         readable: Vec::new(),
     };
@@ -98,6 +100,7 @@ struct Run<'a> {
     plan: &'a Plan,
     account: Account,
     watch: Watch,
+    record: Record,
     total: Restored,
     /// Which points could be read, and when.
     readable: Vec<(Duration, BTreeSet<Readable>)>,
@@ -129,6 +132,10 @@ impl Run<'_> {
     fn sample(&mut self) {
         let told = self.watch.findings.len();
         self.watch.sample(&self.estate);
+        watch::record(&self.estate, &mut self.record);
+        if self.watch.findings.len() > told {
+            self.record.found(self.now());
+        }
         self.tell(&self.watch.findings[told..]);
     }
 
@@ -160,6 +167,7 @@ impl Run<'_> {
         let now = self.now();
         let trace = self.estate.world.shared.trace.clone();
         trace.line(self.estate.world.shared.now(), || "all faults are lifted, guests stop".into());
+        self.record.lifted_ms = Some(now);
         actions::lift_all(&self.estate, &mut self.account, now);
         self.estate.stop.store(true, Ordering::Relaxed);
         let deadline = now + bound;
@@ -182,6 +190,7 @@ impl Run<'_> {
                 }
             }
             if last.len() == self.estate.machines.len() && self.published(&last, &mut readers).await {
+                self.record.converged_ms = Some(self.now());
                 trace.line(self.estate.world.shared.now(), || "everything has converged".into());
                 return Ok(last);
             }
@@ -279,13 +288,19 @@ impl Run<'_> {
         self.total.findings.extend(restored.findings.iter().cloned());
         self.total.marks.extend(restored.marks.iter().copied());
         self.total.points += restored.points;
+        for (machine, sequence, cut_ms) in &restored.cuts {
+            self.record.point(machine, *sequence, *cut_ms);
+        }
+        if !restored.findings.is_empty() {
+            self.record.found(self.now());
+        }
         if is_whole {
             self.readable.push((self.estate.world.shared.now(), restored.read.clone()));
         }
         restored
     }
 
-    fn judge(self, scenario: &Scenario, outcome: &mut Outcome) {
+    fn judge(mut self, scenario: &Scenario, outcome: &mut Outcome) {
         outcome.marks.extend(self.estate.world.shared.trace.marks());
         let (digest, lines, seen) = self.estate.world.shared.trace.finish();
         let mut findings = seen;
@@ -309,6 +324,11 @@ impl Run<'_> {
         let simulated = self.estate.world.shared.now().as_millis() as u64;
         outcome.digest = format!("{digest}{:08x}", crc_of(&outcome.findings, operations, self.total.points));
         outcome.trace = lines;
+        for host in &self.account.lost {
+            let at = self.account.outages.get(host).map(|at| (host.clone(), *at));
+            self.record.lost.extend(at);
+        }
+        outcome.record = self.record;
         outcome.stats = Stats { simulated, operations, points: self.total.points, lag: self.watch.lag };
     }
 }

@@ -4,11 +4,13 @@
 //! never taken back, and the watermarks are ordered).
 
 use super::estate::Estate;
+use super::record::{Record, Seen};
 use crate::oracles::Finding;
 use crate::oracles::order_kept::{self, Losses};
 use crate::ports::lock;
 use redoubt_core::WriteSeq;
 use redoubt_core::change::BATCH_BYTES_MAX;
+use redoubt_reports::model::State;
 use redoubt_roles::agent::{AgentMode, AgentStatus};
 use redoubt_roles::process_server::PsMachineStatus;
 use std::collections::{BTreeMap, BTreeSet};
@@ -182,6 +184,38 @@ impl Watch {
             }
         });
         agents.chain(servers).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// Asks every role for the record.
+pub(super) fn record(estate: &Estate, record: &mut Record) {
+    let now = estate.world.shared.now().as_millis() as u64;
+    for (name, machine) in &estate.machines {
+        let operations = lock(&machine.recorder.log).len() as u64;
+        let status = lock(&machine.agent).as_ref().map(|agent| agent.status());
+        let seen = status.map(|status| Seen {
+            state: match status.mode {
+                AgentMode::Exact => State::Exact,
+                AgentMode::Spilling => State::Spilling,
+                AgentMode::Bitmap => State::Bitmap,
+                AgentMode::Resync { .. } => State::Resync,
+            },
+            lag_ms: status.lag.map(|lag| lag.as_millis() as u64),
+            operations,
+            vaulted: status.watermarks.vaulted().0,
+        });
+        record.machine(name, now, seen);
+    }
+    for (name, server) in &estate.servers {
+        let machines = lock(&server.server).as_ref().map(|server| server.status().machines);
+        let has = |of: fn(&PsMachineStatus) -> bool| machines.iter().flat_map(|all| all.values()).any(of);
+        let state = match machines {
+            None => State::Down,
+            Some(_) if has(|machine| machine.is_connected && !machine.is_fenced) => State::Writes,
+            Some(_) if has(|machine| machine.is_fenced) => State::Fenced,
+            Some(_) => State::Idle,
+        };
+        record.server(name, now, state);
     }
 }
 

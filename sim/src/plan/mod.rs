@@ -7,9 +7,11 @@
 //! vault, and never the source and the vault's newest point together.
 
 mod draw;
+mod faults;
 mod swarm;
 
 pub use draw::draw;
+pub use faults::faults;
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
