@@ -139,7 +139,7 @@ mod tests {
     };
     use redoubt_ports::{Entropy, StoreKey};
     use redoubt_vault::inspect::Inspector;
-    use redoubt_vault::{Indexer, MachineWriter, MemStore, Vault, VaultKeys, WriterSettings};
+    use redoubt_vault::{MachineWriter, Maintainer, MemStore, Vault, VaultKeys, WriterSettings};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -227,23 +227,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_index_reads_in_words_and_says_when_its_manifest_is_damaged() {
+    async fn a_catalogue_reads_in_words_and_says_when_it_is_damaged() {
         let (store, entropy) = (vault().await, Arc::new(Counting(AtomicU8::new(100))));
         let opened = Vault::open(store.clone(), keys()).await.unwrap();
-        let mut indexer = Indexer::open(&opened, MachineId(9), entropy, 1).await.unwrap();
-        assert_eq!(indexer.follow(4).await.unwrap(), Some(4));
-        let (manifest, table) = (find(&store, "/idx/m/"), find(&store, "/idx/t/"));
-        for (name, key) in [("manifest", &manifest), ("table", &table)] {
+        let mut maintainer = Maintainer::claim(&opened, MachineId(9), entropy, 1).await.unwrap();
+        assert_eq!(maintainer.round(4).await.unwrap(), Some(4));
+        let (catalogue, table) = (find(&store, "/cat/"), find(&store, "/idx/"));
+        for (name, key) in [("catalogue", &catalogue), ("table", &table)] {
             let dump = dump(&store, key).await;
             assert_eq!(dump.findings, [], "{name}");
             assert!(show(&dump, false).contains(name), "{name}");
         }
-        let whole = store.peek(&manifest).unwrap();
+        let whole = store.peek(&catalogue).unwrap();
         for at in 0..whole.len() {
             let mut bytes = whole.to_vec();
             bytes[at] ^= 0x10;
-            store.tamper(&manifest, Some(bytes.into()));
-            let found = dump(&store, &manifest).await.findings;
+            store.tamper(&catalogue, Some(bytes.into()));
+            let found = dump(&store, &catalogue).await.findings;
             let holds = |finding: &Finding| (finding.from..finding.to).contains(&(at as u64));
             assert!(found.iter().any(holds), "byte {at}: {found:?}");
         }

@@ -6,6 +6,7 @@
 //!   one is void: it holds its slot and nothing else.
 
 use crate::error::VaultError;
+use crate::index::{HEADER_BYTES, peek};
 use crate::key_ring::KeyRing;
 use crate::load::Log;
 use crate::log::{self, HeadState, LogRecord};
@@ -97,7 +98,7 @@ impl LogTail {
     }
 
     /// Enters the log at its end, at a cost that does not grow with what was ever written: lists it from
-    /// the newest manifest on, reads the newest record and the one before it, which must agree. That is
+    /// the newest catalogue on, reads the newest record and the one before it, which must agree. That is
     /// all a writer needs (LG-3); who reads content walks the whole chain. Returns the newest record's
     /// bytes as well.
     pub(crate) async fn at_end(
@@ -158,12 +159,11 @@ impl LogTail {
     }
 }
 
-/// Lists the log's end and returns the first number. A manifest's name only says where to begin: whatever
-/// it says, a listing that begins at that slot holds all later ones, and any other is taken in full.
+/// Lists the log's end and returns the first number. A catalogue's clear header only says where to begin:
+/// whatever it says, a listing that begins at that slot holds all later ones, and any other is taken in full.
 async fn list_end(vault: &Vault, machine: MachineId) -> Result<(Vec<StoreKey>, u64), VaultError> {
     let prefix = names::log(machine);
-    let newest = vault.store.page(&names::manifests(machine), None, 1).await?;
-    let covered = newest.first().and_then(|(name, _)| names::manifest_slot(name, machine));
+    let covered = covered(vault, machine).await?;
     if let Some(from) = covered.and_then(|slot| slot.checked_sub(1)).filter(|from| *from > 1) {
         let listed = vault.store.list(&prefix, Some(&names::slot(machine, from - 1))).await?;
         if listed.len() > 1 && listed.first() == Some(&names::slot(machine, from)) {
@@ -171,6 +171,15 @@ async fn list_end(vault: &Vault, machine: MachineId) -> Result<(Vec<StoreKey>, u
         }
     }
     Ok((vault.store.list(&prefix, None).await?, 1))
+}
+
+/// Returns the slot that the newest catalogue says it ends with.
+async fn covered(vault: &Vault, machine: MachineId) -> Result<Option<u64>, VaultError> {
+    let newest = vault.store.page(&names::catalogues(machine), None, 1).await?;
+    let Some((name, _)) = newest.first() else { return Ok(None) };
+    let Some(version) = names::catalogue_version(name, machine) else { return Ok(None) };
+    let header = vault.store.get(name, Some(0..HEADER_BYTES as u64)).await?.unwrap_or_default();
+    Ok(peek(&header, vault.uuid, machine, version).ok().map(|header| header.slot))
 }
 
 /// VC-1: slots are dense.

@@ -1,14 +1,14 @@
-//! Writer claims: dense numbers, each created once; the newest owns the machine.
+//! Claims: dense numbers, each created once; the newest writer owns the log, the newest maintainer the rest.
 //!
 //! Invariants
 //! - CL-1 Existence decides, never content: a damaged claim still fences older writers.
 //! - CL-2 What a claim or the opening of a log costs does not grow with the claims ever made: only those
-//!   from the log's own epoch on are looked at.
+//!   from the log's, or the catalogue's, own epoch on are looked at.
 //! - CL-3 A claim found lost is made again before the next one, so that whoever it fenced stays fenced.
 
 use crate::codec::{Malformed, Put, Take, checked_crc, put_crc};
 use crate::error::{StoreFailure, VaultError};
-use crate::names;
+use crate::names::{self, Role};
 use crate::store::Created;
 use crate::vault::Vault;
 use bytes::Bytes;
@@ -21,12 +21,32 @@ use tokio::sync::watch;
 const CLAIM_TRIES: u32 = 32;
 const MAGIC: &[u8; 8] = b"DRCLAIM1";
 
-/// A writer's claim, to be looked at while the writer is busy.
+/// A claim, to be looked at while its holder is busy.
 #[derive(Clone)]
-pub struct ClaimWatch {
+pub(crate) struct Claim {
     pub(crate) vault: Vault,
     pub(crate) machine: MachineId,
+    pub(crate) role: Role,
     pub(crate) epoch: u64,
+}
+
+impl Claim {
+    /// Returns the number of a newer claim, if there is one. One request. After an error nothing is known.
+    pub(crate) async fn newer(&self) -> Result<Option<u64>, StoreFailure> {
+        if self.role == Role::Writer && planted::active(Bug::SkipClaimCheck) {
+            return Ok(None);
+        }
+        let next = self.epoch + 1;
+        // CL-1: claims are dense, so the next one says it all.
+        let found = self.vault.store.get(&names::claim(self.machine, self.role, next), None).await?;
+        Ok(found.map(|_| next))
+    }
+}
+
+/// A writer's claim, with what the writer knows to be durable.
+#[derive(Clone)]
+pub struct ClaimWatch {
+    pub(crate) claim: Claim,
     pub(crate) durable: watch::Receiver<u64>,
 }
 
@@ -44,58 +64,53 @@ impl ClaimWatch {
     /// Returns the number of a newer claim, if there is one: then the writer can commit nothing more.
     /// One request. After an error nothing is known.
     pub async fn newer(&self) -> Result<Option<u64>, StoreFailure> {
-        if planted::active(Bug::SkipClaimCheck) {
-            return Ok(None);
-        }
-        let next = self.epoch + 1;
-        // CL-1: claims are dense, so the next one says it all.
-        let found = self.vault.store.get(&names::claim(self.machine, next), None).await?;
-        Ok(found.map(|_| next))
+        self.claim.newer().await
     }
 }
 
 impl std::fmt::Debug for ClaimWatch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "ClaimWatch({}, epoch {})", self.machine, self.epoch)
+        write!(f, "ClaimWatch({}, epoch {})", self.claim.machine, self.claim.epoch)
     }
 }
 
-/// Creates the next claim; numbers stay dense because one is left only when it is proven taken. A
-/// writer sealed the log in epoch `sealed` (0: nobody), so all claims up to it were made.
+/// Creates the next claim; numbers stay dense because one is left only when it is proven taken. Epoch
+/// `used` is in log or catalogue (0: none), so all claims up to it were made.
 pub(crate) async fn take_claim(
     vault: &Vault,
     machine: MachineId,
-    writer: u128,
-    sealed: u64,
-) -> Result<u64, VaultError> {
+    role: Role,
+    holder: u128,
+    used: u64,
+) -> Result<Claim, VaultError> {
     let mut present = BTreeSet::new();
-    if sealed > 0 && vault.store.get(&names::claim(machine, sealed), None).await?.is_some() {
-        present.insert(sealed);
+    if used > 0 && vault.store.get(&names::claim(machine, role, used), None).await?.is_some() {
+        present.insert(used);
     }
-    let prefix = names::claims(machine);
-    let after = (sealed > 0).then(|| names::claim(machine, sealed));
+    let prefix = names::claims(machine, role);
+    let after = (used > 0).then(|| names::claim(machine, role, used));
     for key in vault.store.list(&prefix, after.as_ref()).await? {
         let number = names::number(&key, &prefix, 8);
         present.insert(number.ok_or_else(|| VaultError::damaged(key, "no claim has this name"))?);
     }
     let claim = async |epoch| {
-        let body = Bytes::from(encode(vault.uuid, machine, epoch, writer));
-        vault.store.create(&names::claim(machine, epoch), &body).await
+        let body = Bytes::from(encode(vault.uuid, machine, epoch, holder));
+        vault.store.create(&names::claim(machine, role, epoch), &body).await
     };
-    let newest = present.last().copied().unwrap_or(0).max(sealed);
-    for lost in (sealed.max(1)..newest + 1).filter(|epoch| !present.contains(epoch)) {
+    let newest = present.last().copied().unwrap_or(0).max(used);
+    for lost in (used.max(1)..newest + 1).filter(|epoch| !present.contains(epoch)) {
         // CL-3: whoever wins the name, it exists.
         claim(lost).await?;
     }
     for epoch in (newest + 1..).take(CLAIM_TRIES as usize) {
         if claim(epoch).await? == Created::Mine {
-            return Ok(epoch);
+            return Ok(Claim { vault: vault.clone(), machine, role, epoch });
         }
     }
     Err(VaultError::ClaimRace)
 }
 
-pub(crate) fn encode(vault: u128, machine: MachineId, epoch: u64, writer: u128) -> Vec<u8> {
+pub(crate) fn encode(vault: u128, machine: MachineId, epoch: u64, holder: u128) -> Vec<u8> {
     let mut object = Vec::new();
     object.put(MAGIC);
     object.put_u16(crate::vault::MAJOR);
@@ -104,7 +119,7 @@ pub(crate) fn encode(vault: u128, machine: MachineId, epoch: u64, writer: u128) 
     object.put_u128(vault);
     object.put_u128(machine.0);
     object.put_u64(epoch);
-    object.put_u128(writer);
+    object.put_u128(holder);
     put_crc(&mut object);
     object
 }
@@ -134,7 +149,7 @@ pub(crate) async fn check_newest(
     if epoch == 0 {
         return Ok(None);
     }
-    let name = names::claim(machine, epoch);
+    let name = names::claim(machine, Role::Writer, epoch);
     let checked = match vault.store.get(&name, None).await? {
         Some(bytes) => decode(&bytes, vault.uuid, machine, epoch),
         None => Err(Malformed("the claim is missing, its epoch was used")),

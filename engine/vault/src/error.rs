@@ -72,8 +72,14 @@ pub enum VaultError {
         /// The newer claim.
         by: u64,
     },
-    /// Other writers took every claim number we tried; try again later.
-    #[error("too many writers race for the machine")]
+    /// A newer maintainer has claimed the machine: it does what is to be done; stop.
+    #[error("a newer maintainer (epoch {by}) has claimed the machine")]
+    Superseded {
+        /// The newer claim.
+        by: u64,
+    },
+    /// Others took every claim number we tried; try again later.
+    #[error("too many claims race for the machine")]
     ClaimRace,
     /// No such recovery point.
     #[error("there is no recovery point {slot}.{ordinal}")]

@@ -56,10 +56,10 @@ fn the_bytes_of_each_object_stay_as_they_are() {
     insta::assert_snapshot!("claim", hex(&crate::claims::encode(VAULT, MACHINE, 3, 0x44)));
     insta::assert_snapshot!("log", hex(&log::encode(&header(), &body(), &dek(), None)));
     insta::assert_snapshot!("segment", hex(&segment().bytes));
-    let (table, manifest) =
+    let (table, catalogue) =
         crate::index::example(TableId { vault: VAULT, machine: MACHINE, uuid: 0x88, dek: 1 }, &dek());
     insta::assert_snapshot!("index_table", hex(&table));
-    insta::assert_snapshot!("index_manifest", hex(&manifest));
+    insta::assert_snapshot!("catalogue", hex(&catalogue));
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! The recovery vault: format, writer and reader over any [`redoubt_ports::RawStore`].
 //!
 //! One commit log per machine: put-if-absent slots, dense writer claims as fencing tokens, immutable
-//! segments of sealed 64 KiB units, records chained by BLAKE3. Beside it lies an index that says the same by
-//! place: a reader loads of it what a read needs, and serves any point by address. A scrub reads all of it and says
-//! what damage costs. The bytes are in `engine/docs/vault-format.md`.
+//! segments of sealed 64 KiB units, records chained by BLAKE3. Beside it a maintainer keeps a catalogue, and an index
+//! that says the same by place: a reader loads of it what a read needs, and serves any point by address. A scrub
+//! reads all of it and says what damage costs. The bytes are in `engine/docs/vault-format.md`.
 //!
 //! What is *not* here: roles, links, real stores; compaction and retention.
 #![forbid(unsafe_code)]
@@ -18,13 +18,13 @@ mod flights;
 #[cfg(test)]
 mod format_tests;
 mod index;
-pub mod indexer;
 pub mod inspect;
 mod key_ring;
 pub mod keys;
 mod load;
 pub mod log;
 mod lru;
+pub mod maintainer;
 mod marks;
 pub mod mem;
 mod names;
@@ -44,9 +44,9 @@ pub mod writer;
 pub use admission::StoreRule;
 pub use claims::ClaimWatch;
 pub use error::{CommitError, ReadError, StoreFailure, VaultError};
-pub use indexer::{INDEX_SLOTS, Indexer};
 pub use keys::VaultKeys;
 pub use log::{HeadState, VolumeInfo, Volumes};
+pub use maintainer::{INDEX_SLOTS, Maintainer};
 pub use mem::MemStore;
 pub use near::{PartId, SealedCache};
 pub use prepare::{Prepared, Preparer};

@@ -1,4 +1,4 @@
-//! Loads stretches of a machine's log with the tables of their segments: what both reader and indexer index.
+//! Loads stretches of a machine's log with the tables of their segments: what both reader and maintainer index.
 
 use crate::chain::{LogMark, LogTail};
 use crate::error::VaultError;

@@ -32,12 +32,20 @@ pub(crate) fn data_key(machine: MachineId, dek: u32) -> StoreKey {
     StoreKey::new(format!("{}{dek:08x}", data_keys(machine)))
 }
 
-pub(crate) fn claims(machine: MachineId) -> String {
-    format!("g/{machine}/claim/w/")
+/// Who claims: the writer of the log, or the maintainer of all that is not log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Writer,
+    Maintainer,
 }
 
-pub(crate) fn claim(machine: MachineId, epoch: u64) -> StoreKey {
-    StoreKey::new(format!("{}{epoch:08x}", claims(machine)))
+pub(crate) fn claims(machine: MachineId, role: Role) -> String {
+    let role = if role == Role::Writer { "w" } else { "m" };
+    format!("g/{machine}/claim/{role}/")
+}
+
+pub(crate) fn claim(machine: MachineId, role: Role, epoch: u64) -> StoreKey {
+    StoreKey::new(format!("{}{epoch:08x}", claims(machine, role)))
 }
 
 pub(crate) fn marks(machine: MachineId) -> String {
@@ -60,23 +68,36 @@ pub(crate) fn segment(machine: MachineId, epoch: u64, uuid: u128) -> StoreKey {
     StoreKey::new(format!("g/{machine}/seg/{epoch:08x}/{uuid:032x}"))
 }
 
-/// Prefix of the machine's manifests.
-pub(crate) fn manifests(machine: MachineId) -> String {
-    format!("g/{machine}/idx/m/")
+/// Prefix of the machine's catalogues.
+pub(crate) fn catalogues(machine: MachineId) -> String {
+    format!("g/{machine}/cat/")
 }
 
-/// The manifest of a slot. Numbers count down, so that a listing begins with the newest.
-pub(crate) fn manifest(machine: MachineId, slot: u64) -> StoreKey {
-    StoreKey::new(format!("{}{:016x}", manifests(machine), !slot))
+/// A version of the catalogue. Numbers count down, so that a listing begins with the newest.
+pub(crate) fn catalogue(machine: MachineId, version: u64) -> StoreKey {
+    StoreKey::new(format!("{}{:016x}", catalogues(machine), !version))
 }
 
-/// Reads the slot from a manifest's name.
-pub(crate) fn manifest_slot(key: &StoreKey, machine: MachineId) -> Option<u64> {
-    number(key, &manifests(machine), 16).map(|number| !number)
+/// Reads the version from a catalogue's name.
+pub(crate) fn catalogue_version(key: &StoreKey, machine: MachineId) -> Option<u64> {
+    number(key, &catalogues(machine), 16).map(|number| !number)
 }
 
-pub(crate) fn table(machine: MachineId, uuid: u128) -> StoreKey {
-    StoreKey::new(format!("g/{machine}/idx/t/{uuid:032x}"))
+/// Prefix of the machine's tables.
+pub(crate) fn tables(machine: MachineId) -> String {
+    format!("g/{machine}/idx/")
+}
+
+pub(crate) fn table(machine: MachineId, epoch: u64, uuid: u128) -> StoreKey {
+    StoreKey::new(format!("{}{epoch:08x}/{uuid:032x}", tables(machine)))
+}
+
+/// Reads epoch and identity from a table's name.
+pub(crate) fn table_of(key: &StoreKey, machine: MachineId) -> Option<(u64, u128)> {
+    let (epoch, uuid) = key.as_str().strip_prefix(&tables(machine))?.split_once('/')?;
+    let epoch = (epoch.len() == 8).then(|| u64::from_str_radix(epoch, 16).ok())??;
+    let uuid = (uuid.len() == 32).then(|| u128::from_str_radix(uuid, 16).ok())??;
+    Some((epoch, uuid))
 }
 
 /// Sorts after every object of the machine; lets a listing skip to the next machine.

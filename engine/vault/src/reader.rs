@@ -1,19 +1,20 @@
-//! Opens a machine's log for reading: from its newest manifest where there is one, else from its beginning.
+//! Opens a machine's log for reading: from its newest catalogue where there is one, else from its beginning.
 //!
 //! Invariants
 //! - RD-1 A view never changes: what is loaded later has later versions.
 //! - RD-2 Bytes are returned only if every unit they come from opened; damage is an error that names
 //!   object and range, never zeros and never older content.
 //! - RD-3 Damage in the log or in a segment's tables takes the points behind it, never one before it.
-//! - RD-4 Damage in the index takes nothing: it is a finding, and an older manifest or the log serves.
+//! - RD-4 Damage in the index takes nothing: it is a finding, and an older catalogue or the log serves.
 
 use crate::chain::{LogMark, LogTail};
 use crate::claims;
-use crate::error::{ReadError, VaultError};
-use crate::index::{Found, Manifest, StoredIndex, Tail, Version, Wanted};
+use crate::error::{ReadError, StoreFailure, VaultError};
+use crate::index::{Catalogue, Found, StoredIndex, Tail, Version, Wanted};
 use crate::key_ring::KeyRing;
 use crate::load::{Log, STRETCH_SLOTS};
 use crate::log::{HeadState, PointRow, Volumes};
+use crate::maintainer::CATALOGUES_KEPT;
 use crate::names;
 use crate::segment::GRANULE_SECTORS;
 use crate::units::Units;
@@ -24,9 +25,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
-/// Manifests tried before the log itself is read: with one damaged, the one before it serves.
-const MANIFESTS_TRIED: usize = 3;
-/// Entries of the tail that make it worth to look for a newer manifest: some 10 MiB.
+/// Entries of the tail that make it worth to look for a newer catalogue: some 10 MiB.
 const TAIL_ENTRIES: usize = 1 << 18;
 /// Findings kept; more of them say nothing new.
 const FINDINGS_MAX: usize = 64;
@@ -70,7 +69,7 @@ impl PointInfo {
 /// What was read so far. A state is replaced by one that says the same and more, never less.
 #[derive(Default)]
 struct State {
-    stored: Arc<Manifest>,
+    stored: Arc<Catalogue>,
     index: Tail,
     points: Vec<PointInfo>,
     tail: LogTail,
@@ -82,19 +81,20 @@ pub(crate) struct Inner {
     state: RwLock<State>,
     stored: StoredIndex,
     findings: Mutex<Vec<VaultError>>,
-    /// Held by the one task that replaces or extends the state; manifests that are not to be used.
+    /// Held by the one task that replaces or extends the state; versions of the catalogue that are not to be used.
     loading: tokio::sync::Mutex<BTreeSet<u64>>,
 }
 
 impl Inner {
-    /// Opens the index's newest usable manifest, or an empty state, and follows the log to its end or to
+    /// Opens the newest usable catalogue, or an empty state, and follows the log to its end or to
     /// what is wrong with it.
     async fn load(&self, avoid: &BTreeSet<u64>) -> Result<(State, Option<VaultError>), VaultError> {
         let mut state = State::default();
-        if let Some((manifest, points)) = self.newest_manifest(avoid).await? {
-            let Manifest { slot, digest, epoch, ref head, .. } = manifest;
+        if let Some(catalogue) = self.newest_catalogue(avoid).await? {
+            let Catalogue { slot, digest, epoch, ref head, ref points, .. } = catalogue;
             state.tail = LogMark { slot, digest, epoch }.tail(head.clone());
-            (state.stored, state.points) = (Arc::new(manifest), points);
+            state.points = points.clone();
+            state.stored = Arc::new(catalogue);
         }
         loop {
             let stretch = self.log.stretch(state.tail.clone(), STRETCH_SLOTS).await;
@@ -111,32 +111,21 @@ impl Inner {
         Ok((state, None))
     }
 
-    /// Returns the newest manifest that can be used and its points; tells what is wrong with newer ones.
-    async fn newest_manifest(
-        &self,
-        avoid: &BTreeSet<u64>,
-    ) -> Result<Option<(Manifest, Vec<PointInfo>)>, VaultError> {
-        let prefix = names::manifests(self.log.machine);
-        let listed = self.log.vault.store.page(&prefix, None, MANIFESTS_TRIED).await?;
+    /// Returns the newest catalogue that can be used; tells what is wrong with newer ones.
+    async fn newest_catalogue(&self, avoid: &BTreeSet<u64>) -> Result<Option<Catalogue>, VaultError> {
+        let prefix = names::catalogues(self.log.machine);
+        let listed = self.log.vault.store.page(&prefix, None, CATALOGUES_KEPT).await?;
         for (name, _) in listed {
-            let Some(slot) = names::manifest_slot(&name, self.log.machine) else {
-                self.tell(VaultError::damaged(name, "no manifest has this name"));
+            let Some(version) = names::catalogue_version(&name, self.log.machine) else {
+                self.tell(VaultError::damaged(name, "no catalogue has this name"));
                 continue;
             };
-            if avoid.contains(&slot) {
+            if avoid.contains(&version) {
                 continue;
             }
-            let manifest = match self.stored.manifest(slot).await? {
-                Ok(manifest) => manifest,
-                Err(what) => {
-                    self.tell(VaultError::damaged(name, what));
-                    continue;
-                }
-            };
-            match self.stored.points(&manifest.runs).await {
-                Ok(points) => return Ok(Some((manifest, points))),
-                Err(ReadError::Store(failure)) => return Err(failure.into()),
-                Err(damage) => self.tell(finding(&damage)),
+            match self.stored.catalogue(version).await? {
+                Ok(catalogue) => return Ok(Some(catalogue)),
+                Err(what) => self.tell(VaultError::damaged(name, what)),
             }
         }
         Ok(None)
@@ -167,16 +156,24 @@ impl Inner {
         Ok(new)
     }
 
-    /// Gives up the tail's memory if a newer manifest covers it. Not doing so costs only that memory.
+    /// Gives up the tail's memory if a newer catalogue covers it. Not doing so costs only that memory.
     async fn shorten(&self, avoid: &BTreeSet<u64>) {
-        let prefix = names::manifests(self.log.machine);
-        let newest = self.log.vault.store.page(&prefix, None, 1).await.ok();
-        let newest = newest.and_then(|page| names::manifest_slot(&page.first()?.0, self.log.machine));
-        if newest.is_some_and(|newest| newest > self.state().stored.slot && !avoid.contains(&newest))
+        let version = self.state().stored.version;
+        let newest = self.newest_version().await.unwrap_or(0);
+        if newest > version
+            && !avoid.contains(&newest)
             && let Ok((state, None)) = self.load(avoid).await
         {
             self.replace(state);
         }
+    }
+
+    /// Returns the newest version of the catalogue in the store; 0: none.
+    async fn newest_version(&self) -> Result<u64, StoreFailure> {
+        let prefix = names::catalogues(self.log.machine);
+        let newest = self.log.vault.store.page(&prefix, None, 1).await?;
+        let version = newest.first().and_then(|(name, _)| names::catalogue_version(name, self.log.machine));
+        Ok(version.unwrap_or(0))
     }
 
     /// Takes a state that shows at least as much as the present one; tells whether it did.
@@ -189,15 +186,19 @@ impl Inner {
         shows_all
     }
 
-    /// Serves from an older manifest or the log alone, after damage was met in the manifest of `slot`.
-    async fn fall_back(&self, slot: u64, damage: ReadError) -> Result<(), ReadError> {
+    /// Serves from another catalogue or the log alone, after damage was met in what this version names: from
+    /// a newer one if there is one, since a maintainer may have deleted what only the older one needs.
+    async fn fall_back(&self, version: u64, damage: ReadError) -> Result<(), ReadError> {
         let mut avoid = self.loading.lock().await;
-        if self.state().stored.slot != slot || slot == 0 {
+        if self.state().stored.version != version || version == 0 {
             // Somebody did it meanwhile.
-            return if slot == 0 { Err(damage) } else { Ok(()) };
+            return if version == 0 { Err(damage) } else { Ok(()) };
         }
-        self.tell(finding(&damage));
-        avoid.insert(slot);
+        let newest = self.newest_version().await?;
+        if newest <= version || avoid.contains(&newest) {
+            self.tell(finding(&damage));
+        }
+        avoid.insert(version);
         // A view may be at the newest slot: with less of the log it would show older content (RD-2).
         match self.load(&avoid).await.map(|(state, _)| self.replace(state)) {
             Ok(true) => Ok(()),
@@ -223,7 +224,7 @@ impl Inner {
                     found.sort_by_key(|part| part.first);
                     return Ok(found);
                 }
-                Err(damage @ ReadError::Damaged { .. }) => self.fall_back(stored.slot, damage).await?,
+                Err(damage @ ReadError::Damaged { .. }) => self.fall_back(stored.version, damage).await?,
                 Err(error) => return Err(error),
             }
         }
@@ -234,7 +235,7 @@ impl Inner {
         version: Version,
         volume: VolumeIndex,
         sectors: &Range<u64>,
-    ) -> (Arc<Manifest>, Vec<Wanted>, Vec<Found>) {
+    ) -> (Arc<Catalogue>, Vec<Wanted>, Vec<Found>) {
         let granules = sectors.start / GRANULE_SECTORS..sectors.end.div_ceil(GRANULE_SECTORS);
         let (state, mut found) = (self.state(), Vec::new());
         let touches = state.index.touches(volume, granules.start, granules.end)

@@ -12,11 +12,11 @@
 //! What is *not* here: packing and storing segments (`prepare`), which may run ahead of the slots.
 
 use crate::chain::LogTail;
-use crate::claims::{ClaimWatch, take_claim};
+use crate::claims::{Claim, ClaimWatch, take_claim};
 use crate::error::{CommitError, VaultError};
 use crate::key_ring::{DataKey, KeyRing};
 use crate::log::{self, Body, HeadState, Header, Kind};
-use crate::names;
+use crate::names::{self, Role};
 use crate::prepare::{Prepared, Preparer, Task, put_segment};
 use crate::reader::PointId;
 use crate::sealing::SealingKey;
@@ -76,7 +76,7 @@ pub struct MachineWriter {
     keys: KeyRing,
     key: SealingKey,
     uuid: u128,
-    epoch: u64,
+    claim: Claim,
     tail: LogTail,
     preparer: Preparer,
     pending: Option<Pending>,
@@ -89,7 +89,7 @@ pub struct MachineWriter {
 
 impl std::fmt::Debug for MachineWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "MachineWriter({}, epoch {})", self.machine, self.epoch)
+        write!(f, "MachineWriter({}, epoch {})", self.machine, self.claim.epoch)
     }
 }
 
@@ -124,7 +124,8 @@ impl MachineWriter {
             // Found is not durable: its writer may have died before its sync.
             vault.store.create(&names::slot(machine, tail.slot), &bytes).await?;
         }
-        let epoch = take_claim(vault, machine, uuid, tail.epoch).await?;
+        let claim = take_claim(vault, machine, Role::Writer, uuid, tail.epoch).await?;
+        let epoch = claim.epoch;
         let workers = Arc::new(InPlace);
         let (vault, head) = (vault.clone(), tail.head.clone());
         let task =
@@ -138,7 +139,7 @@ impl MachineWriter {
             keys,
             key,
             uuid,
-            epoch,
+            claim,
             tail,
             preparer,
             pending,
@@ -169,13 +170,12 @@ impl MachineWriter {
 
     /// Returns this writer's epoch.
     pub fn epoch(&self) -> u64 {
-        self.epoch
+        self.claim.epoch
     }
 
     /// Returns this writer's claim, to be looked at while the writer is busy.
     pub fn watch(&self) -> ClaimWatch {
-        let (vault, durable) = (self.vault.clone(), self.durable.subscribe());
-        ClaimWatch { vault, machine: self.machine, epoch: self.epoch, durable }
+        ClaimWatch { claim: self.claim.clone(), durable: self.durable.subscribe() }
     }
 
     /// Returns the newest slot known.
@@ -220,7 +220,7 @@ impl MachineWriter {
             self.settle().await?;
         }
         if let Some(late) = &commit.late {
-            let name = names::segment(self.machine, self.epoch, late.uuid);
+            let name = names::segment(self.machine, self.claim.epoch, late.uuid);
             put_segment(&self.vault, name, late.bytes.clone()).await?;
         }
         self.claim_check().await?;
@@ -262,7 +262,7 @@ impl MachineWriter {
                 Ok(())
             }
             Created::Other(found) => {
-                let by = log::peek(&found).map_or(self.epoch + 1, |(header, _)| header.epoch);
+                let by = log::peek(&found).map_or(self.claim.epoch + 1, |(header, _)| header.epoch);
                 self.fenced = Some(by);
                 Err(CommitError::Fenced { by })
             }
@@ -271,7 +271,7 @@ impl MachineWriter {
 
     /// WR-1: looks for a newer claim. Must start after everything to be acknowledged is durable.
     async fn claim_check(&mut self) -> Result<(), CommitError> {
-        match self.watch().newer().await? {
+        match self.claim.newer().await? {
             None => Ok(()),
             Some(by) => {
                 self.fenced = Some(by);
@@ -283,7 +283,7 @@ impl MachineWriter {
     /// Puts this epoch's seal behind the log, adopting slots that older writers still win.
     async fn seal(&mut self) -> Result<(), VaultError> {
         for _ in 0..ADOPT_MAX {
-            if self.tail.epoch >= self.epoch {
+            if self.tail.epoch >= self.claim.epoch {
                 return Err(VaultError::Fenced { by: self.tail.epoch });
             }
             let head = self.tail.head.clone();
@@ -298,7 +298,7 @@ impl MachineWriter {
             self.tail.accept(&self.vault, self.machine, &key, taken)?;
             if created == Created::Mine {
                 self.durable.send_replace(self.tail.slot);
-                return match self.watch().newer().await? {
+                return match self.claim.newer().await? {
                     None => Ok(()),
                     Some(by) => Err(VaultError::Fenced { by }),
                 };
@@ -317,7 +317,7 @@ impl MachineWriter {
             vault: self.vault.uuid,
             machine: self.machine,
             slot: self.tail.slot + 1,
-            epoch: self.epoch,
+            epoch: self.claim.epoch,
             writer: self.uuid,
             kind,
             prev: self.tail.digest,

@@ -10,7 +10,7 @@ use redoubt_core::{
 };
 use redoubt_ports::StoreKey;
 use redoubt_vault::{
-    Indexer, MachineReader, MachineWriter, MemStore, Vault, VaultError, VaultKeys, WriterSettings,
+    MachineReader, MachineWriter, Maintainer, MemStore, Vault, VaultError, VaultKeys, WriterSettings,
 };
 use std::sync::Arc;
 use support::damage::{MACHINE, VOLUME, build, flips_are_noticed, keys, read_all};
@@ -268,15 +268,15 @@ fn a_writer_goes_on_behind_rotten_data_in_the_log_and_what_it_writes_again_is_wh
     });
 }
 
-/// A vault whose log is indexed in several manifests, the newest of which does not cover the newest slots.
+/// A vault whose log is indexed in several catalogues, the newest of which does not cover the newest slots.
 async fn indexed() -> (Arc<MemStore>, Vec<Vec<u8>>) {
     let (store, dice) = (Arc::new(MemStore::new()), Seeded::new(6));
     let images = log_of_points(&store).await;
     let vault = Vault::open(store.clone(), keys()).await.unwrap();
     for until in [3, 5, 9] {
-        let mut indexer = Indexer::open(&vault, MACHINE, dice.clone(), 1).await.unwrap();
-        assert_eq!(indexer.follow(until).await.unwrap(), Some(until));
-        assert_eq!(indexer.follow(until).await.unwrap(), None);
+        let mut maintainer = Maintainer::claim(&vault, MACHINE, dice.clone(), 1).await.unwrap();
+        assert_eq!(maintainer.round(until).await.unwrap(), Some(until));
+        assert_eq!(maintainer.round(until).await.unwrap(), None);
     }
     assert!(MachineReader::open(&vault, MACHINE).await.unwrap().slot() > 9, "there is a tail");
     (store, images)
@@ -299,14 +299,17 @@ async fn judge(store: &Arc<MemStore>, images: &[Vec<u8>]) -> Result<Vec<String>,
     Ok(reader.findings().iter().map(ToString::to_string).collect())
 }
 
+fn is_of_index(name: &StoreKey) -> bool {
+    name.as_str().contains("/idx/") || name.as_str().contains("/cat/")
+}
+
 #[test]
 fn damage_of_the_index_is_reported_and_takes_nothing() {
     run(async {
         let (store, images) = indexed().await;
         assert_eq!(judge(&store, &images).await.unwrap(), [""; 0]);
-        let index: Vec<_> =
-            store.names().into_iter().filter(|name| name.as_str().contains("/idx/")).collect();
-        let newest = index.iter().find(|name| name.as_str().contains("/idx/m/")).unwrap();
+        let index: Vec<_> = store.names().into_iter().filter(is_of_index).collect();
+        let newest = index.iter().find(|name| name.as_str().contains("/cat/")).unwrap();
         let mut reported = 0;
         for name in &index {
             let whole = store.peek(name).unwrap();
@@ -321,7 +324,7 @@ fn damage_of_the_index_is_reported_and_takes_nothing() {
                 store.tamper(name, damage);
                 let findings = judge(&store, &images).await.unwrap();
                 let named = findings.iter().any(|finding| finding.contains(name.as_str()));
-                // A lost name is in no listing; what an older manifest alone names is not read.
+                // A lost name is in no listing; what an older catalogue alone names is not read.
                 assert!(named || name != newest || is_lost, "{name} went unnoticed");
                 reported += u32::from(named);
             }
@@ -338,7 +341,7 @@ fn damage_of_the_index_is_reported_and_takes_nothing() {
 fn an_index_of_another_log_is_noticed() {
     run(async {
         let (store, images) = indexed().await;
-        let newest = store.names().into_iter().find(|name| name.as_str().contains("/idx/m/")).unwrap();
+        let newest = store.names().into_iter().find(|name| name.as_str().contains("/cat/")).unwrap();
         let slot = StoreKey::new(format!("g/{MACHINE}/log/{:016x}", 9));
         let whole = store.peek(&slot).unwrap();
         let mut rotten = whole.to_vec();
@@ -361,7 +364,7 @@ fn what_neither_index_nor_log_can_tell_is_an_error_and_never_older_content() {
         let (store, images) = indexed().await;
         let vault = Vault::open(store.clone(), keys()).await.unwrap();
         let reader = MachineReader::open(&vault, MACHINE).await.unwrap();
-        let tables = store.names().into_iter().filter(|name| name.as_str().contains("/idx/t/"));
+        let tables = store.names().into_iter().filter(|name| name.as_str().contains("/idx/"));
         tables.for_each(|name| store.tamper(&name, None));
         store.tamper(&StoreKey::new(format!("g/{MACHINE}/log/{:016x}", 2)), None);
         let newest = reader.points().last().unwrap().id;
@@ -369,7 +372,7 @@ fn what_neither_index_nor_log_can_tell_is_an_error_and_never_older_content() {
         for _ in 0..2 {
             match view.read(VOLUME, Extent::new(0, 256)).await {
                 Ok(read) => assert!(read == images[images.len() - 1], "it was wrong"),
-                Err(error) => assert!(error.to_string().contains("/idx/t/"), "{error}"),
+                Err(error) => assert!(error.to_string().contains("/idx/"), "{error}"),
             }
         }
         assert!(view.read(VOLUME, Extent::new(0, 256)).await.is_err(), "the oldest content is gone");

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use redoubt_core::Extent;
 use redoubt_ports::{InPlace, RawStore, StoreError, StoreKey};
 use redoubt_vault::scrub::{Damage, Ended, Report, Scrub, ScrubSettings, ScrubWatch, Takes};
-use redoubt_vault::{Indexer, MachineReader, MachineWriter, MemStore, PointId, Vault, VaultKeys};
+use redoubt_vault::{MachineReader, MachineWriter, Maintainer, MemStore, PointId, Vault, VaultKeys};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
@@ -35,8 +35,8 @@ async fn vault(seed: u64, indexed: bool) -> Arc<MemStore> {
             writer.commit(records[..done].to_vec(), position(done as u64)).await.unwrap();
         }
         if indexed && done < records.len() {
-            let mut indexer = Indexer::open(&vault, MACHINE, dice.clone(), 1).await.unwrap();
-            while indexer.follow(writer.slot()).await.unwrap().is_some() {}
+            let mut maintainer = Maintainer::claim(&vault, MACHINE, dice.clone(), 1).await.unwrap();
+            while maintainer.round(writer.slot()).await.unwrap().is_some() {}
         }
     }
     store
@@ -141,11 +141,11 @@ fn damage_is_told_exactly(seed: u64, indexed: bool) -> [usize; 2] {
                     3 => Some(bytes.slice(..at as usize)),
                     _ => Some(Bytes::from(rotten)),
                 };
-                // The loss of the end of the log leaves no trace in it; of the newest claim or manifest neither.
+                // The loss of the end of the log leaves no trace in it; of the newest claim or catalogue neither.
                 if how == 2
                     && (name == newest
                         || name.as_str().contains("/claim/")
-                        || name.as_str().contains("/idx/m/"))
+                        || name.as_str().contains("/cat/"))
                 {
                     continue;
                 }
@@ -281,7 +281,9 @@ fn a_scrub_that_is_stopped_says_so_and_keeps_what_it_found() {
 
 /// Places where no checksum is in the clear: sealed bodies that no later record's digest covers, and the index.
 fn is_sealed_only(name: &str, at: u64, newest: &str) -> bool {
-    (name == newest && at >= 144) || (name.contains("/idx/") && at >= 128) || (name.contains("/key/"))
+    (name == newest && at >= 144)
+        || ((name.contains("/idx/") || name.contains("/cat/")) && at >= 128)
+        || (name.contains("/key/"))
 }
 
 #[test]

@@ -252,7 +252,7 @@ impl Run<'_> {
         let puts = self.estate.world.store.puts().into_iter();
         let mut puts: Vec<_> = puts
             .filter(|(_, _, key)| match of_index {
-                true => key.as_str().contains("/idx/"),
+                true => key.as_str().contains("/idx/") || key.as_str().contains("/cat/"),
                 false => is_of_machine(key.as_str()),
             })
             .collect();

@@ -23,7 +23,7 @@ use proof::Proof;
 
 use super::exactness::{self, Known};
 use super::hasher::Hasher;
-use super::index_keeper::IndexKeeper;
+use super::maintainer::MaintainerTask;
 use super::marks::Marks;
 use super::opening::Opened;
 use super::outbox::Outbox;
@@ -109,7 +109,7 @@ struct Actor {
     wanted: VecDeque<BatchPosition>,
     hasher: Hasher,
     marks: Marks,
-    _index: IndexKeeper,
+    _maintainer: MaintainerTask,
     proof: Proof,
     /// Exactness at a position that is vaulted or was asked for.
     known: Known,
@@ -146,7 +146,7 @@ enum Wake {
 
 impl Actor {
     fn new(shared: Arc<Shared>, machine: MachineId, key: StreamKey, opened: Opened) -> Actor {
-        let Opened { stage, state, known, vault, packer, index, claim } = opened;
+        let Opened { stage, state, known, vault, packer, maintainer, claim } = opened;
         let now = shared.world.clock.now();
         let generation = state.generation;
         let limits = limits(&shared, stage.bytes());
@@ -154,7 +154,7 @@ impl Actor {
             receiver: Receiver::new(now, machine, limits, state),
             hasher: Hasher::start(vault.clone(), machine),
             marks: Marks::new(vault, machine),
-            _index: index,
+            _maintainer: maintainer,
             proof: Proof::new(claim),
             shared,
             machine,

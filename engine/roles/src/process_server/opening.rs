@@ -2,7 +2,7 @@
 
 use super::exactness::{self, Known};
 use super::generation;
-use super::index_keeper::IndexKeeper;
+use super::maintainer::MaintainerTask;
 use super::packer::Packer;
 use super::shared::Shared;
 use super::stage::Stage;
@@ -29,7 +29,7 @@ pub(super) struct Opened {
     pub(super) known: Known,
     pub(super) vault: Vault,
     pub(super) packer: Packer,
-    pub(super) index: IndexKeeper,
+    pub(super) maintainer: MaintainerTask,
     pub(super) claim: ClaimWatch,
 }
 
@@ -62,7 +62,8 @@ pub(super) async fn open(shared: &Shared, machine: MachineId, key: &StreamKey) -
     );
     let state = ReceiverState { generation, vaulted, staged, exact: known.is_exact };
     let claim = writer.watch();
-    let index = IndexKeeper::start(vault.clone(), machine, entropy, settings.index_slots, claim.clone());
+    let maintainer =
+        MaintainerTask::start(vault.clone(), machine, entropy, settings.index_slots, claim.clone());
     let packer = Packer::start(writer, key.clone());
-    Ok(Opened { stage, state, known, vault, packer, index, claim })
+    Ok(Opened { stage, state, known, vault, packer, maintainer, claim })
 }

@@ -29,7 +29,7 @@ pub struct PsSettings {
     pub commit_bytes_max: u64,
     /// How a commit is cut into objects.
     pub objects: WriterSettings,
-    /// Slots of the log behind its index that make a round of the index writer worth its puts.
+    /// Slots of the log behind the newest catalogue that make a round of the maintainer worth its puts.
     pub index_slots: u64,
     /// Longest wait of a staged batch for its commit.
     pub commit_delay: Duration,

@@ -1,16 +1,18 @@
 //! Objects of the index that were damaged, cut, swapped or made by somebody hostile.
 
-use super::manifest::Unusable;
+use super::catalogue::Unusable;
 use super::run::Item;
 use super::*;
 use crate::codec::{Put, put_crc};
 use crate::log::{HeadState, PointRow, VolumeInfo, Volumes};
-use crate::reader::PointId;
+use crate::reader::{PointId, PointInfo};
 use redoubt_core::{MachineId, Marker, MarkerId, MarkerKind, Sectors, VolumeId, WallTime, WriteSeq};
 use redoubt_wire::aead::Key;
 
 const ID: TableId = TableId { vault: 1, machine: MachineId(2), uuid: 3, dek: 1 };
 const SLOT: u64 = 5;
+const VERSION: u64 = 7;
+const EPOCH: u64 = 6;
 
 fn key() -> Key {
     Key::new([4; 32])
@@ -49,34 +51,51 @@ fn items() -> Vec<Item> {
     ]
 }
 
-fn build(id: TableId, dek: &Key) -> (TableBytes, Manifest) {
-    let mut builder = RunBuilder::new(id, dek, id.uuid, (1, SLOT));
-    let mut part = Part::default();
-    assert!(part.add(&point()).is_none() && builder.add_points(&part.finish().unwrap(), || 0).is_none());
+fn build(id: TableId, dek: &Key) -> (TableBytes, Catalogue) {
+    let mut builder = RunBuilder::new(id, EPOCH, dek, id.uuid, (1, SLOT));
     for item in items() {
         assert!(builder.add(item, || 0).is_none());
     }
     let (run, table) = builder.finish();
     let table = table.unwrap();
-    let (length, digest) = (table.bytes.len() as u64, *blake3::hash(&table.bytes).as_bytes());
-    let info = TableInfo { length, digest, dek: 1 };
+    let info = TableInfo {
+        epoch: EPOCH,
+        length: table.bytes.len() as u64,
+        digest: *blake3::hash(&table.bytes).as_bytes(),
+        dek: 1,
+    };
     let (digest, head) = ([6; 32], HeadState { volumes: point().volumes, ..HeadState::default() });
     let tables = [(id.uuid, info)].into();
-    (table, Manifest { slot: SLOT, digest, epoch: 3, head, dek: 1, tables, runs: vec![run] })
+    let garbage = [(Object::Table { epoch: 2, uuid: 0x77 }, 4)].into();
+    let catalogue = Catalogue {
+        version: VERSION,
+        before: [7; 32],
+        maintainer: EPOCH,
+        slot: SLOT,
+        digest,
+        epoch: 3,
+        head,
+        dek: 1,
+        points: vec![point()],
+        tables,
+        runs: vec![run],
+        garbage,
+    };
+    (table, catalogue)
 }
 
-/// A table and a manifest of it, as bytes.
+/// A table and a catalogue of it, as bytes.
 pub(crate) fn example(id: TableId, dek: &Key) -> (Vec<u8>, Vec<u8>) {
-    let (table, manifest) = build(id, dek);
-    (table.bytes.to_vec(), encode(&TableId { uuid: id.uuid + 1, ..id }, &manifest, dek).unwrap())
+    let (table, catalogue) = build(id, dek);
+    (table.bytes.to_vec(), encode(&TableId { uuid: id.uuid + 1, ..id }, &catalogue, dek).unwrap())
 }
 
-fn read(bytes: &[u8]) -> Result<Manifest, Unusable> {
-    decode(bytes, ID.vault, ID.machine, SLOT, &key())
+fn read(bytes: &[u8]) -> Result<Catalogue, Unusable> {
+    decode(bytes, ID.vault, ID.machine, VERSION, &key())
 }
 
 #[test]
-fn any_flip_or_cut_of_a_manifest_is_noticed_and_so_is_one_of_elsewhere() {
+fn any_flip_or_cut_of_a_catalogue_is_noticed_and_so_is_one_of_elsewhere() {
     let (_, whole) = example(ID, &key());
     assert_eq!(read(&whole).unwrap(), build(ID, &key()).1);
     for at in 0..whole.len() {
@@ -87,14 +106,14 @@ fn any_flip_or_cut_of_a_manifest_is_noticed_and_so_is_one_of_elsewhere() {
     }
     assert!(read(&[&whole[..], &[0]].concat()).is_err(), "lengthened");
     let (vault, machine, other) = (ID.vault, ID.machine, Key::new([5; 32]));
-    assert!(decode(&whole, vault, machine, SLOT, &other).is_err(), "another key");
-    assert!(decode(&whole, vault + 1, machine, SLOT, &key()).is_err(), "another vault");
-    assert!(decode(&whole, vault, MachineId(9), SLOT, &key()).is_err(), "another machine");
-    assert!(decode(&whole, vault, machine, SLOT + 1, &key()).is_err(), "another slot");
+    assert!(decode(&whole, vault, machine, VERSION, &other).is_err(), "another key");
+    assert!(decode(&whole, vault + 1, machine, VERSION, &key()).is_err(), "another vault");
+    assert!(decode(&whole, vault, MachineId(9), VERSION, &key()).is_err(), "another machine");
+    assert!(decode(&whole, vault, machine, VERSION + 1, &key()).is_err(), "another version");
 }
 
 #[test]
-fn a_manifest_that_requires_an_unknown_feature_is_refused_by_its_name() {
+fn a_catalogue_that_requires_an_unknown_feature_is_refused_by_its_name() {
     let (_, whole) = example(ID, &key());
     let mut header = whole[..124].to_vec();
     header[17] = 2;
@@ -106,10 +125,10 @@ fn a_manifest_that_requires_an_unknown_feature_is_refused_by_its_name() {
 
 #[test]
 fn any_flip_cut_or_swap_of_a_part_is_noticed() {
-    let (table, manifest) = build(ID, &key());
-    let run = &manifest.runs[0];
-    let blobs: Vec<Blob> = run.points.iter().copied().chain(run.rows().iter().map(|row| row.blob)).collect();
-    assert_eq!(blobs.len(), 3, "points and a block for each level");
+    let (table, catalogue) = build(ID, &key());
+    let run = &catalogue.runs[0];
+    let blobs: Vec<Blob> = run.rows().iter().map(|row| row.blob).collect();
+    assert_eq!(blobs.len(), 2, "a block for each level");
     for blob in &blobs {
         let (from, to) = (blob.offset as usize, (blob.offset + blob.sealed) as usize);
         let sealed = &table.bytes[from..to];
@@ -162,9 +181,9 @@ fn counts_and_numbers_of_a_block_are_bounded() {
 fn a_directory_that_leaves_its_table_or_its_order_is_refused() {
     let (_, good) = build(ID, &key());
     let other = TableId { uuid: 9, ..ID };
-    let check = |manifest: &Manifest| read(&encode(&other, manifest, &key()).unwrap());
+    let check = |catalogue: &Catalogue| read(&encode(&other, catalogue, &key()).unwrap());
     check(&good).unwrap();
-    let spoil = |with: &dyn Fn(&mut Manifest)| {
+    let spoil = |with: &dyn Fn(&mut Catalogue)| {
         let mut bad = good.clone();
         with(&mut bad);
         assert!(check(&bad).is_err());
@@ -176,4 +195,6 @@ fn a_directory_that_leaves_its_table_or_its_order_is_refused() {
     spoil(&|bad| bad.runs[0].rows[0].blob.table = 77);
     spoil(&|bad| bad.runs[0].rows[0].space.level = LEVELS);
     spoil(&|bad| bad.tables.clear());
+    spoil(&|bad| bad.points.push(point()));
+    spoil(&|bad| bad.points[0].id.slot = SLOT + 1);
 }

@@ -1,7 +1,7 @@
 //! The index: per volume and 64 KiB granule, every version of every sector.
 //!
 //! It is stored in *runs*, each of a stretch of the log: sorted by place and version, cut into blocks of a few
-//! thousand entries that table objects hold. A *manifest* names the runs up to a slot and holds their
+//! thousand entries that table objects hold. A *catalogue* names the runs up to a slot and holds their
 //! directories. What the log holds behind it is indexed in memory, the *tail*. A lookup asks the tail, then at
 //! most one block per run and level, newest run first; blocks are loaded on demand and kept by use.
 //!
@@ -9,17 +9,16 @@
 //! - IX-4 Nothing here is ever needed: the log says all that an index says. What is damaged or lost is an
 //!   error that names it, never empty.
 //!
-//! Not here: who writes an index (`crate::indexer`), and falling back to the log (`crate::reader`).
+//! Not here: who writes an index (`crate::maintainer`), and falling back to the log (`crate::reader`).
 
 mod block;
+mod catalogue;
 mod entry;
 #[cfg(test)]
 mod hostile_tests;
 mod key;
-mod manifest;
 mod merge;
 mod place;
-mod points;
 mod run;
 mod seal;
 mod tail;
@@ -30,12 +29,11 @@ mod tests;
 pub(crate) use hostile_tests::example;
 
 use block::Block;
+pub(crate) use catalogue::{Catalogue, HEADER_BYTES, Object, TableInfo, decode, encode, peek};
 pub(crate) use entry::Wanted;
 pub(crate) use key::Version;
-pub(crate) use manifest::{Manifest, TableInfo, data_key as manifest_key, decode, encode};
 pub(crate) use merge::{Input, to_merge};
 pub(crate) use place::{Found, SegmentPlace, UnitPlace};
-pub(crate) use points::Part;
 pub(crate) use run::{Run, RunBuilder, TableBytes};
 use seal::Blob;
 pub(crate) use seal::TableId;
@@ -45,8 +43,7 @@ use crate::error::{ReadError, StoreFailure, VaultError};
 use crate::load::Log;
 use crate::lru::Lru;
 use crate::names;
-use crate::reader::PointInfo;
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use key::{Cell, LEVELS};
 use redoubt_core::VolumeIndex;
 use redoubt_core::planted::{self, Bug};
@@ -75,13 +72,13 @@ impl StoredIndex {
     /// Explains what the tail left of some granules of a volume, at a version.
     pub(crate) async fn find(
         &self,
-        manifest: &Manifest,
+        catalogue: &Catalogue,
         version: Version,
         volume: VolumeIndex,
         wanted: &mut [Wanted],
         found: &mut Vec<Found>,
     ) -> Result<(), ReadError> {
-        let runs: Vec<&Run> = manifest.runs.iter().rev().filter(|run| run.from <= version.slot()).collect();
+        let runs: Vec<&Run> = catalogue.runs.iter().rev().filter(|run| run.from <= version.slot()).collect();
         let mut parts: BTreeMap<BlockId, Blob> = BTreeMap::new();
         for granule in wanted.iter().filter(|granule| granule.mask != 0).map(|granule| granule.granule) {
             for run in &runs {
@@ -132,30 +129,10 @@ impl StoredIndex {
         block::decode(&plain).map_err(|what| self.damaged(blob, what.0))
     }
 
-    /// Reads the points of all runs, oldest first.
-    pub(crate) async fn points(&self, runs: &[Run]) -> Result<Vec<PointInfo>, ReadError> {
-        let mut reads = Vec::new();
-        for (run, blob) in runs.iter().flat_map(|run| run.points.iter().map(move |blob| (run, blob))) {
-            reads.push(self.points_of(run, blob));
-        }
-        let read: Vec<Vec<PointInfo>> =
-            futures::stream::iter(reads).buffered(PARTS_AT_ONCE).try_collect().await?;
-        Ok(read.into_iter().flatten().collect())
-    }
-
-    pub(crate) async fn points_of(&self, run: &Run, blob: &Blob) -> Result<Vec<PointInfo>, ReadError> {
-        let plain = self.part(blob, points::PLAIN_MAX).await?;
-        let points = points::decode(&plain).map_err(|what| self.damaged(blob, what.0))?;
-        if points.iter().any(|point| !(run.from..=run.to).contains(&point.id.slot)) {
-            return Err(self.damaged(blob, "it holds points of other slots"));
-        }
-        Ok(points)
-    }
-
     async fn part(&self, blob: &Blob, limit: usize) -> Result<Vec<u8>, ReadError> {
         let Log { vault, machine, keys } = &self.log;
         let (from, to) = (u64::from(blob.offset), u64::from(blob.offset) + u64::from(blob.sealed));
-        let sealed = vault.store.get(&names::table(*machine, blob.table), Some(from..to)).await?;
+        let sealed = vault.store.get(&names::table(*machine, blob.epoch, blob.table), Some(from..to)).await?;
         let sealed = sealed.ok_or_else(|| self.damaged(blob, "the object is missing"))?;
         let id = TableId { vault: vault.uuid, machine: *machine, uuid: blob.table, dek: blob.dek };
         let key = keys.for_read(blob.dek).await?;
@@ -164,36 +141,49 @@ impl StoredIndex {
 
     fn damaged(&self, blob: &Blob, what: &str) -> ReadError {
         let (from, to) = (u64::from(blob.offset), u64::from(blob.offset) + u64::from(blob.sealed));
-        let object = names::table(self.log.machine, blob.table).to_string();
+        let object = names::table(self.log.machine, blob.epoch, blob.table).to_string();
         ReadError::Damaged { object, from, to, what: what.to_owned() }
     }
 
-    /// Reads the manifest of a slot, if it can be used.
-    pub(crate) async fn manifest(&self, slot: u64) -> Result<Result<Manifest, String>, StoreFailure> {
+    /// Reads a version of the catalogue and the digest of its bytes, or tells what is wrong with it.
+    pub(crate) async fn decoded(
+        &self,
+        version: u64,
+    ) -> Result<Result<(Catalogue, [u8; 32]), String>, StoreFailure> {
         let Log { vault, machine, keys } = &self.log;
-        let Some(bytes) = vault.store.get(&names::manifest(*machine, slot), None).await? else {
+        let Some(bytes) = vault.store.get(&names::catalogue(*machine, version), None).await? else {
             return Ok(Err("listed, but not there".to_owned()));
         };
-        let key = match manifest::data_key(&bytes) {
-            Ok(id) => keys.get(id).await,
-            Err(what) => return Ok(Err(what.to_string())),
+        let key = match peek(&bytes, vault.uuid, *machine, version) {
+            Ok(header) => keys.get(header.dek()).await,
+            Err(why) => return Ok(Err(why.to_string())),
         };
         let key = match key {
             Ok(key) => key,
             Err(VaultError::Store(failure)) => return Err(failure),
             Err(error) => return Ok(Err(error.to_string())),
         };
-        let manifest = match decode(&bytes, vault.uuid, *machine, slot, &key) {
-            Ok(manifest) => manifest,
-            Err(why) => return Ok(Err(why.to_string())),
+        let digest = *blake3::hash(&bytes).as_bytes();
+        let decoded = decode(&bytes, vault.uuid, *machine, version, &key);
+        Ok(decoded.map(|catalogue| (catalogue, digest)).map_err(|why| why.to_string()))
+    }
+
+    /// Tells whether a catalogue was made of this log (CA-1).
+    pub(crate) async fn fits(&self, catalogue: &Catalogue) -> Result<bool, StoreFailure> {
+        let Log { vault, machine, .. } = &self.log;
+        let last = vault.store.get(&names::slot(*machine, catalogue.slot), None).await?;
+        Ok(last.and_then(|bytes| crate::log::peek_digest(&bytes)) == Some(catalogue.digest))
+    }
+
+    /// Reads a version of the catalogue, if it can be used.
+    pub(crate) async fn catalogue(&self, version: u64) -> Result<Result<Catalogue, String>, StoreFailure> {
+        let catalogue = match self.decoded(version).await? {
+            Ok((catalogue, _)) => catalogue,
+            Err(what) => return Ok(Err(what)),
         };
-        // MF-1: the slot it ends with must be the one it was made of.
-        let last = vault.store.get(&names::slot(*machine, slot), None).await?;
-        let same = last.and_then(|bytes| crate::log::peek_digest(&bytes)) == Some(manifest.digest);
-        Ok(if same {
-            Ok(manifest)
-        } else {
-            Err("the log's slot it ends with is missing or another".to_owned())
+        Ok(match self.fits(&catalogue).await? {
+            true => Ok(catalogue),
+            false => Err("the log's slot it ends with is missing or another".to_owned()),
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Stored runs: the index of a stretch of the log, cut by place into blocks that tables hold.
 //!
 //! Runs follow one another along the log; each version of each sector is in exactly one. A run's *directory*
-//! has a row per block. Table objects are put before the manifest that names them and never change.
+//! has a row per block. Table objects are put before the catalogue that names them and never change.
 
 use super::block::{self, BLOCK_ENTRIES};
 use super::entry::{Entry, ZERO, mask};
@@ -60,7 +60,6 @@ pub(crate) struct Run {
     pub(crate) from: u64,
     pub(crate) to: u64,
     pub(crate) entries: u64,
-    pub(crate) points: Vec<Blob>,
     /// By (space, first, cut).
     pub(super) rows: Vec<Row>,
     /// Levels that have rows, as bits.
@@ -91,7 +90,7 @@ impl Run {
 
     /// Returns the tables it lies in, each at least once.
     pub(crate) fn tables(&self) -> impl Iterator<Item = u128> {
-        self.points.iter().chain(self.rows.iter().map(|row| &row.blob)).map(|blob| blob.table)
+        self.rows.iter().map(|row| row.blob.table)
     }
 
     /// Returns the one block that may say something of the cell at a version.
@@ -114,6 +113,7 @@ pub(crate) struct TableBytes {
 /// Cuts sorted items into blocks and tables.
 pub(crate) struct RunBuilder<'a> {
     id: TableId,
+    epoch: u64,
     dek: &'a Key,
     sealer: Sealer,
     block: Vec<Item>,
@@ -124,12 +124,19 @@ pub(crate) struct RunBuilder<'a> {
 }
 
 impl<'a> RunBuilder<'a> {
-    pub(crate) fn new(id: TableId, dek: &'a Key, uuid: u128, slots: (u64, u64)) -> RunBuilder<'a> {
+    /// Begins the run of some slots; `epoch` is the maintainer's, `uuid` the first table's.
+    pub(crate) fn new(
+        id: TableId,
+        epoch: u64,
+        dek: &'a Key,
+        uuid: u128,
+        slots: (u64, u64),
+    ) -> RunBuilder<'a> {
         let run = Run { from: slots.0, to: slots.1, ..Run::default() };
-        let sealer = Sealer::new(TableId { uuid, ..id }, dek);
+        let sealer = Sealer::new(TableId { uuid, ..id }, epoch, dek);
         let (block, carried) = (Vec::with_capacity(BLOCK_ENTRIES), 0);
         let (block_entries, table_bytes) = (BLOCK_ENTRIES, TABLE_BYTES);
-        RunBuilder { id, dek, sealer, block, carried, run, block_entries, table_bytes }
+        RunBuilder { id, epoch, dek, sealer, block, carried, run, block_entries, table_bytes }
     }
 
     /// Adds the next item; `uuid` names a table, should one begin. Returns a table that is full.
@@ -140,13 +147,6 @@ impl<'a> RunBuilder<'a> {
         self.run.entries += 1;
         self.block.push(item);
         table
-    }
-
-    /// Adds encoded points, in order; as `add`.
-    pub(crate) fn add_points(&mut self, encoded: &[u8], uuid: impl FnOnce() -> u128) -> Option<TableBytes> {
-        let blob = self.sealer.put(encoded);
-        self.run.points.push(blob);
-        self.next_table(uuid)
     }
 
     /// Returns the run and its last table.
@@ -169,7 +169,7 @@ impl<'a> RunBuilder<'a> {
 
     fn next_table(&mut self, uuid: impl FnOnce() -> u128) -> Option<TableBytes> {
         (self.sealer.bytes() >= self.table_bytes).then(|| {
-            let next = Sealer::new(TableId { uuid: uuid(), ..self.id }, self.dek);
+            let next = Sealer::new(TableId { uuid: uuid(), ..self.id }, self.epoch, self.dek);
             std::mem::replace(&mut self.sealer, next).finish()
         })
     }

@@ -1,4 +1,4 @@
-//! Table objects: sealed parts back to back, each opened alone by what the manifest says of it.
+//! Table objects: sealed parts back to back, each opened alone by what the catalogue says of it.
 //!
 //! Invariants
 //! - TB-1 One key per table uuid and one number per part: no (key, nonce) repeats.
@@ -56,6 +56,8 @@ pub(crate) struct Blob {
     pub(crate) table: u128,
     /// Data key of the table.
     pub(crate) dek: u32,
+    /// Epoch of the maintainer that wrote the table: part of its name.
+    pub(crate) epoch: u64,
     pub(crate) number: u32,
     pub(crate) offset: u32,
     /// Sealed bytes, tag included.
@@ -67,6 +69,7 @@ pub(crate) struct Blob {
 /// Seals parts into a table.
 pub(crate) struct Sealer {
     id: TableId,
+    epoch: u64,
     opener: Opener,
     shrinker: Shrinker,
     bytes: Vec<u8>,
@@ -74,8 +77,8 @@ pub(crate) struct Sealer {
 }
 
 impl Sealer {
-    pub(crate) fn new(id: TableId, dek: &Key) -> Sealer {
-        Sealer { id, opener: id.opener(dek), shrinker: Shrinker::new(), bytes: id.header(), parts: 0 }
+    pub(crate) fn new(id: TableId, epoch: u64, dek: &Key) -> Sealer {
+        Sealer { id, epoch, opener: id.opener(dek), shrinker: Shrinker::new(), bytes: id.header(), parts: 0 }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -94,7 +97,16 @@ impl Sealer {
         self.bytes.put(&tag);
         self.parts += 1;
         let (table, sealed) = (self.id.uuid, (self.bytes.len() - offset) as u32);
-        Blob { table, dek: self.id.dek, number, offset: offset as u32, sealed, plain: length, codec }
+        Blob {
+            table,
+            epoch: self.epoch,
+            dek: self.id.dek,
+            number,
+            offset: offset as u32,
+            sealed,
+            plain: length,
+            codec,
+        }
     }
 
     pub(crate) fn finish(self) -> TableBytes {

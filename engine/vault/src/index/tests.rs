@@ -16,6 +16,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// One addition: version, volume, first sector, end, content.
 type Added = (Version, VolumeIndex, u64, u64, Option<(u128, u32, u8)>);
 
+/// The maintainer whose tables they are.
+const EPOCH: u64 = 2;
 /// The border between two cells of a high level, so that both and their ends are met.
 const BORDER: u64 = GRANULE_SECTORS << 18;
 /// How far from the border content is put: a few granules, so that versions meet.
@@ -79,7 +81,7 @@ struct Hand {
     store: Arc<MemStore>,
     index: StoredIndex,
     dek: Key,
-    manifest: Manifest,
+    catalogue: Catalogue,
     tail: Tail,
     tables: u128,
     /// Entries of a block, bytes of a table.
@@ -94,21 +96,21 @@ impl Hand {
         let keys = KeyRing::new(&vault, machine);
         keys.learn(&DataKey { id: 1, key: dek.clone() });
         let index = StoredIndex::new(Log { vault, machine, keys });
-        let (manifest, tail) = (Manifest { dek: 1, ..Manifest::default() }, Tail::default());
-        Hand { store, index, dek, manifest, tail, tables: 1 << 64, cut }
+        let (catalogue, tail) = (Catalogue { dek: 1, ..Catalogue::default() }, Tail::default());
+        Hand { store, index, dek, catalogue, tail, tables: 1 << 64, cut }
     }
 
     /// Stores the tail, merged with the newest `with` runs.
     async fn store(&mut self, slot: u64, with: usize) {
-        let Hand { store, index, dek, manifest, tail, tables, cut } = self;
-        let old = manifest.runs.split_off(manifest.runs.len() - with.min(manifest.runs.len()));
-        let from = old.first().map_or(manifest.runs.last().map_or(1, |run| run.to + 1), |run| run.from);
+        let Hand { store, index, dek, catalogue, tail, tables, cut } = self;
+        let old = catalogue.runs.split_off(catalogue.runs.len() - with.min(catalogue.runs.len()));
+        let from = old.first().map_or(catalogue.runs.last().map_or(1, |run| run.to + 1), |run| run.from);
         let mut uuid = || {
             *tables += 1;
             *tables
         };
         let id = TableId { vault: index.log.vault.uuid, machine: index.log.machine, uuid: 0, dek: 1 };
-        let mut builder = RunBuilder::new(id, dek, uuid(), (from, slot));
+        let mut builder = RunBuilder::new(id, EPOCH, dek, uuid(), (from, slot));
         (builder.block_entries, builder.table_bytes) = *cut;
         let mut items = Vec::new();
         for run in &old {
@@ -126,26 +128,26 @@ impl Hand {
         done.extend(last);
         for table in done {
             store
-                .put_if_absent(&names::table(index.log.machine, table.uuid), table.bytes.clone())
+                .put_if_absent(&names::table(index.log.machine, EPOCH, table.uuid), table.bytes.clone())
                 .await
                 .unwrap();
             let (length, digest) = (table.bytes.len() as u64, [0; 32]);
-            manifest.tables.insert(table.uuid, TableInfo { length, digest, dek: 1 });
+            catalogue.tables.insert(table.uuid, TableInfo { epoch: EPOCH, length, digest, dek: 1 });
         }
-        manifest.runs.push(run);
-        manifest.slot = slot;
+        catalogue.runs.push(run);
+        catalogue.slot = slot;
         *tail = Tail::default();
         let id = TableId { uuid: uuid(), ..id };
         let (vault, machine) = (id.vault, id.machine);
-        let bytes = encode(&id, manifest, dek).unwrap();
-        assert_eq!(decode(&bytes, vault, machine, slot, dek).unwrap(), *manifest, "it reads as written");
+        let bytes = encode(&id, catalogue, dek).unwrap();
+        assert_eq!(decode(&bytes, vault, machine, 0, dek).unwrap(), *catalogue, "it reads as written");
     }
 
     async fn find(&self, version: Version, volume: VolumeIndex, first: u64, end: u64) -> Vec<Found> {
         let (granules, mut found) = (first / GRANULE_SECTORS..end.div_ceil(GRANULE_SECTORS), Vec::new());
         let mut wanted: Vec<Wanted> = granules.map(|granule| Wanted::new(granule, first, end)).collect();
         wanted.iter_mut().for_each(|granule| self.tail.find(version, volume, granule, &mut found));
-        self.index.find(&self.manifest, version, volume, &mut wanted, &mut found).await.unwrap();
+        self.index.find(&self.catalogue, version, volume, &mut wanted, &mut found).await.unwrap();
         found
     }
 }
@@ -235,14 +237,15 @@ proptest! {
         bytes in prop::collection::vec(any::<u8>(), 0..400),
         small in prop::collection::vec(0..6u8, 0..200),
     ) {
+        let id = TableId { vault: 1, machine: MachineId(3), uuid: 2, dek: 1 };
+        let header = peek(&example(id, &Key::new([4; 32])).1, 1, MachineId(3), 7).unwrap();
         for bytes in [&bytes, &small] {
             let _ = block::decode(bytes);
-            let _ = points::decode(bytes);
-            let _ = manifest::decode_body(3, bytes);
+            let _ = catalogue::decode_body(&header, bytes);
             prop_assert!(decode(bytes, 1, MachineId(3), 3, &Key::new([4; 32])).is_err());
         }
-        let head = [&[0; 32 + 8 + 48 + 2 + 2], &small[..]].concat();
-        let _ = manifest::decode_body(3, &head);
+        let head = [&[0; 32 + 32 + 8 + 48 + 2 + 2], &small[..]].concat();
+        let _ = catalogue::decode_body(&header, &head);
     }
 }
 

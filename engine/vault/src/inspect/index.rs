@@ -1,48 +1,50 @@
-//! Objects of the index in words: a manifest with what it names, a table's header.
+//! Objects of a maintainer in words: a catalogue with what it names, a table's header.
 
 use super::objects::Shown;
 use super::walk::{Ended, Walk, hex};
 use super::{Dump, Finding, Value};
-use crate::index::{self, Manifest};
+use crate::index::{self, Catalogue, TableInfo};
 use redoubt_core::MachineId;
 
 const HEADER_BYTES: usize = 128;
 
 impl Shown<'_> {
-    pub(super) fn manifest(&self, dump: &mut Dump, machine: MachineId, slot: u64) -> Result<(), Ended> {
-        dump.summary = format!("manifest of the index up to slot {slot}");
+    pub(super) fn catalogue(&self, dump: &mut Dump, machine: MachineId, version: u64) -> Result<(), Ended> {
+        dump.summary = format!("catalogue, version {version}");
         let mut walk = Walk::new(&self.bytes[..self.bytes.len().min(HEADER_BYTES)], 0);
         let mut fields = || {
-            walk.magic(b"DRMAN1\0\0")?;
+            walk.magic(b"DRCAT1\0\0")?;
             walk.number("data key", 4)?;
             let required = walk.number("required features", 8)?;
             walk.must(required == 0, format!("features {required:#x} are unknown: use a newer program"));
             let vault = walk.id("vault")?;
             let of = walk.id("machine")?;
             walk.must(of == machine.0, "its name says another machine");
-            walk.id("manifest")?;
-            let found = walk.number("slot", 8)?;
-            walk.must(found == slot, format!("its name says slot {slot}"));
+            walk.id("catalogue")?;
+            let found = walk.number("version", 8)?;
+            walk.must(found == version, format!("its name says version {version}"));
+            walk.number("slot", 8)?;
+            walk.number("maintainer's epoch", 8)?;
             walk.number("sealed length", 4)?;
             walk.number("its plain length and codec", 4)?;
-            walk.reserved(36)?;
+            walk.reserved(20)?;
             walk.crc()?;
             Ok(vault)
         };
         let vault = fields();
-        dump.fields("manifest", walk);
+        dump.fields("catalogue", walk);
         let (vault, Some(dek)) = (vault?, &self.dek) else {
             dump.findings.push(Finding::new(0, dump.bytes, "there is no data key to open it with"));
             return Ok(());
         };
-        match index::decode(self.bytes, vault, machine, slot, dek) {
-            Ok(manifest) => show(dump, &manifest),
+        match index::decode(self.bytes, vault, machine, version, dek) {
+            Ok(catalogue) => show(dump, machine, &catalogue),
             Err(why) => dump.findings.push(Finding::new(0, dump.bytes, why.to_string())),
         }
         Ok(())
     }
 
-    /// Parts are opened by what a manifest says of them; alone a table only shows whose it is.
+    /// Parts are opened by what a catalogue says of them; alone a table only shows whose it is.
     pub(super) fn table(&self, dump: &mut Dump, machine: MachineId) -> Result<(), Ended> {
         dump.summary = "table of the index".to_owned();
         let mut walk = Walk::new(self.bytes, 0);
@@ -65,16 +67,25 @@ impl Shown<'_> {
     }
 }
 
-fn show(dump: &mut Dump, manifest: &Manifest) {
+fn show(dump: &mut Dump, machine: MachineId, catalogue: &Catalogue) {
     let text = |text: String| Value::Text(text);
-    let tables = manifest.tables.iter().map(|(uuid, table)| {
-        vec![text(format!("{uuid:032x}")), Value::Number(table.length), text(hex(&table.digest))]
+    let points = catalogue.points.iter().map(|point| {
+        let id = text(format!("{}.{}", point.id.slot, point.id.ordinal));
+        vec![id, Value::Wall(point.marker.wall.0), text(format!("{:?}", point.marker.kind).to_lowercase())]
     });
-    dump.rows("tables", vec!["table", "bytes", "digest"], tables.collect());
-    let runs = manifest.runs.iter().map(|run| {
-        let (blocks, parts) = (run.rows().len() as u64, run.points.len() as u64);
-        [run.from, run.to, run.entries, blocks, parts].map(Value::Number).to_vec()
+    dump.rows("points", vec!["POINT", "TAKEN (UTC)", "KIND"], points.collect());
+    let tables = catalogue.tables.iter().map(|(uuid, table)| {
+        let TableInfo { epoch, length, digest, .. } = *table;
+        vec![Value::Number(epoch), text(format!("{uuid:032x}")), Value::Number(length), text(hex(&digest))]
     });
-    let columns = vec!["from slot", "to slot", "entries", "blocks", "parts of points"];
-    dump.rows("runs", columns, runs.collect());
+    dump.rows("tables", vec![">EPOCH", "TABLE", ">BYTES", "DIGEST"], tables.collect());
+    let runs = catalogue.runs.iter().map(|run| {
+        let blocks = run.rows().len() as u64;
+        [run.from, run.to, run.entries, blocks].map(Value::Number).to_vec()
+    });
+    dump.rows("runs", vec![">FROM SLOT", ">TO SLOT", ">ENTRIES", ">BLOCKS"], runs.collect());
+    let garbage = catalogue.garbage.iter();
+    let garbage =
+        garbage.map(|(object, since)| vec![text(object.name(machine).to_string()), Value::Number(*since)]);
+    dump.rows("garbage", vec!["OBJECT", ">SINCE VERSION"], garbage.collect());
 }

@@ -4,7 +4,7 @@ use super::walk::{Ended, Walk};
 use super::{Dump, Finding, Value};
 use crate::keys::VaultKeys;
 use crate::log::{self, LogRecord};
-use crate::names;
+use crate::names::{self, Role};
 use redoubt_core::MachineId;
 use redoubt_ports::StoreKey;
 use redoubt_wire::aead::Key;
@@ -44,15 +44,17 @@ impl Shown<'_> {
             self.vault(&mut dump)
         } else if place.starts_with("key/") {
             self.key(&mut dump, machine)
-        } else if let Some(epoch) = number(names::claims(machine), 8) {
-            self.claim(&mut dump, machine, epoch)
+        } else if let Some(epoch) = number(names::claims(machine, Role::Writer), 8) {
+            self.claim(&mut dump, machine, "writer", epoch)
+        } else if let Some(epoch) = number(names::claims(machine, Role::Maintainer), 8) {
+            self.claim(&mut dump, machine, "maintainer", epoch)
         } else if let Some(marks) = number(names::marks(machine), 16) {
             self.marks(&mut dump, machine, marks)
         } else if let Some(slot) = number(names::log(machine), 16) {
             self.log(&mut dump, machine, slot)
-        } else if let Some(inverted) = number(names::manifests(machine), 16) {
-            self.manifest(&mut dump, machine, !inverted)
-        } else if place.starts_with("idx/t/") {
+        } else if let Some(inverted) = number(names::catalogues(machine), 16) {
+            self.catalogue(&mut dump, machine, !inverted)
+        } else if place.starts_with("idx/") {
             self.table(&mut dump, machine)
         } else if let Some((epoch, uuid)) = segment_name(place) {
             self.segment(&mut dump, machine, epoch, uuid);
@@ -109,8 +111,8 @@ impl Shown<'_> {
         ended
     }
 
-    fn claim(&self, dump: &mut Dump, machine: MachineId, epoch: u64) -> Result<(), Ended> {
-        dump.summary = format!("claim of epoch {epoch}");
+    fn claim(&self, dump: &mut Dump, machine: MachineId, who: &str, epoch: u64) -> Result<(), Ended> {
+        dump.summary = format!("claim of epoch {epoch} by a {who}");
         let mut walk = Walk::new(self.bytes, 0);
         let mut fields = || {
             walk.magic(b"DRCLAIM1")?;

@@ -4,7 +4,7 @@
 
 use crate::codec::{Malformed, Take, checked_crc};
 use crate::log;
-use crate::names;
+use crate::names::{self, Role};
 use crate::segment::{HEADER_BYTES, SegmentId, check_unit, clear_tables};
 use redoubt_core::MachineId;
 use redoubt_ports::StoreKey;
@@ -33,12 +33,12 @@ impl Fault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Key(u32),
-    Claim(u64),
+    Claim(Role, u64),
     Marks(u64),
     Slot(u64),
     Segment(u64, u128),
-    Manifest(u64),
-    Table(u128),
+    Catalogue(u64),
+    Table(u64, u128),
     Other,
 }
 
@@ -48,16 +48,18 @@ impl Kind {
         let place = name.as_str().strip_prefix(&format!("g/{machine}/")).unwrap_or_default();
         if let Some(id) = number(format!("g/{machine}/key/"), 8) {
             Kind::Key(id as u32)
-        } else if let Some(epoch) = number(names::claims(machine), 8) {
-            Kind::Claim(epoch)
+        } else if let Some(epoch) = number(names::claims(machine, Role::Writer), 8) {
+            Kind::Claim(Role::Writer, epoch)
+        } else if let Some(epoch) = number(names::claims(machine, Role::Maintainer), 8) {
+            Kind::Claim(Role::Maintainer, epoch)
         } else if let Some(marks) = number(names::marks(machine), 16) {
             Kind::Marks(marks)
         } else if let Some(slot) = number(names::log(machine), 16) {
             Kind::Slot(slot)
-        } else if let Some(inverted) = number(names::manifests(machine), 16) {
-            Kind::Manifest(!inverted)
-        } else if let Some(uuid) = place.strip_prefix("idx/t/").and_then(id) {
-            Kind::Table(uuid)
+        } else if let Some(inverted) = number(names::catalogues(machine), 16) {
+            Kind::Catalogue(!inverted)
+        } else if let Some((epoch, uuid)) = names::table_of(name, machine) {
+            Kind::Table(epoch, uuid)
         } else if let Some((epoch, uuid)) = place.strip_prefix("seg/").and_then(|at| at.split_once('/')) {
             let epoch = (epoch.len() == 8).then(|| u64::from_str_radix(epoch, 16).ok()).flatten();
             epoch.zip(id(uuid)).map_or(Kind::Other, |(epoch, uuid)| Kind::Segment(epoch, uuid))
@@ -89,7 +91,7 @@ pub(super) fn small(bytes: &[u8], machine: MachineId, kind: Kind, vault: u128) -
         let (word, of, whose) = (take.u32()?, take.u128()?, take.u128()?);
         let matches = match kind {
             Kind::Key(dek) => magic == *b"DRKEY1\0\0" && word == dek,
-            Kind::Claim(epoch) => magic == *b"DRCLAIM1" && take.u64()? == epoch,
+            Kind::Claim(_, epoch) => magic == *b"DRCLAIM1" && take.u64()? == epoch,
             Kind::Marks(number) => magic == *b"DRMARKS1" && take.u64()? == number,
             _ => true,
         };
@@ -99,7 +101,7 @@ pub(super) fn small(bytes: &[u8], machine: MachineId, kind: Kind, vault: u128) -
     fields().err().map(|what| Fault::all(bytes, what))
 }
 
-/// Checks the clear header of a table or a manifest.
+/// Checks the clear header of a table or a catalogue.
 pub(super) fn index_header(bytes: &[u8], length: usize, magic: &[u8; 8]) -> Option<Fault> {
     let header = bytes.get(..length).ok_or(Malformed("shorter than its header")).and_then(checked_crc);
     match header {

@@ -1,4 +1,4 @@
-//! The index: manifests opened, tables compared with the digests in them.
+//! Catalogues opened, tables of the index compared with the digests in them.
 
 use super::Run;
 use super::clear::{self, Fault, Kind};
@@ -10,12 +10,12 @@ use std::collections::BTreeMap;
 
 /// Clear header of a table.
 const TABLE_HEADER: usize = 128;
-/// And of a manifest.
-const MANIFEST_HEADER: usize = 128;
+/// And of a catalogue.
+const CATALOGUE_HEADER: usize = 128;
 
 impl Run<'_> {
     pub(super) async fn index(&mut self) {
-        let tables = self.manifests().await;
+        let tables = self.catalogues().await;
         self.tables(tables).await;
     }
 
@@ -24,34 +24,38 @@ impl Run<'_> {
         if self.is_broken { Takes::Unknown } else { Takes::Nothing("the log says what the index says") }
     }
 
-    /// Opens all manifests; returns the tables that they name.
-    async fn manifests(&mut self) -> BTreeMap<u128, TableInfo> {
+    /// Opens all catalogues; returns the tables that they name.
+    async fn catalogues(&mut self) -> BTreeMap<u128, TableInfo> {
         let mut tables = BTreeMap::new();
         let machine = self.machine;
         let of = |name: &StoreKey| match Kind::of(name, machine) {
-            Kind::Manifest(slot) => Some((name.clone(), slot)),
+            Kind::Catalogue(version) => Some((name.clone(), version)),
             _ => None,
         };
-        let manifests: Vec<(StoreKey, u64)> = self.inventory.keys().filter_map(of).collect();
-        for (name, slot) in manifests {
+        let catalogues: Vec<(StoreKey, u64)> = self.inventory.keys().filter_map(of).collect();
+        for (name, version) in catalogues {
             let read = self.read(&name).await.map(super::sized);
             let Some(Some(bytes)) = self.note(&name, read) else { continue };
             let fault = match &self.keys {
-                None => clear::index_header(&bytes, MANIFEST_HEADER, b"DRMAN1\0\0"),
+                None => clear::index_header(&bytes, CATALOGUE_HEADER, b"DRCAT1\0\0"),
                 Some(keys) => {
-                    let id = index::manifest_key(&bytes);
+                    let id = index::peek(&bytes, self.vault, machine, version).map(|header| header.dek());
                     match id.map(|id| (id, keys.get(&id))) {
                         Ok((id, None)) => {
                             self.no_key(id);
                             None
                         }
-                        Ok((_, Some(dek))) => match index::decode(&bytes, self.vault, machine, slot, dek) {
-                            Ok(manifest) => {
-                                tables.extend(manifest.tables);
-                                None
+                        Ok((_, Some(dek))) => {
+                            match index::decode(&bytes, self.vault, machine, version, dek) {
+                                Ok(catalogue) => {
+                                    let garbage = catalogue.garbage.keys().map(|object| object.name(machine));
+                                    self.named.extend(garbage);
+                                    tables.extend(catalogue.tables);
+                                    None
+                                }
+                                Err(why) => Some(Fault::all(&bytes, why)),
                             }
-                            Err(why) => Some(Fault::all(&bytes, why)),
-                        },
+                        }
                         Err(what) => Some(Fault::all(&bytes, what)),
                     }
                 }
@@ -66,32 +70,43 @@ impl Run<'_> {
     async fn tables(&mut self, named: BTreeMap<u128, TableInfo>) {
         let machine = self.machine;
         let of = |name: &StoreKey| match Kind::of(name, machine) {
-            Kind::Table(uuid) => Some(uuid),
+            Kind::Table(epoch, uuid) => Some((epoch, uuid)),
             _ => None,
         };
-        let known: Vec<u128> = match self.keys {
-            Some(_) => named.keys().copied().collect(),
+        let known: Vec<(u64, u128)> = match self.keys {
+            Some(_) => named.iter().map(|(uuid, info)| (info.epoch, *uuid)).collect(),
             None => self.inventory.keys().filter_map(of).collect(),
         };
-        let names: Vec<StoreKey> = known.iter().map(|uuid| names::table(machine, *uuid)).collect();
-        let digests: Vec<Option<TableInfo>> = known.iter().map(|uuid| named.get(uuid).copied()).collect();
+        let names: Vec<StoreKey> =
+            known.iter().map(|(epoch, uuid)| names::table(machine, *epoch, *uuid)).collect();
+        let digests: Vec<Option<TableInfo>> =
+            known.iter().map(|(_, uuid)| named.get(uuid).copied()).collect();
         let work = move |at: usize, bytes: &bytes::Bytes| match digests[at] {
             None => clear::index_header(bytes, TABLE_HEADER, b"DRIDX1\0\0"),
             Some(info) if bytes.len() as u64 != info.length => {
-                Some(Fault::all(bytes, "the table has another length than its manifest says"))
+                Some(Fault::all(bytes, "the table has another length than its catalogue says"))
             }
             Some(info) => (*blake3::hash(bytes).as_bytes() != info.digest)
-                .then(|| Fault::all(bytes, "the digest is not that of the manifest")),
+                .then(|| Fault::all(bytes, "the digest is not that of the catalogue")),
         };
         for (name, read) in names.iter().zip(self.each(names.clone(), work).await) {
             let fault = match self.note(name, read) {
                 None => None,
-                Some(None) => Some(Fault::new(0, 0, "a table that a manifest names is missing")),
+                // A newer catalogue may not need it.
+                Some(None) if self.is_outdated().await => None,
+                Some(None) => Some(Fault::new(0, 0, "a table that a catalogue names is missing")),
                 Some(Some(fault)) => fault,
             };
             if let Some(fault) = fault {
                 self.add(name, fault, self.cost());
             }
         }
+    }
+
+    /// Tells whether a newer catalogue was published since the listing.
+    async fn is_outdated(&self) -> bool {
+        let prefix = names::catalogues(self.machine);
+        let newest = self.scrub.store.page(&prefix, None, 1).await.unwrap_or_default();
+        newest.first().is_some_and(|(name, _)| !self.inventory.contains_key(name))
     }
 }

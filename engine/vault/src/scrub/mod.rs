@@ -26,7 +26,7 @@ pub use report::{Damage, Ended, Hit, Orphan, Report, Takes, Unread};
 
 use crate::error::VaultError;
 use crate::keys::VaultKeys;
-use crate::names;
+use crate::names::{self, Role};
 use crate::store::Store;
 use crate::vault::Vault;
 use bytes::Bytes;
@@ -247,7 +247,7 @@ impl Run<'_> {
         }
         let is_small = |(name, _): (&StoreKey, &u64)| {
             let kind = Kind::of(name, self.machine);
-            matches!(kind, Kind::Key(_) | Kind::Claim(_) | Kind::Marks(_)).then(|| (name.clone(), kind))
+            matches!(kind, Kind::Key(_) | Kind::Claim(..) | Kind::Marks(_)).then(|| (name.clone(), kind))
         };
         let small: Vec<(StoreKey, Kind)> = self.inventory.iter().filter_map(is_small).collect();
         let mut keys = BTreeMap::new();
@@ -268,7 +268,8 @@ impl Run<'_> {
                 }
             }
         }
-        self.claims_are_dense();
+        self.claims_are_dense(Role::Writer);
+        self.claims_are_dense(Role::Maintainer);
         // With none everything is checked as without keys.
         self.keys = (!keys.is_empty()).then(|| Arc::new(keys));
         if self.report.with_keys && self.keys.is_none() {
@@ -288,14 +289,14 @@ impl Run<'_> {
 
     fn cost_of(&self, kind: Kind) -> Takes {
         match kind {
-            Kind::Claim(_) => Takes::Nothing("a claim's content counts for nothing, only that it exists"),
+            Kind::Claim(..) => Takes::Nothing("a claim's content counts for nothing, only that it exists"),
             Kind::Marks(_) => Takes::Nothing("only that it exists counts"),
             _ => Takes::Unknown,
         }
     }
 
-    fn claims_are_dense(&mut self) {
-        let prefix = names::claims(self.machine);
+    fn claims_are_dense(&mut self, role: Role) {
+        let prefix = names::claims(self.machine, role);
         let numbers: Vec<u64> =
             self.inventory.keys().filter_map(|name| names::number(name, &prefix, 8)).collect();
         let mut next = 1;
@@ -303,7 +304,7 @@ impl Run<'_> {
             for lost in next..number {
                 let cost = Takes::Nothing("the next claim makes it again");
                 let fault = Fault::new(0, 0, "the claim is missing, later ones exist");
-                self.add(&names::claim(self.machine, lost), fault, cost);
+                self.add(&names::claim(self.machine, role, lost), fault, cost);
             }
             next = number + 1;
         }

@@ -5,7 +5,7 @@
 //! - I3 Every point, and the head, reads as the oracle's images.
 //! - I6 No older writer acknowledges after a newer one.
 //!
-//! Index writers race as the writers do; what a reader shows must not depend on them.
+//! Maintainers race as the writers do; what a reader shows must not depend on them.
 
 use super::{Faulty, Oracle, Seeded, run};
 use redoubt_core::change::ResyncReason;
@@ -14,7 +14,7 @@ use redoubt_core::{
     Sectors, VolumeId, VolumeIndex, WallTime, WriteSeq,
 };
 use redoubt_vault::{
-    CommitError, Indexer, MachineReader, MachineWriter, PointView, Vault, VaultError, VaultKeys,
+    CommitError, MachineReader, MachineWriter, Maintainer, PointView, Vault, VaultError, VaultKeys,
     WriterSettings,
 };
 use std::collections::BTreeMap;
@@ -125,9 +125,9 @@ async fn serve(
             Err(VaultError::Store(_) | VaultError::Fenced { .. } | VaultError::ClaimRace) => continue,
             Err(other) => panic!("a claim fails: {other}"),
         };
-        let mut indexer = Indexer::open(&vault, MACHINE, dice.clone(), 1 + dice.below(5)).await.ok();
         let floor = *acked.lock().unwrap();
         assert!(writer.head().position.seq.0 >= floor, "I1: an acknowledged commit is in every later head");
+        let mut maintainer = Maintainer::claim(&vault, MACHINE, dice.clone(), 1 + dice.below(5)).await.ok();
         loop {
             let at = writer.head().position.seq.0;
             if at == records.len() as u64 {
@@ -160,7 +160,7 @@ async fn serve(
                         *acked = (*acked).max(done.position.seq.0);
                     }
                     if dice.chance(40) {
-                        follow(&mut indexer, done.slot, &dice).await;
+                        maintain(&mut maintainer, done.slot, &dice).await;
                     }
                 }
                 Err(CommitError::Fenced { .. }) => break,
@@ -171,21 +171,22 @@ async fn serve(
     }
 }
 
-/// Writes the index up to a durable slot; now and then its process dies over it.
-async fn follow(indexer: &mut Option<Indexer>, durable: u64, dice: &Seeded) {
-    let Some(writer) = indexer else { return };
+/// Maintains up to a durable slot; now and then its process dies over it.
+async fn maintain(maintainer: &mut Option<Maintainer>, durable: u64, dice: &Seeded) {
+    let Some(at_work) = maintainer else { return };
     let longest = std::time::Duration::from_millis(if dice.chance(20) { dice.below(80) } else { 600_000 });
     let rounds = async {
         loop {
-            match writer.follow(durable).await {
+            match at_work.round(durable).await {
                 Ok(Some(_)) => {}
-                Ok(None) | Err(VaultError::Store(_)) => return,
-                Err(other) => panic!("the index cannot be written: {other}"),
+                Ok(None) | Err(VaultError::Store(_)) => return true,
+                Err(VaultError::Superseded { .. }) => return false,
+                Err(other) => panic!("the maintainer fails: {other}"),
             }
         }
     };
-    if tokio::time::timeout(longest, rounds).await.is_err() {
-        *indexer = None;
+    if tokio::time::timeout(longest, rounds).await != Ok(true) {
+        *maintainer = None;
     }
 }
 

@@ -1,0 +1,64 @@
+//! Runs the maintainer of one machine, beside the packer.
+//!
+//! Nothing waits for it: it takes its turns after commits, what fails is told and tried again later, and with
+//! the task it is simply given up. When a newer maintainer has claimed the machine, that one does the work.
+
+use super::packer::{PAUSE_FIRST, PAUSE_MAX};
+use redoubt_core::MachineId;
+use redoubt_ports::Entropy;
+use redoubt_vault::{ClaimWatch, Maintainer, Vault, VaultError};
+use std::sync::Arc;
+
+/// Owns the task; dropping it ends it.
+pub(super) struct MaintainerTask(tokio::task::JoinHandle<()>);
+
+impl Drop for MaintainerTask {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl MaintainerTask {
+    /// Starts the task; it writes once `every` slots are not indexed.
+    pub(super) fn start(
+        vault: Vault,
+        machine: MachineId,
+        entropy: Arc<dyn Entropy>,
+        every: u64,
+        claim: ClaimWatch,
+    ) -> MaintainerTask {
+        MaintainerTask(tokio::spawn(run(vault, machine, entropy, every, claim)))
+    }
+}
+
+async fn run(vault: Vault, machine: MachineId, entropy: Arc<dyn Entropy>, every: u64, mut claim: ClaimWatch) {
+    let (mut maintainer, mut seen, mut pause) = (None, 0, PAUSE_FIRST);
+    loop {
+        seen = claim.durable_after(seen).await;
+        loop {
+            let round = async {
+                let maintainer = match &mut maintainer {
+                    Some(maintainer) => maintainer,
+                    none => none.insert(Maintainer::claim(&vault, machine, entropy.clone(), every).await?),
+                };
+                maintainer.round(seen).await
+            };
+            match round.await {
+                Ok(Some(slot)) => {
+                    pause = PAUSE_FIRST;
+                    tracing::debug!(%machine, slot, "maintained the vault");
+                }
+                Ok(None) => break,
+                Err(VaultError::Superseded { by }) => {
+                    tracing::info!(%machine, by, "another maintainer has taken over");
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(%machine, %error, "cannot maintain the vault; recovery works without");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! The maintainer of one machine: writes everything that is neither log, claim nor segment of a commit.
+//!
+//! One round reads a bounded stretch of the log behind the newest catalogue, makes it a run, merged with the
+//! newest runs if they have grown alike, and publishes the next version of the catalogue. Then it deletes what
+//! no catalogue needs any more. A round that dies leaves objects that nobody names: a later maintainer finds them.
+//!
+//! Invariants
+//! - MT-1 Tables first, then the catalogue (CA-2). Only slots known to be durable are covered.
+//! - MT-2 A version is published behind the newest one there is, and never behind one of a newer maintainer.
+//! - MT-3 Memory is bounded: one stretch of the log, one block per run that is merged, one table.
+//! - MT-4 Catalogues never go back: what the newest one covered, every later one covers.
+//!
+//! What is *not* here: making a run (`build`), publishing and deleting (`publish`).
+
+mod build;
+mod publish;
+#[cfg(test)]
+mod tests;
+
+use crate::claims::{Claim, take_claim};
+use crate::error::{ReadError, VaultError};
+use crate::index::{Catalogue, Object, StoredIndex};
+use crate::key_ring::KeyRing;
+use crate::load::Log;
+use crate::names::{self, Role};
+use crate::vault::Vault;
+use redoubt_core::MachineId;
+use redoubt_ports::Entropy;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Slots behind the newest catalogue that make a round worth its puts: what a reader has to follow.
+pub const INDEX_SLOTS: u64 = 64;
+/// Catalogues that stay fully readable, and that are looked at for one to build on.
+pub(crate) const CATALOGUES_KEPT: usize = 3;
+/// Names of old catalogues listed at once; more of them are deleted in later rounds.
+const OLD_LISTED: usize = 1000;
+
+/// The right to maintain one machine, until a newer claim exists.
+pub struct Maintainer {
+    log: Log,
+    index: StoredIndex,
+    entropy: Arc<dyn Entropy>,
+    claim: Claim,
+    every: u64,
+    base: Option<Base>,
+    /// Versions found damaged.
+    avoid: BTreeSet<u64>,
+    /// Objects put that no published version names: the next one calls them garbage.
+    uploads: BTreeSet<Object>,
+    /// The version behind which what dead maintainers left was looked for; 0: not yet.
+    swept: u64,
+    superseded: Option<u64>,
+}
+
+impl std::fmt::Debug for Maintainer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Maintainer({}, epoch {})", self.log.machine, self.claim.epoch)
+    }
+}
+
+/// What the next version is built on.
+#[derive(Default)]
+struct Base {
+    catalogue: Catalogue,
+    /// BLAKE3 of the newest version's bytes; zeros if it cannot be read.
+    digest: [u8; 32],
+    /// The newest version in the store, its slot and its maintainer, usable or not.
+    newest: u64,
+    newest_slot: u64,
+    newest_maintainer: u64,
+    /// Named by versions that cannot be built on, or by the base of one that was not published.
+    strays: BTreeSet<Object>,
+    /// As in a catalogue, of all versions read.
+    garbage: BTreeMap<Object, u64>,
+    /// Versions that are in the store.
+    versions: BTreeSet<u64>,
+}
+
+impl Maintainer {
+    /// Claims the maintenance of a machine that has a log. It writes once `every` slots are not indexed.
+    pub async fn claim(
+        vault: &Vault,
+        machine: MachineId,
+        entropy: Arc<dyn Entropy>,
+        every: u64,
+    ) -> Result<Maintainer, VaultError> {
+        let keys = KeyRing::open(vault, machine).await?;
+        let log = Log { vault: vault.clone(), machine, keys };
+        let index = StoredIndex::new(log.clone());
+        let base = newest_base(&log, &index, &BTreeSet::new()).await?;
+        let claim =
+            take_claim(vault, machine, Role::Maintainer, entropy.id(), base.newest_maintainer).await?;
+        let (avoid, uploads) = (BTreeSet::new(), BTreeSet::new());
+        let (every, swept, superseded) = (every.max(1), 0, None);
+        // Read again: somebody may have published before the claim.
+        let base = None;
+        Ok(Maintainer { log, index, entropy, claim, every, base, avoid, uploads, swept, superseded })
+    }
+
+    /// Returns this maintainer's epoch.
+    pub fn epoch(&self) -> u64 {
+        self.claim.epoch
+    }
+
+    /// Indexes a stretch of the log, up to slot `durable` at most; returns the slot it came to, or none if
+    /// there is not enough to do. Repeat it until then. After an error it may be called again; dropping
+    /// the future is like a crash and as harmless. `Superseded` is final.
+    pub async fn round(&mut self, durable: u64) -> Result<Option<u64>, VaultError> {
+        if let Some(by) = self.superseded {
+            return Err(VaultError::Superseded { by });
+        }
+        let base = match self.base.take() {
+            Some(base) => base,
+            None => newest_base(&self.log, &self.index, &self.avoid).await?,
+        };
+        if base.newest_maintainer > self.claim.epoch {
+            return Err(self.supersede(base.newest_maintainer));
+        }
+        if durable < base.catalogue.slot.saturating_add(self.every) {
+            self.base = Some(base);
+            return Ok(None);
+        }
+        let next = match self.extend(&base.catalogue, durable).await {
+            Ok(next) => next,
+            Err(BuildError::Log(error)) => return Err(error),
+            Err(BuildError::Base(ReadError::Store(failure))) => return Err(failure.into()),
+            Err(BuildError::Base(damage)) => {
+                if let Some(by) = self.claim.newer().await? {
+                    // What is gone was not needed any more.
+                    return Err(self.supersede(by));
+                }
+                let version = base.catalogue.version;
+                self.avoid.insert(version);
+                return Err(VaultError::damaged(names::catalogue(self.log.machine, version), damage));
+            }
+        };
+        let slot = next.slot;
+        if slot < base.newest_slot {
+            // MT-4: built anew after damage, and not there yet.
+            let mut strays = base.strays;
+            strays.extend(base.catalogue.objects());
+            self.base = Some(Base { catalogue: next, strays, ..base });
+        } else {
+            self.base = self.publish(next, base).await?;
+        }
+        Ok(Some(slot))
+    }
+
+    fn supersede(&mut self, by: u64) -> VaultError {
+        self.superseded = Some(by);
+        VaultError::Superseded { by }
+    }
+}
+
+/// Why a version could not be built: the log that is new, or what the base names.
+enum BuildError {
+    Log(VaultError),
+    Base(ReadError),
+}
+
+/// Reads the newest version that can be built on, else the empty one, and what there is beside it.
+async fn newest_base(log: &Log, index: &StoredIndex, avoid: &BTreeSet<u64>) -> Result<Base, VaultError> {
+    let listed = log.vault.store.page(&names::catalogues(log.machine), None, OLD_LISTED).await?;
+    let versions = listed.iter().filter_map(|(name, _)| names::catalogue_version(name, log.machine));
+    let mut base = Base { versions: versions.collect(), ..Base::default() };
+    base.newest = base.versions.last().copied().unwrap_or(0);
+    let tried: Vec<u64> = base.versions.iter().rev().take(CATALOGUES_KEPT).copied().collect();
+    for version in tried {
+        let read = index.decoded(version).await?;
+        let Ok((catalogue, digest)) = read else { continue };
+        if base.newest_maintainer == 0 {
+            (base.newest_slot, base.newest_maintainer) = (catalogue.slot, catalogue.maintainer);
+        }
+        for (object, since) in &catalogue.garbage {
+            base.garbage.entry(*object).or_insert(*since);
+        }
+        if avoid.contains(&version) || !index.fits(&catalogue).await? {
+            base.strays.extend(catalogue.objects());
+            continue;
+        }
+        base.digest = if version == base.newest { digest } else { [0; 32] };
+        base.catalogue = catalogue;
+        break;
+    }
+    Ok(base)
+}

@@ -1,0 +1,254 @@
+//! Maintainers that die, freeze and race: what the newest catalogues need is there, and nothing leaks.
+
+use super::*;
+use crate::writer::MachineWriter;
+use crate::{MachineReader, MemStore, PointId, Vault, VaultKeys};
+use async_trait::async_trait;
+use bytes::Bytes;
+use redoubt_core::change::ResyncReason;
+use redoubt_core::{
+    BatchPosition, Chain, Change, Extent, Generation, Lba, Marker, MarkerId, MarkerKind, Record, Sectors,
+    VolumeId, VolumeIndex, WallTime, WriteSeq,
+};
+use redoubt_ports::{RawStore, StoreError, StoreKey};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::Semaphore;
+
+const MACHINE: MachineId = MachineId(7);
+const VOLUME: VolumeIndex = VolumeIndex(0);
+const SECTORS: u64 = 1024;
+
+/// Numbers that never repeat.
+struct Counting(AtomicU64);
+
+impl Entropy for Counting {
+    fn fill(&self, buffer: &mut [u8]) {
+        let next = self.0.fetch_add(1, Ordering::Relaxed);
+        let hash = blake3::hash(&next.to_le_bytes());
+        buffer.iter_mut().zip(hash.as_bytes().iter().cycle()).for_each(|(to, from)| *to = *from);
+    }
+}
+
+fn entropy(seed: u64) -> Arc<Counting> {
+    Arc::new(Counting(AtomicU64::new(seed << 32)))
+}
+
+/// Refuses every effect after so many, and everything from then on: the process is dead. Deletes wait for a
+/// permit of the gate.
+struct Mortal {
+    inner: Arc<MemStore>,
+    effects: AtomicU64,
+    gate: Option<Arc<Semaphore>>,
+}
+
+impl Mortal {
+    fn new(inner: &Arc<MemStore>, effects: u64) -> Arc<Mortal> {
+        Arc::new(Mortal { inner: inner.clone(), effects: AtomicU64::new(effects), gate: None })
+    }
+
+    fn effect(&self) -> Result<(), StoreError> {
+        let one_less = |left: u64| left.checked_sub(1);
+        let left = self.effects.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
+        left.map(drop).map_err(|_| StoreError::Denied("dead".to_owned()))
+    }
+}
+
+#[async_trait]
+impl RawStore for Mortal {
+    async fn put_if_absent(&self, key: &StoreKey, body: Bytes) -> Result<(), StoreError> {
+        self.effect()?;
+        self.inner.put_if_absent(key, body).await
+    }
+
+    async fn get(&self, key: &StoreKey, range: Option<Range<u64>>) -> Result<Option<Bytes>, StoreError> {
+        self.inner.get(key, range).await
+    }
+
+    async fn list_after(
+        &self,
+        prefix: &str,
+        after: Option<&StoreKey>,
+        limit: usize,
+    ) -> Result<Vec<(StoreKey, u64)>, StoreError> {
+        self.inner.list_after(prefix, after, limit).await
+    }
+
+    async fn delete(&self, key: &StoreKey) -> Result<(), StoreError> {
+        if let Some(gate) = &self.gate {
+            gate.acquire().await.unwrap().forget();
+        }
+        self.effect()?;
+        self.inner.delete(key).await
+    }
+}
+
+fn keys() -> VaultKeys {
+    VaultKeys::new([5; 32])
+}
+
+/// A log of `slots` commits with a point each; returns the images of the points.
+async fn log(store: &Arc<MemStore>, slots: u64) -> Vec<(PointId, Vec<u8>)> {
+    let vault = Vault::init(store.clone(), keys(), &*entropy(1)).await.unwrap();
+    let mut writer = MachineWriter::claim(&vault, MACHINE, entropy(2)).await.unwrap();
+    let attach = Change::Attach { volume: VOLUME, id: VolumeId(9), sectors: Sectors(SECTORS) };
+    let begin = Change::ResyncBegin { reason: ResyncReason::Initial };
+    let (mut seq, mut image, mut images) = (0, vec![0; SECTORS as usize * 512], Vec::new());
+    for slot in 0..slots {
+        let mut changes =
+            if slot == 0 { vec![attach.clone(), begin.clone(), Change::ResyncEnd] } else { Vec::new() };
+        for number in 0..3 {
+            let first = (slot * 37 + number * 311) % (SECTORS - 8);
+            let payload = vec![(slot * 3 + number + 1) as u8; 8 * 512];
+            image[first as usize * 512..][..payload.len()].copy_from_slice(&payload);
+            changes.push(Change::Write { volume: VOLUME, lba: Lba(first), payload: payload.into() });
+        }
+        let (id, wall) = (MarkerId(u128::from(slot) + 1), WallTime(slot));
+        changes.push(Change::Marker(Marker { id, kind: MarkerKind::Crash, wall }));
+        let records = changes.into_iter().map(|change| {
+            seq += 1;
+            Record { seq: WriteSeq(seq), change }
+        });
+        let records = records.collect();
+        let chain = Chain(*blake3::hash(&seq.to_le_bytes()).as_bytes());
+        let to = BatchPosition { generation: Generation(1), seq: WriteSeq(seq), chain };
+        let done = writer.commit(records, to).await.unwrap();
+        images.push((done.points[0], image.clone()));
+    }
+    images
+}
+
+async fn maintainer(store: Arc<dyn RawStore>, seed: u64) -> Result<Maintainer, VaultError> {
+    let vault = Vault::open(store, keys()).await.unwrap();
+    Maintainer::claim(&vault, MACHINE, entropy(seed), 1).await
+}
+
+/// Rounds of two slots each, from one slot to another.
+async fn rounds(maintainer: &mut Maintainer, slots: Range<u64>) -> Result<(), VaultError> {
+    for slot in slots.step_by(2) {
+        while maintainer.round(slot).await?.is_some() {}
+    }
+    Ok(())
+}
+
+/// Checks that the newest three catalogues are readable as a whole; returns the tables that they know of.
+async fn readable(store: &Arc<MemStore>) -> BTreeSet<StoreKey> {
+    let vault = Vault::open(store.clone(), keys()).await.unwrap();
+    let keys = KeyRing::open(&vault, MACHINE).await.unwrap();
+    let index = StoredIndex::new(Log { vault: vault.clone(), machine: MACHINE, keys });
+    let listed = vault.store.page(&names::catalogues(MACHINE), None, CATALOGUES_KEPT).await.unwrap();
+    let mut known = BTreeSet::new();
+    for (name, _) in listed {
+        let version = names::catalogue_version(&name, MACHINE).unwrap();
+        let catalogue = index.catalogue(version).await.unwrap().unwrap();
+        for (uuid, info) in &catalogue.tables {
+            let table = names::table(MACHINE, info.epoch, *uuid);
+            let bytes = store.peek(&table).unwrap_or_else(|| panic!("version {version} needs {table}"));
+            assert_eq!(*blake3::hash(&bytes).as_bytes(), info.digest, "{table}");
+            known.insert(table);
+        }
+        known.extend(catalogue.garbage.keys().map(|object| object.name(MACHINE)));
+    }
+    known
+}
+
+async fn points_read(store: &Arc<MemStore>, images: &[(PointId, Vec<u8>)]) {
+    let vault = Vault::open(store.clone(), keys()).await.unwrap();
+    let reader = MachineReader::open(&vault, MACHINE).await.unwrap();
+    assert_eq!(reader.findings(), []);
+    let found: Vec<PointId> = reader.points().iter().map(|point| point.id).collect();
+    assert_eq!(found, images.iter().map(|(id, _)| *id).collect::<Vec<_>>());
+    for (id, image) in images {
+        let read = reader.view(*id).unwrap().read(VOLUME, Extent::new(0, SECTORS)).await.unwrap();
+        assert!(read == *image, "point {id:?} reads as it was");
+    }
+}
+
+fn tables(store: &MemStore) -> BTreeSet<StoreKey> {
+    store.names().into_iter().filter(|name| name.as_str().contains("/idx/")).collect()
+}
+
+fn catalogues(store: &MemStore) -> usize {
+    store.names().iter().filter(|name| name.as_str().contains("/cat/")).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_maintainer_may_die_at_every_effect_and_the_next_one_leaves_no_orphan() {
+    const SLOTS: u64 = 25;
+    let whole = Arc::new(MemStore::new());
+    let images = log(&whole, SLOTS).await;
+    let mut is_done = false;
+    for effects in 0..200 {
+        let store = Arc::new(MemStore::new());
+        whole.names().iter().for_each(|name| store.tamper(name, whole.peek(name)));
+        let outcome = async {
+            let mut mortal = maintainer(Mortal::new(&store, effects), 3).await?;
+            rounds(&mut mortal, 2..SLOTS - 6).await
+        };
+        is_done = outcome.await.is_ok();
+        readable(&store).await;
+        points_read(&store, &images).await;
+        let mut next = maintainer(store.clone(), 4).await.unwrap();
+        rounds(&mut next, SLOTS - 6..SLOTS + 2).await.unwrap();
+        let known = readable(&store).await;
+        assert!(
+            tables(&store).is_subset(&known),
+            "after {effects} effects something is left that nobody knows"
+        );
+        assert!(catalogues(&store) <= 3);
+        points_read(&store, &images).await;
+        if is_done {
+            break;
+        }
+    }
+    assert!(is_done, "the sweep came to the end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_maintainer_that_was_frozen_before_it_deletes_deletes_nothing_that_is_needed() {
+    let store = Arc::new(MemStore::new());
+    let images = log(&store, 40).await;
+    let gate = Arc::new(Semaphore::new(1));
+    let frozen = Mortal { inner: store.clone(), effects: AtomicU64::new(u64::MAX), gate: Some(gate.clone()) };
+    let mut old = maintainer(Arc::new(frozen), 3).await.unwrap();
+    let work = tokio::spawn(async move {
+        let outcome = rounds(&mut old, 2..30).await;
+        (old, outcome)
+    });
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    assert!(!work.is_finished(), "it waits in front of a delete");
+    let mut new = maintainer(store.clone(), 4).await.unwrap();
+    rounds(&mut new, 2..36).await.unwrap();
+    let before = readable(&store).await;
+    gate.add_permits(1000);
+    let (mut old, outcome) = work.await.unwrap();
+    assert_eq!(outcome, Err(VaultError::Superseded { by: 2 }));
+    assert_eq!(old.round(40).await, Err(VaultError::Superseded { by: 2 }), "for good");
+    assert_eq!(readable(&store).await, before);
+    let mut third = maintainer(store.clone(), 5).await.unwrap();
+    rounds(&mut third, 36..42).await.unwrap();
+    assert!(
+        tables(&store).is_subset(&readable(&store).await),
+        "uploads of the old one are collected in the end"
+    );
+    points_read(&store, &images).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_maintainer_goes_on_behind_a_damaged_catalogue_and_forgets_no_garbage() {
+    let store = Arc::new(MemStore::new());
+    let images = log(&store, 30).await;
+    let mut first = maintainer(store.clone(), 3).await.unwrap();
+    rounds(&mut first, 2..20).await.unwrap();
+    let newest = store.names().into_iter().find(|name| name.as_str().contains("/cat/")).unwrap();
+    let mut bytes = store.peek(&newest).unwrap().to_vec();
+    bytes[200] ^= 1;
+    store.tamper(&newest, Some(bytes.into()));
+    let mut second = maintainer(store.clone(), 4).await.unwrap();
+    rounds(&mut second, 20..32).await.unwrap();
+    let known = readable(&store).await;
+    assert!(tables(&store).is_subset(&known));
+    points_read(&store, &images).await;
+    assert!(second.epoch() > first.epoch());
+    assert_eq!(first.round(32).await, Err(VaultError::Superseded { by: second.epoch() }));
+}
