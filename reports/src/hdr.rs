@@ -36,3 +36,44 @@ pub fn hdr_log(set: &RunSet) -> String {
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Build, Scenario};
+    use crate::samples::Samples;
+    use hdrhistogram::Histogram;
+    use hdrhistogram::serialization::Deserializer;
+    use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
+
+    fn histogram(letters: &str) -> Histogram<u64> {
+        use base64::Engine;
+        let bytes = base64::engine::general_purpose::STANDARD.decode(letters).unwrap();
+        Deserializer::new().deserialize(&mut &bytes[..]).unwrap()
+    }
+
+    #[test]
+    fn a_reader_of_such_logs_finds_every_sample_under_its_tag() {
+        let samples = Samples::from(vec![(40, 90), (1200, 10)]);
+        let measured = [(Measure::Lag, samples.clone()), (Measure::Resync, samples)].into();
+        let scenario = Scenario { name: "wan-cut".into(), measured, ..Scenario::default() };
+        let set = RunSet {
+            format: 1,
+            command: String::new(),
+            build: Build::default(),
+            marks: Default::default(),
+            scenarios: vec![scenario],
+        };
+        let log = hdr_log(&set);
+        let mut found = Vec::new();
+        for entry in IntervalLogIterator::new(log.as_bytes()) {
+            if let LogEntry::Interval(interval) = entry.unwrap() {
+                let histogram = histogram(interval.encoded_histogram());
+                let tag = interval.tag().unwrap().as_str().to_owned();
+                found.push((tag, histogram.len(), histogram.value_at_quantile(0.9), histogram.max() / 10));
+            }
+        }
+        let wanted = |tag: &str| (tag.to_owned(), 100, 40, 120);
+        assert_eq!(found, [wanted("wan-cut/lag"), wanted("wan-cut/resync")]);
+    }
+}

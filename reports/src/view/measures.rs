@@ -77,6 +77,8 @@ pub(super) struct Figures {
 pub(super) struct Row {
     scenario: String,
     cells: Vec<Option<(String, String)>>,
+    /// Bound of the time to converge: the only promise of this kind.
+    promise: String,
 }
 
 #[derive(Serialize)]
@@ -215,6 +217,7 @@ pub(super) fn table(set: &RunSet) -> Table {
     let rows = set.scenarios.iter().map(|scenario| Row {
         scenario: scenario.name.clone(),
         cells: present.iter().map(|(measure, _)| cell(scenario, *measure)).collect(),
+        promise: round(scenario.promises.converges_ms),
     });
     Table { rows: rows.collect(), header: present.into_iter().map(|(_, name)| name).collect() }
 }
