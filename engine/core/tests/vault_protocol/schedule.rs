@@ -20,12 +20,16 @@ const ACTORS_MAX: usize = 6;
 /// Steps of a schedule with faults, and of one whose actors sleep long.
 const STEPS: u32 = 260;
 const STEPS_WITH_SLEEP: u32 = 700;
+/// An actor that falls asleep early does so within so many requests: its claim and what it loads, and some more.
+const NAP_WITHIN: u32 = 16;
 /// Steps without faults in which everything must come to rest.
 const STEPS_TO_REST: u32 = 4000;
 
 struct Actor {
     future: Pin<Box<dyn Future<Output = ()>>>,
     frozen_until: u32,
+    /// Requests until it falls asleep for long; 0: it does not.
+    awake: u32,
 }
 
 /// What a schedule came to.
@@ -49,6 +53,8 @@ struct Plan {
     steps: u32,
     /// How often of eight rounds a maintainer goes on from what it published itself.
     own: u32,
+    /// How many of a thousand actors fall asleep early, on what they have just read.
+    naps: u32,
 }
 
 /// Returns one of a few rates: a schedule without a fault finds what one with all of them hides.
@@ -80,6 +86,7 @@ fn plan(rng: &mut Rng) -> Plan {
         minutes: [1, 1, 5, 40][rng.below(4) as usize],
         steps: STEPS,
         own: 4,
+        naps: 0,
     }
 }
 
@@ -93,6 +100,7 @@ fn plan_with_sleep(rng: &mut Rng) -> Plan {
         minutes: 1,
         steps: STEPS_WITH_SLEEP,
         own: [4, 8][rng.below(2) as usize],
+        naps: [0, 600][rng.below(2) as usize],
         ..plan(rng)
     }
 }
@@ -157,7 +165,8 @@ impl Schedule {
     }
 
     fn spawn(&mut self, future: Pin<Box<dyn Future<Output = ()>>>) {
-        self.actors.push(Actor { future, frozen_until: 0 });
+        let awake = if self.chance(self.plan.naps) { 1 + self.port.below(NAP_WITHIN) } else { 0 };
+        self.actors.push(Actor { future, frozen_until: 0, awake });
     }
 
     fn is_sound(&self) -> bool {
@@ -211,6 +220,8 @@ impl Schedule {
                 let mut context = Context::from_waker(Waker::noop());
                 if self.actors[at].future.as_mut().poll(&mut context).is_ready() {
                     self.actors.swap_remove(at);
+                } else {
+                    self.nap(at);
                 }
             }
         }
@@ -220,9 +231,18 @@ impl Schedule {
         world.oracle.observe(&mut world.store, now);
     }
 
+    fn nap(&mut self, at: usize) {
+        let awake = self.actors[at].awake;
+        self.actors[at].awake = awake.saturating_sub(1);
+        if awake == 1 {
+            self.actors[at].frozen_until = self.step + self.port.below(self.plan.freeze_steps);
+        }
+    }
+
     /// Everybody is gone and nothing fails any more: a new writer commits, and new maintainers clean up.
     fn settle(&mut self) {
         self.actors.clear();
+        self.plan.naps = 0;
         {
             let world = &mut *self.port.0.borrow_mut();
             while world.store.has_ghosts() {
