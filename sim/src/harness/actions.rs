@@ -4,7 +4,7 @@ use super::copies;
 use super::estate::Estate;
 use super::guests;
 use crate::oracles::guest_untouched::{self, Excuse};
-use crate::plan::{Action, DiskFault};
+use crate::plan::{Action, DiskFault, RESTART_AFTER};
 use crate::ports::{DiskErrors, LinkModel, lock};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,6 +21,8 @@ pub(super) struct Account {
     pub(super) lost: BTreeSet<String>,
     /// Hosts that stand still, with the end of it in milliseconds.
     pub(super) frozen: BTreeMap<String, u64>,
+    /// Hosts whose process starts again by itself, with the time of it in milliseconds.
+    pub(super) restarts: BTreeMap<String, u64>,
     /// When a machine last went down.
     pub(super) outages: BTreeMap<String, u64>,
     /// Hosts without power or process, so that a plan can hit one twice.
@@ -118,7 +120,14 @@ pub(super) fn perform(estate: &Arc<Estate>, account: &mut Account, now: u64, act
         }
         Action::StopCopy(machine) => copies::stop(estate, machine),
         // Both are performed by the run itself, which owns the restoring.
-        Action::Rot | Action::IndexRot | Action::IndexLost | Action::CheckPoints => {}
+        Action::Damage(..) | Action::CheckPoints => {}
+        Action::CopyVault => world.store.copy(),
+        Action::RestoreVault => {
+            if world.store.go_back() {
+                account.marks.insert("vault-restored");
+            }
+        }
+        Action::KillAtEffect(host, count) => world.store.trip(host, *count),
     }
 }
 
@@ -159,6 +168,25 @@ fn freeze(estate: &Arc<Estate>, account: &mut Account, now: u64, host: &str, ms:
     account.frozen.insert(host.to_owned(), now + ms);
     if let Some(found) = estate.find(host) {
         found.freeze(true);
+    }
+}
+
+/// Ends processes that end with one of their effects on the store.
+pub(super) fn end_tripped(estate: &Arc<Estate>, account: &mut Account, now: u64) {
+    for host in estate.world.store.tripped() {
+        down(estate, account, now, &host, false);
+        estate.world.store.was_ended(&host);
+        account.marks.insert("killed-at-effect");
+        account.restarts.insert(host, now + RESTART_AFTER);
+    }
+}
+
+/// Starts processes again whose time it is.
+pub(super) fn restart(estate: &Arc<Estate>, account: &mut Account, now: u64) {
+    let due = account.restarts.iter().filter(|(_, at)| **at <= now).map(|(host, _)| host.clone());
+    for host in due.collect::<Vec<_>>() {
+        account.restarts.remove(&host);
+        up(estate, account, &host);
     }
 }
 
@@ -244,6 +272,8 @@ fn stop_agent(estate: &Arc<Estate>, account: &mut Account, machine: &str) {
 pub(super) fn lift_all(estate: &Arc<Estate>, account: &mut Account, now: u64) {
     estate.world.net.heal_all();
     estate.world.store.lift_faults();
+    end_tripped(estate, account, now);
+    account.restarts.clear();
     thaw(estate, account, u64::MAX);
     estate.machines.keys().for_each(|machine| copies::stop(estate, machine));
     for excuses in account.excuses.values_mut() {

@@ -4,6 +4,7 @@
 use super::estate::{Estate, Machine};
 use super::guests::possible_cuts;
 use crate::oracles::{Finding, database, prefix};
+use crate::plan::Part;
 use crate::ports::lock;
 use crate::workload::stamp;
 use redoubt_core::{Extent, MarkerId, VolumeIndex, WriteSeq};
@@ -20,6 +21,8 @@ pub(super) struct Restored {
     pub(super) findings: Vec<Finding>,
     pub(super) marks: BTreeSet<&'static str>,
     pub(super) points: u64,
+    /// The damage was told although it costs no content.
+    pub(super) is_reported: bool,
     /// The points that could be read, by machine.
     pub(super) read: BTreeSet<(String, MarkerId)>,
     /// The points that are what they should be: machine, sequence, and when they were cut.
@@ -33,8 +36,8 @@ pub(super) enum Health {
     Whole,
     /// Any object: damage is expected, and must be reported.
     Rotten,
-    /// This object of the index: everything must read as before.
-    IndexSpoilt(StoreKey),
+    /// This object of a part that holds no content: everything must read as before.
+    Spoilt(Part, StoreKey),
 }
 
 /// How to restore.
@@ -86,13 +89,13 @@ pub(super) async fn all(estate: &Estate, how: &How<'_>) -> Restored {
     restored
 }
 
-impl How<'_> {
+impl Health {
     /// The oracle for content that is wrong, or that cannot be had.
-    fn oracle(&self, usual: &'static str) -> &'static str {
-        match self.health {
-            Health::Whole => usual,
+    pub(super) fn oracle(&self, usual: &'static str) -> &'static str {
+        match self {
             Health::Rotten => "no-silent-damage",
-            Health::IndexSpoilt(_) => "index-never-needed",
+            Health::Spoilt(Part::Index | Part::Catalogue, _) => "index-never-needed",
+            Health::Whole | Health::Spoilt(..) => usual,
         }
     }
 }
@@ -101,7 +104,7 @@ fn damage(restored: &mut Restored, how: &How<'_>, what: String) {
     if how.health == Health::Rotten {
         restored.marks.insert("damage-reported");
     } else {
-        restored.find(how.oracle("points-restorable"), what);
+        restored.find(how.health.oracle("points-restorable"), what);
     }
 }
 
@@ -135,12 +138,17 @@ async fn judge_machine(
         && !points.iter().any(|point| point.marker.id == *last)
         && how.health != Health::Rotten
     {
-        restored.find(how.oracle("converges"), format!("{name}: the last point {last} is not in the vault"));
+        restored.find(
+            how.health.oracle("converges"),
+            format!("{name}: the last point {last} is not in the vault"),
+        );
     }
-    if let Health::IndexSpoilt(key) = &how.health
+    if let Health::Spoilt(part, key) = &how.health
         && reader.findings().iter().any(|finding| finding.to_string().contains(key.as_str()))
     {
-        restored.marks.insert("index-damage-reported");
+        restored.is_reported = true;
+        let is_claim = *part == Part::Claim;
+        restored.marks.insert(if is_claim { "claim-damage-reported" } else { "index-damage-reported" });
     }
 }
 
@@ -187,7 +195,7 @@ async fn judge_point(
         }
     }
     if let Err(error) = verdict {
-        restored.find(how.oracle("prefix"), format!("{name}: point {label}: {error}"));
+        restored.find(how.health.oracle("prefix"), format!("{name}: point {label}: {error}"));
     }
     if machine.guest.model == "database" {
         match database::judge(name, machine.number, 0, &label, &images[0]) {

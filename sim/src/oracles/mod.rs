@@ -5,6 +5,7 @@
 
 pub mod database;
 pub mod guest_untouched;
+pub mod history;
 pub mod order_kept;
 pub mod prefix;
 pub mod secrets;

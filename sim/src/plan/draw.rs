@@ -1,6 +1,6 @@
 //! Drawing: from a scenario's ranges and expressions to a plan.
 
-use super::{Action, DiskFault, Event, GuestPlan, Plan, swarm};
+use super::{Action, Damage, DiskFault, Event, GuestPlan, Part, Plan, swarm};
 use crate::scenario::{Act, Range, Scenario, Step, Value, Vary, When};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 /// How long a killed process stays away if the step does not say, in milliseconds: long enough for
 /// peers to notice the end of the connection, shorter than any dead-peer time-out.
-const RESTART_AFTER: u64 = 700;
+pub const RESTART_AFTER: u64 = 700;
 
 /// How long a frozen host or a hanging disk stays so if the step does not say, in milliseconds.
 const HANGS_FOR: u64 = 10_000;
@@ -193,15 +193,38 @@ pub(super) fn actions(
             (Action::FilesSyncErrors(host.clone(), ppm), Some(Action::FilesSyncErrors(host, 0)))
         }
         "files.hang" => (Action::FilesHang(host.clone(), lasts), Some(Action::FilesAnswer(host))),
-        "rot" => (Action::Rot, None),
-        "index.rot" => (Action::IndexRot, None),
-        "index.lost" => (Action::IndexLost, None),
-        "points" => (Action::CheckPoints, None),
-        store => {
-            let knob = store.strip_prefix("store.").unwrap_or(store).to_owned();
-            (Action::Store(knob.clone(), ppm), Some(Action::Store(knob, 0)))
+        "copy-vault" => (Action::CopyVault, None),
+        "vault.restored" => (Action::RestoreVault, None),
+        "process.kill-at-effect" => {
+            let count = amounts["count"].max(1) as u64;
+            (Action::KillAtEffect(host, count), None)
         }
+        "points" => (Action::CheckPoints, None),
+        other => match other.strip_prefix("store.") {
+            Some(knob) => (Action::Store(knob.to_owned(), ppm), Some(Action::Store(knob.to_owned(), 0))),
+            None => (damage(other), None),
+        },
     }
+}
+
+/// Reads `<part>.<damage>`.
+fn damage(verb: &str) -> Action {
+    let (part, damage) = verb.split_once('.').unwrap_or((verb, ""));
+    let part = match part {
+        "data" => Part::Data,
+        "log" => Part::Log,
+        "claim" => Part::Claim,
+        "index" => Part::Index,
+        "catalogue" => Part::Catalogue,
+        other => unreachable!("the key table knows no part {other} of a vault"),
+    };
+    let damage = match damage {
+        "rot" => Damage::Rot,
+        "lost" => Damage::Lost,
+        "truncated" => Damage::Truncated,
+        other => unreachable!("the key table knows no damage {other}"),
+    };
+    Action::Damage(part, damage)
 }
 
 fn disk_errors(host: String, kind: DiskFault, ppm: u32) -> (Action, Option<Action>) {

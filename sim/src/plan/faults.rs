@@ -54,7 +54,14 @@ fn words(action: &Action) -> String {
 }
 
 fn is_operator(action: &Action) -> bool {
-    matches!(action, Action::Point(_) | Action::StopAgent(_) | Action::StartAgent(_) | Action::CheckPoints)
+    matches!(
+        action,
+        Action::Point(_)
+            | Action::StopAgent(_)
+            | Action::StartAgent(_)
+            | Action::CopyVault
+            | Action::CheckPoints
+    )
 }
 
 /// Returns what a plan does as intervals, by their begin. What nothing ends lasts until all faults are lifted.

@@ -10,7 +10,7 @@ mod draw;
 mod faults;
 mod swarm;
 
-pub use draw::draw;
+pub use draw::{RESTART_AFTER, draw};
 pub use faults::faults;
 
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,47 @@ pub enum DiskFault {
     Write,
     /// Flushes.
     Flush,
+}
+
+/// Kinds of objects in a vault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    /// Segments.
+    Data,
+    /// Log slots, small segments inline.
+    Log,
+    /// Claims of writers.
+    Claim,
+    /// Tables of what is derived from the log.
+    Index,
+    /// Versions of the catalogue, which names the tables.
+    Catalogue,
+}
+
+impl Part {
+    /// Returns what the names of its objects hold.
+    pub fn names(self) -> &'static str {
+        match self {
+            Part::Data => "/seg/",
+            Part::Log => "/log/",
+            Part::Claim => "/claim/w/",
+            Part::Index => "/idx/",
+            Part::Catalogue => "/cat/",
+        }
+    }
+}
+
+/// What befalls a stored object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Damage {
+    /// One bit changes.
+    Rot,
+    /// It is gone.
+    Lost,
+    /// Its end is missing.
+    Truncated,
 }
 
 /// One thing the harness does to the estate.
@@ -75,12 +116,14 @@ pub enum Action {
     FilesHang(String, Option<u64>),
     /// A host's state directory answers again.
     FilesAnswer(String),
-    /// An object of the vault rots; done after the last convergence, before the last check.
-    Rot,
-    /// An object of the vault's index rots, at the same time.
-    IndexRot,
-    /// An object of the vault's index is lost, at the same time.
-    IndexLost,
+    /// An object of the vault is damaged; done after the last convergence, before the last check.
+    Damage(Part, Damage),
+    /// The whole vault is copied.
+    CopyVault,
+    /// The copy takes the place of the vault.
+    RestoreVault,
+    /// The process on a host ends with its n-th effect on the store from now on, and starts again.
+    KillAtEffect(String, u64),
     /// A recovery point is asked for.
     Point(String),
     /// The agent of a machine stops cleanly.
@@ -123,9 +166,12 @@ impl fmt::Display for Action {
             Action::FilesHang(host, Some(ms)) => write!(f, "state directory of {host} hangs for {ms} ms"),
             Action::FilesHang(host, None) => write!(f, "state directory of {host} hangs"),
             Action::FilesAnswer(host) => write!(f, "state directory of {host} answers again"),
-            Action::Rot => f.write_str("an object rots"),
-            Action::IndexRot => f.write_str("an object of the index rots"),
-            Action::IndexLost => f.write_str("an object of the index is lost"),
+            Action::Damage(part, damage) => write!(f, "an object is damaged: {part:?}, {damage:?}"),
+            Action::CopyVault => f.write_str("copy the vault"),
+            Action::RestoreVault => f.write_str("put the old copy of the vault in its place"),
+            Action::KillAtEffect(host, count) => {
+                write!(f, "kill the process on {host} with its effect {count} on the store")
+            }
             Action::Point(machine) => write!(f, "ask for a point of {machine}"),
             Action::StopAgent(machine) => write!(f, "stop the agent of {machine}"),
             Action::StartAgent(machine) => write!(f, "start the agent of {machine}"),
@@ -183,10 +229,12 @@ impl Plan {
     }
 
     /// Returns what befalls objects of the vault before the last check, in order.
-    pub fn damages(&self) -> Vec<Action> {
-        let is_damage =
-            |action: &&Action| matches!(action, Action::Rot | Action::IndexRot | Action::IndexLost);
-        self.events.iter().map(|event| &event.action).filter(is_damage).cloned().collect()
+    pub fn damages(&self) -> Vec<(Part, Damage)> {
+        let damage = |event: &Event| match event.action {
+            Action::Damage(part, damage) => Some((part, damage)),
+            _ => None,
+        };
+        self.events.iter().filter_map(damage).collect()
     }
 }
 

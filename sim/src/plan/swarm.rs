@@ -17,12 +17,14 @@ const LONGEST: i64 = 12_000;
 
 /// Kinds a swarm leaves out: losses that end a story, what needs a story before it, and flushes that fail,
 /// after which a database that goes on is its own undoing: no replica is better than its source.
-const LEFT_OUT: &[&str] = &["site.lost", "rot", "index.rot", "index.lost", "old-copy", "disk.flush-errors"];
+const LEFT_OUT: &[&str] = &["site.lost", "old-copy", "disk.flush-errors", "vault.restored"];
 
 /// Draws faults into the first four fifths of the safety phase.
 pub(super) fn draw(dice: &mut Dice, estate: &Estate, length: u64) -> Vec<Event> {
-    let mut kinds: Vec<_> =
-        VERBS.iter().filter(|verb| verb.key == "fault" && !LEFT_OUT.contains(&verb.name)).collect();
+    let mut kinds: Vec<_> = VERBS
+        .iter()
+        .filter(|verb| verb.key == "fault" && !verb.is_damage() && !LEFT_OUT.contains(&verb.name))
+        .collect();
     let keep = dice.between(2, kinds.len() as i64) as usize;
     while kinds.len() > keep {
         let index = dice.between(0, kinds.len() as i64 - 1) as usize;
@@ -50,6 +52,7 @@ pub(super) fn draw(dice: &mut Dice, estate: &Estate, length: u64) -> Vec<Event> 
             let amount = match *name {
                 "rate" => dice.between(1_000, 300_000),
                 "speed" => dice.between(16_384, 2_000_000),
+                "count" => dice.between(1, 40),
                 _ => dice.between(-3_600_000, 3_600_000),
             };
             amounts.insert((*name).to_owned(), amount);

@@ -18,7 +18,7 @@ pub use disk::{DiskErrors, SimDisk};
 pub use files::SimFiles;
 pub use host::{Host, HostWorld};
 pub use net::{LinkModel, SimNet};
-pub use store::{BrokenPromise, Damage, SimStore};
+pub use store::{BrokenPromise, SimStore};
 pub use trace::Trace;
 
 use rand_chacha::ChaCha8Rng;

@@ -55,7 +55,21 @@ const fn verb(
     Verb { key, name, target, ends, takes }
 }
 
+/// Damage of an object at rest, done after the last convergence: `<part of the vault>.<what befalls it>`.
+const fn damage(name: &'static str) -> Verb {
+    verb("fault", name, Target::None, Ends::AtOnce, &[])
+}
+
+impl Verb {
+    /// Tells whether it damages an object at rest.
+    pub fn is_damage(&self) -> bool {
+        let parts = ["data.", "log.", "claim.", "index.", "catalogue."];
+        self.key == "fault" && parts.iter().any(|part| self.name.starts_with(part))
+    }
+}
+
 const RATE: &[(&str, Unit)] = &[("rate", Unit::Ppm)];
+const COUNT: &[(&str, Unit)] = &[("count", Unit::Count)];
 const SPEED: &[(&str, Unit)] = &[("speed", Unit::Bytes)];
 const BY: &[(&str, Unit)] = &[("by", Unit::Millis)];
 
@@ -65,8 +79,10 @@ pub const VERBS: &[Verb] = &[
     verb("do", "stop-agent", Target::Machine, Ends::AtOnce, &[]),
     verb("do", "start-agent", Target::Machine, Ends::AtOnce, &[]),
     verb("do", "copy", Target::Machine, Ends::AtOnce, &[]),
+    verb("do", "copy-vault", Target::None, Ends::AtOnce, &[]),
     verb("fault", "old-copy", Target::Machine, Ends::Lasts, &[]),
     verb("fault", "process.kill", Target::Host, Ends::Lasts, &[]),
+    verb("fault", "process.kill-at-effect", Target::Server, Ends::AtOnce, COUNT),
     verb("fault", "host.power", Target::Host, Ends::Lasts, &[]),
     verb("fault", "host.freeze", Target::Host, Ends::Lasts, &[]),
     verb("fault", "host.clock", Target::Host, Ends::AtOnce, BY),
@@ -79,6 +95,10 @@ pub const VERBS: &[Verb] = &[
     verb("fault", "store.lost-replies", Target::None, Ends::Lasts, RATE),
     verb("fault", "store.late", Target::None, Ends::Lasts, RATE),
     verb("fault", "store.false-conflicts", Target::None, Ends::Lasts, RATE),
+    verb("fault", "store.ghosts", Target::None, Ends::Lasts, RATE),
+    verb("fault", "store.resurrections", Target::None, Ends::Lasts, RATE),
+    verb("fault", "store.slow", Target::None, Ends::Lasts, RATE),
+    verb("fault", "store.full", Target::None, Ends::Lasts, RATE),
     verb("fault", "store.outage", Target::None, Ends::Lasts, &[]),
     verb("fault", "disk.read-errors", Target::Machine, Ends::Lasts, RATE),
     verb("fault", "disk.write-errors", Target::Machine, Ends::Lasts, RATE),
@@ -88,9 +108,22 @@ pub const VERBS: &[Verb] = &[
     verb("fault", "files.lost", Target::Server, Ends::Lasts, &[]),
     verb("fault", "files.sync-errors", Target::Host, Ends::Lasts, RATE),
     verb("fault", "files.hang", Target::Host, Ends::Lasts, &[]),
-    verb("fault", "rot", Target::None, Ends::AtOnce, &[]),
-    verb("fault", "index.rot", Target::None, Ends::AtOnce, &[]),
-    verb("fault", "index.lost", Target::None, Ends::AtOnce, &[]),
+    damage("data.rot"),
+    damage("data.lost"),
+    damage("data.truncated"),
+    damage("log.rot"),
+    damage("log.lost"),
+    damage("log.truncated"),
+    damage("claim.rot"),
+    damage("claim.lost"),
+    damage("claim.truncated"),
+    damage("index.rot"),
+    damage("index.lost"),
+    damage("index.truncated"),
+    damage("catalogue.rot"),
+    damage("catalogue.lost"),
+    damage("catalogue.truncated"),
+    verb("fault", "vault.restored", Target::None, Ends::AtOnce, &[]),
     verb("check", "points", Target::None, Ends::AtOnce, &[]),
 ];
 
@@ -152,6 +185,11 @@ pub const MARKS: &[&str] = &[
     "spill-met-full-disk",
     "stage-met-full-disk",
     "store-fault-hit",
+    "ghost-left",
+    "slow-object-met",
+    "store-was-full",
+    "deletion-undone",
+    "killed-at-effect",
     "lost-reply-read-back",
     "clock-stepped",
     "clock-stepped-in-a-session",
@@ -160,6 +198,8 @@ pub const MARKS: &[&str] = &[
     "damage-reported",
     "rot-spared-older-points",
     "index-damage-reported",
+    "claim-damage-reported",
+    "vault-restored",
 ];
 
 /// Models of guests.

@@ -1,0 +1,113 @@
+//! Damage at rest: what befalls stored objects without any request, and the store as an operator at the recovery
+//! site sees it.
+
+use super::{SimStore, lock};
+use crate::plan::Damage;
+use async_trait::async_trait;
+use bytes::Bytes;
+use redoubt_ports::{RawStore, StoreError, StoreKey};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// An object that an operator will meet damaged.
+pub(super) struct Spoilt {
+    key: StoreKey,
+    /// The bytes that changed or are missing.
+    bytes: Range<u64>,
+    is_met: bool,
+}
+
+impl SimStore {
+    /// Damages the object. Returns its bytes from before; none if there are none.
+    pub fn spoil(&self, key: &StoreKey, damage: Damage) -> Option<Bytes> {
+        let mut state = lock(&self.state);
+        let body = state.objects.get(key).filter(|body| !body.is_empty())?.clone();
+        let length = body.len() as u64;
+        let at = self.shared.below(length);
+        let bytes = match damage {
+            Damage::Lost => {
+                state.objects.remove(key);
+                0..u64::MAX
+            }
+            Damage::Truncated => {
+                state.objects.insert(key.clone(), body.slice(..at as usize));
+                at..u64::MAX
+            }
+            Damage::Rot => {
+                let mut bytes = body.to_vec();
+                bytes[at as usize] ^= 1 << self.shared.below(8);
+                state.objects.insert(key.clone(), bytes.into());
+                at..at + 1
+            }
+        };
+        state.spoilt = Some(Spoilt { key: key.clone(), bytes, is_met: false });
+        Some(body)
+    }
+
+    /// Gives an object its bytes back. Tells whether an operator met the damage.
+    pub fn restore(&self, key: &StoreKey, bytes: Bytes) -> bool {
+        let mut state = lock(&self.state);
+        state.objects.insert(key.clone(), bytes);
+        state.spoilt.take().is_some_and(|spoilt| spoilt.is_met)
+    }
+
+    /// Copies every object, as somebody does who backs the whole vault up.
+    pub fn copy(&self) {
+        let mut state = lock(&self.state);
+        let objects = state.objects.clone();
+        state.copy = Some((objects, state.effects.len()));
+    }
+
+    /// Puts the copy in the place of everything: what happened since has never happened. Tells whether there
+    /// was a copy.
+    pub fn go_back(&self) -> bool {
+        let mut state = lock(&self.state);
+        let Some((objects, effects)) = state.copy.clone() else { return false };
+        state.objects = objects;
+        state.effects.truncate(effects);
+        true
+    }
+
+    /// Returns the store as an operator at the recovery site sees it: no faults, no delay.
+    pub fn direct(&self) -> Arc<dyn RawStore> {
+        Arc::new(Direct(self.clone()))
+    }
+}
+
+/// The store without faults and without delay.
+struct Direct(SimStore);
+
+#[async_trait]
+impl RawStore for Direct {
+    async fn put_if_absent(&self, key: &StoreKey, body: Bytes) -> Result<(), StoreError> {
+        self.0.create("operator", key, &body)
+    }
+
+    async fn get(&self, key: &StoreKey, range: Option<Range<u64>>) -> Result<Option<Bytes>, StoreError> {
+        let wanted = range.clone().unwrap_or(0..u64::MAX);
+        if let Some(spoilt) = &mut lock(&self.0.state).spoilt {
+            let overlaps = wanted.start < spoilt.bytes.end && spoilt.bytes.start < wanted.end;
+            spoilt.is_met |= spoilt.key == *key && overlaps;
+        }
+        Ok(self.0.read(key, range))
+    }
+
+    async fn list_after(
+        &self,
+        prefix: &str,
+        after: Option<&StoreKey>,
+        limit: usize,
+    ) -> Result<Vec<(StoreKey, u64)>, StoreError> {
+        let state = lock(&self.0.state);
+        let found = state
+            .objects
+            .iter()
+            .filter(|(key, _)| key.as_str().starts_with(prefix) && after.is_none_or(|after| *key > after));
+        Ok(found.take(limit).map(|(key, body)| (key.clone(), body.len() as u64)).collect())
+    }
+
+    async fn delete(&self, key: &StoreKey) -> Result<(), StoreError> {
+        self.0.remove("operator", key);
+        Ok(())
+    }
+}

@@ -1,0 +1,199 @@
+//! The store as seen from a host: the way there, the store's own time, the faults of a request, the way back.
+
+use super::faults::{BrokenPromise, Knobs, SILENCE, STALENESS};
+use super::{SimStore, lock};
+use async_trait::async_trait;
+use bytes::Bytes;
+use redoubt_ports::{RawStore, StoreError, StoreKey};
+use std::ops::Range;
+use std::time::Duration;
+
+/// Where the store is.
+const SITE: &str = "target";
+
+/// Bytes of a request or an answer beside its body.
+const REQUEST: usize = 500;
+
+/// Bytes of one name in a listing.
+const ENTRY: usize = 150;
+
+/// The store as seen from a host.
+pub(in crate::ports) struct HostStore {
+    store: SimStore,
+    host: String,
+}
+
+impl HostStore {
+    pub(in crate::ports) fn new(store: SimStore, host: &str) -> HostStore {
+        HostStore { store, host: host.to_owned() }
+    }
+
+    fn knobs(&self) -> Knobs {
+        lock(&self.store.state).knobs
+    }
+
+    /// Notes that a fault of the store was met.
+    fn met(&self) {
+        self.store.shared.trace.mark("store-fault-hit");
+    }
+
+    /// Carries bytes over the link and waits for their arrival.
+    async fn carry(&self, from: &str, to: &str, bytes: usize) {
+        let arrival = self.store.net.carry(from, to, bytes as u64);
+        tokio::time::sleep(arrival.saturating_sub(self.store.shared.now())).await;
+    }
+
+    /// The store's own time for a request with or for this many bytes.
+    async fn serve(&self, bytes: usize) {
+        let (shared, model) = (&self.store.shared, &self.store.model);
+        let transfer = Duration::from_nanos(bytes as u64 * 1_000_000_000 / model.bytes_per_second.max(1));
+        let latency = shared.micros(model.latency_us, model.latency_us + model.jitter_us);
+        tokio::time::sleep(latency + transfer).await;
+    }
+
+    /// The way there and the faults that hit before anything happens.
+    async fn reach(&self, name: &str, bytes: usize) -> Result<(), StoreError> {
+        let shared = &self.store.shared;
+        if self.store.has_tripped(&self.host) {
+            return std::future::pending().await;
+        }
+        self.carry(&self.host, SITE, bytes + REQUEST).await;
+        self.serve(bytes).await;
+        let link = self.store.net.link(&self.host, SITE);
+        let back = self.store.net.link(SITE, &self.host);
+        let knobs = self.knobs();
+        if link.cut || back.cut || shared.chance(knobs.outage) {
+            self.met();
+            tokio::time::sleep(SILENCE).await;
+            return Err(StoreError::Unavailable("no answer".into()));
+        }
+        if shared.chance(knobs.throttle) {
+            self.met();
+            let retry_after = (shared.below(2) == 0).then(|| shared.micros(10_000, 400_000));
+            return Err(StoreError::Throttled { retry_after });
+        }
+        if let Some(slowness) = knobs.slowness(shared, name) {
+            shared.trace.mark("slow-object-met");
+            tokio::time::sleep(slowness).await;
+        }
+        Ok(())
+    }
+
+    /// The object is there, and its creator was told that it may not be, or that it is another's.
+    fn was_misled(&self, key: &StoreKey) {
+        lock(&self.store.state).unanswered.insert((self.host.clone(), key.clone()));
+    }
+
+    /// The way back: an answer that is lost, or that nobody hears because its process ends with the effect.
+    async fn answer(&self, bytes: usize) -> Result<(), StoreError> {
+        let shared = &self.store.shared;
+        if self.store.has_tripped(&self.host) {
+            return std::future::pending().await;
+        }
+        self.carry(SITE, &self.host, bytes + REQUEST).await;
+        let back = self.store.net.link(SITE, &self.host);
+        if back.cut || shared.chance(self.knobs().lost_replies) {
+            self.met();
+            tokio::time::sleep(SILENCE).await;
+            return Err(StoreError::Ambiguous("the reply was lost".into()));
+        }
+        Ok(())
+    }
+
+    /// Leaves the request to the network, which performs it after `delay`; its sender waits, and gives up.
+    async fn leave(&self, delay: Duration, effect: impl FnOnce(&SimStore) + Send + 'static) -> StoreError {
+        self.met();
+        self.store.later(delay, effect);
+        tokio::time::sleep(SILENCE.min(delay)).await;
+        StoreError::Ambiguous("no answer in time".into())
+    }
+}
+
+#[async_trait]
+impl RawStore for HostStore {
+    async fn put_if_absent(&self, key: &StoreKey, body: Bytes) -> Result<(), StoreError> {
+        self.reach(key.as_str(), body.len()).await?;
+        let (shared, knobs) = (&self.store.shared, self.knobs());
+        if shared.chance(knobs.full) {
+            self.met();
+            shared.trace.mark("store-was-full");
+            self.answer(0).await?;
+            return Err(StoreError::NoSpace);
+        }
+        if let Some(delay) = knobs.lateness(shared) {
+            let (host, key) = (self.host.clone(), key.clone());
+            let create = move |store: &SimStore| drop(store.create(&host, &key, &body));
+            return Err(self.leave(delay, create).await);
+        }
+        if shared.chance(knobs.false_conflicts) {
+            self.met();
+            if shared.below(2) == 0 && self.store.create(&self.host, key, &body).is_ok() {
+                self.was_misled(key);
+            }
+            return Err(StoreError::AlreadyExists);
+        }
+        let broken = lock(&self.store.state).broken;
+        if broken == Some(BrokenPromise::RacyCreation) {
+            let is_free = !lock(&self.store.state).objects.contains_key(key);
+            tokio::time::sleep(STALENESS).await;
+            if is_free {
+                lock(&self.store.state).objects.remove(key);
+            }
+        }
+        let result = self.store.create(&self.host, key, &body);
+        let answer = self.answer(0).await;
+        if result.is_ok() && answer.is_err() {
+            self.was_misled(key);
+        }
+        answer?;
+        result
+    }
+
+    async fn get(&self, key: &StoreKey, range: Option<Range<u64>>) -> Result<Option<Bytes>, StoreError> {
+        self.reach(key.as_str(), 0).await?;
+        let found = match self.store.hides(BrokenPromise::StaleRead, key) {
+            true => None,
+            false => self.store.read(key, range),
+        };
+        let bytes = found.as_ref().map_or(0, Bytes::len);
+        self.serve(bytes).await;
+        self.answer(bytes).await?;
+        if bytes > 0 && lock(&self.store.state).unanswered.remove(&(self.host.clone(), key.clone())) {
+            self.store.shared.trace.mark("lost-reply-read-back");
+        }
+        Ok(found)
+    }
+
+    async fn list_after(
+        &self,
+        prefix: &str,
+        after: Option<&StoreKey>,
+        limit: usize,
+    ) -> Result<Vec<(StoreKey, u64)>, StoreError> {
+        self.reach(prefix, 0).await?;
+        let mut found = self.store.direct().list_after(prefix, after, limit).await;
+        if let Ok(found) = &mut found {
+            found.retain(|(key, _)| !self.store.hides(BrokenPromise::StaleList, key));
+        }
+        self.answer(found.as_ref().map_or(0, |found| found.len() * ENTRY)).await?;
+        found
+    }
+
+    async fn delete(&self, key: &StoreKey) -> Result<(), StoreError> {
+        self.reach(key.as_str(), 0).await?;
+        let (shared, knobs) = (&self.store.shared, self.knobs());
+        if let Some(delay) = knobs.lateness(shared) {
+            let (host, key) = (self.host.clone(), key.clone());
+            let remove = move |store: &SimStore| drop(store.remove(&host, &key));
+            return Err(self.leave(delay, remove).await);
+        }
+        let removed = self.store.remove(&self.host, key);
+        self.answer(0).await?;
+        if let Some(body) = removed
+            && shared.chance(knobs.resurrections)
+        {
+            self.store.bring_back(&self.host, key, body);
+        }
+        Ok(())
+    }
+}
