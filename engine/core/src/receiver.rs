@@ -30,7 +30,7 @@ mod session;
 mod staging;
 
 pub use events::{ReceiverEffect, ReceiverEvent, ReceiverLimits, ReceiverState, SessionId};
-pub use judge::{RECENT_MAX, Verdict, judge};
+pub use judge::{RECENT_MAX, Verdict, judge, judge_found};
 pub use session::{HASH_REQUESTS_MAX, SESSION_SILENCE};
 pub use staging::COMMITS_AT_ONCE;
 

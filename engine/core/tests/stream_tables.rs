@@ -6,7 +6,7 @@
 use redoubt_core::message::{Hello, Message, PROTOCOL_VERSIONS, RefusedReason};
 use redoubt_core::receiver::{
     RECENT_MAX, Receiver, ReceiverEffect, ReceiverEvent, ReceiverLimits, ReceiverState, SessionId, Verdict,
-    judge,
+    judge, judge_found,
 };
 use redoubt_core::spool::{Resume, resume};
 use redoubt_core::{
@@ -94,7 +94,11 @@ fn every_verdict_comes_from_exactly_one_row() {
                 (first > seq + 1 && !opens, Verdict::Gap),
             ];
             let case = format!("position {seq}, batch {batch:?}");
-            assert_eq!(judge(&batch, at(seq, OURS)), only(&rows, &case), "{case}");
+            let verdict = only(&rows, &case);
+            assert_eq!(judge(&batch, at(seq, OURS)), verdict, "{case}");
+            let is_strange = verdict == Verdict::Accept && !same_prev;
+            let found = if is_strange { Verdict::Fork } else { verdict };
+            assert_eq!(judge_found(&batch, at(seq, OURS)), found, "staged, {case}");
         }
     }
 }

@@ -19,6 +19,8 @@ const WORDS: &[(&[&str], &str)] = &[
     (&["the activity log does not answer"], "activity-log-given-up"),
     (&["the vault knows that marks are missing"], "marks-disowned"),
     (&["did not answer to its end"], "marks-void"),
+    (&["it was restored from an old copy or lost objects"], "vault-went-back-told"),
+    (&["what is staged from here on does not continue the vault"], "stage-did-not-follow"),
     (&["the stage failed; its durable part is kept"], "stage-failed"),
     (&["this process server lost the machine"], "writer-fenced"),
     (&[" read ", "injected"], "engine-read-failed"),

@@ -200,6 +200,8 @@ pub const MARKS: &[&str] = &[
     "index-damage-reported",
     "claim-damage-reported",
     "vault-restored",
+    "vault-went-back-told",
+    "stage-did-not-follow",
 ];
 
 /// Models of guests.

@@ -188,6 +188,13 @@ pub enum Note {
     Fork,
     /// The process server lost staged data.
     StageLost,
+    /// The vault ends before what it had confirmed: it is an older one, or lost objects. Everything is compared.
+    VaultWentBack {
+        /// What it had confirmed.
+        from: WriteSeq,
+        /// Where it ends.
+        to: WriteSeq,
+    },
     /// A spilled batch cannot be read back; what was not staged is copied again.
     SpillLost,
     /// The activity log cannot be written; writes into cold extents wait for the record, once.

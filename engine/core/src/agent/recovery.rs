@@ -188,12 +188,18 @@ impl AgentMachine {
         let mut decision = self.spool.resume(welcome.staged, self.newest);
         if welcome.vaulted.seq < self.vaulted.seq {
             // The vault forgot what it had confirmed: nothing known about it holds any more.
+            let (from, to) = (self.vaulted.seq, welcome.vaulted.seq);
+            effects.push(AgentEffect::Note(Note::VaultWentBack { from, to }));
             self.all_dirty();
-            self.lose_stage(now, welcome, effects);
+            self.resync_onto(now, welcome, effects);
             decision = self.spool.resume(welcome.staged, self.newest);
         } else if matches!(decision, Resume::Gap { .. }) {
             self.dirty_after(welcome.staged.seq);
-            self.lose_stage(now, welcome, effects);
+            // After an unclean stop the record does not know what was sent last: nothing was lost then.
+            if self.first_reason.is_none() {
+                effects.push(AgentEffect::Note(Note::StageLost));
+            }
+            self.resync_onto(now, welcome, effects);
             decision = self.spool.resume(welcome.staged, self.newest);
         }
         match decision {
@@ -216,12 +222,9 @@ impl AgentMachine {
         }
     }
 
-    fn lose_stage(&mut self, now: Instant, welcome: Welcome, effects: &mut Vec<AgentEffect>) {
-        // After an unclean stop the record does not know what was sent last: nothing was lost then.
+    /// Gives up what the spool holds and begins a resync of what is dirty behind the staged position.
+    fn resync_onto(&mut self, now: Instant, welcome: Welcome, effects: &mut Vec<AgentEffect>) {
         let reason = self.first_reason.unwrap_or(ResyncReason::StageLost);
-        if self.first_reason.is_none() {
-            effects.push(AgentEffect::Note(Note::StageLost));
-        }
         self.is_begun_again = self.first_reason.is_some();
         self.abandon(now, effects);
         // The resync is sealed onto what the process server holds, so that it continues from there.

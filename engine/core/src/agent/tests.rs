@@ -299,6 +299,23 @@ fn after_an_unclean_stop_the_notes_say_so_and_nothing_else() {
 }
 
 #[test]
+fn a_vault_that_went_back_is_told_and_everything_is_compared() {
+    let mut desk = Desk::first(4);
+    desk.welcome(BatchPosition::default());
+    desk.settle();
+    let confirmed = desk.agent.watermarks().vaulted();
+    let old = BatchPosition { generation: Generation(1), seq: WriteSeq(1), chain: Chain([5; 32]) };
+    assert!(confirmed > old.seq);
+    desk.notes.clear();
+    desk.welcome(old);
+    let told = Note::VaultWentBack { from: confirmed, to: old.seq };
+    let began = Note::ResyncBegan { reason: ResyncReason::StageLost, blocks: 64 };
+    assert_eq!(desk.notes, [told, began]);
+    desk.settle();
+    assert!(desk.agent.is_promised());
+}
+
+#[test]
 fn a_pass_of_cooling_ends_also_while_nothing_may_cool() {
     let image = LogImage { sectors: Sectors(4 * EXTENT_SECTORS), marks: vec![0b10], pages_damaged: 0 };
     let issued = WriteSeq(50);

@@ -61,6 +61,16 @@ pub fn judge(batch: &SealedMeta, at: BatchPosition) -> Verdict {
     }
 }
 
+/// Judges a batch that a start found staged. Nobody vouches for what lies between it and `at`, and the vault may
+/// be an older one than it was staged for, restored from a copy: a resync that does not follow the very position
+/// `at` was compared with another vault, and what it left out as equal is not in this one.
+pub fn judge_found(batch: &SealedMeta, at: BatchPosition) -> Verdict {
+    match judge(batch, at) {
+        Verdict::Accept if batch.prev != at.chain => Verdict::Fork,
+        verdict => verdict,
+    }
+}
+
 /// Tells whether a batch that ends before the accepted position belongs to another history, as far as
 /// `recent`, the ends of accepted batches in order, reaches back.
 pub(super) fn is_older_fork(batch: &SealedMeta, recent: &VecDeque<BatchPosition>) -> bool {

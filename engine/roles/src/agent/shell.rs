@@ -227,6 +227,13 @@ impl Shell {
                 role = "agent", %machine,
                 "the last run's state directory did not answer to its end: everything is compared"
             ),
+            Note::VaultWentBack { from, to } => {
+                let what = format!(
+                    "the vault had confirmed everything up to {from} and now ends at {to}: it was restored from an old copy or lost objects; everything is compared, points made in between are gone"
+                );
+                tracing::error!(role = "agent", %machine, "{what}");
+                core.troubles.begin(Concern::Order, what);
+            }
             Note::OrderLost
             | Note::Fork
             | Note::StageLost

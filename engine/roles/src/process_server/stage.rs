@@ -16,7 +16,7 @@
 
 use bytes::Bytes;
 use redoubt_core::batch_file::{self, ENTRY_HEADER_BYTES, FILE_HEADER_BYTES, FileError, STAGE_MAGIC, Tail};
-use redoubt_core::receiver::{Verdict, judge};
+use redoubt_core::receiver::{Verdict, judge_found};
 use redoubt_core::{BatchPosition, MachineId, SealedBatch, SealedMeta, WriteSeq};
 use redoubt_ports::{File, Files, IoError, IoKind, OpenMode};
 use std::collections::VecDeque;
@@ -215,7 +215,7 @@ impl Stage {
         let mut vaulted_entries = 0;
         let mut broken = None;
         for (index, entry) in self.entries.iter().enumerate() {
-            match judge(&entry.meta, at) {
+            match judge_found(&entry.meta, at) {
                 Verdict::Duplicate if at == vaulted => vaulted_entries = index + 1,
                 Verdict::Accept => at = entry.meta.position(),
                 verdict => {
@@ -227,7 +227,8 @@ impl Stage {
         if let Some((index, verdict)) = broken {
             let machine = self.machine;
             let first = self.entries[index].meta.first;
-            // Another server went on with the stream; the agent holds or compares what is given up here.
+            // Another server went on with the stream, or the vault is an older one: the agent holds or compares
+            // what is given up here.
             tracing::warn!(%machine, %first, ?verdict, "what is staged from here on does not continue the vault");
             self.cut(index).await?;
         }
