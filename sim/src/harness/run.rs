@@ -10,7 +10,7 @@ use super::restore::{self, Health, How, Restored};
 use super::watch::{self, Watch};
 use crate::oracles::history::Deed;
 use crate::oracles::{Finding, guest_untouched, writers};
-use crate::plan::{Action, Part, Plan};
+use crate::plan::{Action, Damage, Part, Plan};
 use crate::ports::{Hardware, SimWorld, Trace, lock};
 use crate::scenario::Scenario;
 use madsim::Config;
@@ -241,7 +241,7 @@ impl Run<'_> {
         self.check_points(last, Health::Whole).await;
         for (part, damage) in self.plan.damages() {
             let store = self.estate.world.store.clone();
-            let Some((written, key)) = self.victim(part) else { continue };
+            let Some((written, key)) = self.victim(part, damage) else { continue };
             let Some(bytes) = store.spoil(&key, damage) else { continue };
             let shared = &self.estate.world.shared;
             shared.trace.line(shared.now(), || format!("{key}: {damage:?}"));
@@ -260,8 +260,9 @@ impl Run<'_> {
         }
     }
 
-    /// Chooses an object of a machine; of the index and the claims, one of the newest.
-    fn victim(&self, part: Part) -> Option<(Duration, StoreKey)> {
+    /// Chooses an object of a machine; of the index and the claims, one of the newest. Never the loss of the
+    /// newest slot of a log: no reader can tell that from its never having been.
+    fn victim(&self, part: Part, damage: Damage) -> Option<(Duration, StoreKey)> {
         let store = &self.estate.world.store;
         let there: BTreeSet<StoreKey> = store.truth().into_iter().map(|(key, _)| key).collect();
         let created = store.effects().into_iter().filter(|effect| effect.deed == Deed::Created);
@@ -274,6 +275,9 @@ impl Run<'_> {
             Part::Claim => CLAIM_VICTIMS,
         };
         objects.drain(..objects.len().saturating_sub(few));
+        if (part, damage) == (Part::Log, Damage::Lost) {
+            objects.pop();
+        }
         let at = self.estate.world.shared.below(objects.len().max(1) as u64) as usize;
         objects.get(at).map(|effect| (effect.at, effect.key.clone()))
     }
@@ -313,9 +317,20 @@ impl Run<'_> {
             self.record.found(self.now());
         }
         if is_whole {
+            self.vanished(&restored.read);
             self.readable.push((self.estate.world.shared.now(), restored.read.clone()));
         }
         restored
+    }
+
+    /// A point that could be read once can be read for as long as nothing is damaged.
+    fn vanished(&mut self, now: &BTreeSet<Readable>) {
+        let Some((at, before)) = self.readable.last() else { return };
+        if let Some((machine, point)) = before.difference(now).next() {
+            let at = at.as_secs_f64();
+            let what = format!("{machine}: point {point} was readable at {at:.3} s and is not any more");
+            self.total.findings.push(Finding::new("points-restorable", what));
+        }
     }
 
     fn judge(mut self, scenario: &Scenario, outcome: &mut Outcome) {
