@@ -146,6 +146,15 @@ impl From<VaultError> for Failure {
             }
             VaultError::AlreadyInitialised => (Exit::Refused, "start again: the vault is there now"),
             VaultError::WrongKey => (Exit::Refused, "pass the vault's own key file with --key"),
+            VaultError::KeyNotInForce(_) | VaultError::RewrapUnderWay(_) => (
+                Exit::Refused,
+                "finish it: repeat `redoubt keys rewrap` with the old key and the same new one",
+            ),
+            VaultError::KeyReplaced { .. } | VaultError::KeyOutdated { .. } => (
+                Exit::Refused,
+                "pass the newest key file with --key, or a recovery kit that was made with it",
+            ),
+            VaultError::KeyUsedBefore(_) => (Exit::Refused, "name a new file: the key is made there"),
             VaultError::UnknownMajor { .. } | VaultError::UnknownFeature(_) => {
                 (Exit::Refused, "use a newer redoubt, or another vault directory")
             }

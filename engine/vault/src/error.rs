@@ -31,9 +31,38 @@ pub enum VaultError {
     /// Somebody made a vault here before.
     #[error("there is a vault in this store already")]
     AlreadyInitialised,
-    /// The vault key is not the one this vault was made with. Nothing was changed.
-    #[error("wrong vault key: it is not the key this vault was made with")]
+    /// The key is none that this vault ever had. Nothing was changed.
+    #[error("wrong vault key: it is no key of this vault")]
     WrongKey,
+    /// A re-wrap to this vault key was begun; until it has finished, the key before opens everything.
+    #[error("vault key {0} is not in force yet: the re-wrap to it has not finished")]
+    KeyNotInForce(u32),
+    /// The vault was wrapped under a newer key since; use that one.
+    #[error("vault key {number} was replaced by vault key {newest}: {what}")]
+    KeyReplaced {
+        /// The key in use.
+        number: u32,
+        /// The one to use.
+        newest: u32,
+        /// What needs it.
+        what: String,
+    },
+    /// A data key was made for an older vault key and never came into use.
+    #[error("data key {id} of machine {machine} is wrapped by vault key {by} only, which was replaced")]
+    KeyOutdated {
+        /// Whose key.
+        machine: MachineId,
+        /// Number of the data key.
+        id: u32,
+        /// Number of the vault key.
+        by: u32,
+    },
+    /// A re-wrap to another key was begun before and has not finished.
+    #[error("a re-wrap to another key, vault key {0}, was begun and has not finished")]
+    RewrapUnderWay(u32),
+    /// A key is taken once only, so that a number says which key it is.
+    #[error("this key is vault key {0} already")]
+    KeyUsedBefore(u32),
     /// A newer, incompatible format.
     #[error("{object} has format {major}.x, this program knows {known}.x: use a newer program")]
     UnknownMajor {

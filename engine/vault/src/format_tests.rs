@@ -2,7 +2,7 @@
 
 use crate::codec::checked_crc;
 use crate::index::TableId;
-use crate::keys::VaultKeys;
+use crate::keys::{VaultKeys, WrapId};
 use crate::log::{self, Body, HeadState, Header, Kind, PointRow, VolumeInfo, Volumes};
 use crate::segment::{Builder, SegmentId, Shrinker, parse_tail};
 use proptest::prelude::*;
@@ -21,6 +21,10 @@ fn hex(bytes: &[u8]) -> String {
 
 fn dek() -> Key {
     Key::new([4; 32])
+}
+
+fn wrap() -> WrapId {
+    WrapId { vault: VAULT, machine: MACHINE, dek: 1, by: 2 }
 }
 
 fn id() -> SegmentId {
@@ -52,7 +56,11 @@ fn segment() -> crate::segment::Encoded {
 fn the_bytes_of_each_object_stay_as_they_are() {
     let keys = VaultKeys::new([7; 32]);
     insta::assert_snapshot!("vault", hex(&crate::vault::encode(VAULT, &keys)));
-    insta::assert_snapshot!("key", hex(&keys.wrap(VAULT, MACHINE, 1, 0x77, &dek())));
+    insta::assert_snapshot!("key", hex(&keys.wrap(&wrap(), 0x77, &dek())));
+    insta::assert_snapshot!(
+        "vault_key",
+        hex(&crate::vault_keys::encode(crate::vault_keys::ANNOUNCED, 2, VAULT, [8; 16]))
+    );
     insta::assert_snapshot!("claim", hex(&crate::claims::encode(VAULT, MACHINE, 3, 0x44)));
     insta::assert_snapshot!("log", hex(&log::encode(&header(), &body(), &dek(), None)));
     insta::assert_snapshot!("segment", hex(&segment().bytes));
@@ -89,7 +97,7 @@ proptest! {
         prop_assert!(crate::claims::decode(&bytes, VAULT, MACHINE, 3).is_err());
         prop_assert!(log::decode(&bytes, &dek()).is_err());
         prop_assert!(parse_tail(&id(), &dek(), 128, &[0; 32], &bytes).is_err());
-        prop_assert!(VaultKeys::new([7; 32]).unwrap(VAULT, MACHINE, 1, &bytes).is_err());
-        prop_assert!(crate::vault::decode(&bytes, &VaultKeys::new([7; 32])).is_err());
+        prop_assert!(VaultKeys::new([7; 32]).unwrap(&wrap(), &bytes).is_err());
+        prop_assert!(crate::vault::decode(&bytes).is_err());
     }
 }

@@ -37,7 +37,7 @@ impl KeyRing {
 
     /// Opens the ring of a machine; `UnknownMachine` if it has no keys at all.
     pub(crate) async fn open(vault: &Vault, machine: MachineId) -> Result<KeyRing, VaultError> {
-        if vault.newest_data_key(machine).await?.is_none() {
+        if vault.list_data_keys(machine).await?.is_empty() {
             return Err(VaultError::UnknownMachine(machine));
         }
         Ok(KeyRing::new(vault, machine))

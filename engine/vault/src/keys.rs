@@ -6,11 +6,13 @@
 use crate::codec::{Malformed, Put, Take, checked_crc, put_crc};
 use redoubt_core::MachineId;
 use redoubt_wire::aead::{KEY_BYTES, Key, NONCE_BYTES, TAG_BYTES};
+use zeroize::Zeroize;
 
 /// The nonce of keys that seal exactly one buffer in their life.
 pub(crate) const ONCE: [u8; NONCE_BYTES] = [0; NONCE_BYTES];
 
 const MAGIC: &[u8; 8] = b"DRKEY1\0\0";
+const HEADER_BYTES: usize = 72;
 
 /// Everything derived from one vault key.
 #[derive(Clone, Debug)]
@@ -38,9 +40,9 @@ impl VaultKeys {
         value
     }
 
-    /// Encodes a data key object: header, then the key sealed for (vault, machine, dek, wrap).
-    pub(crate) fn wrap(&self, vault: u128, machine: MachineId, dek: u32, wrap: u128, key: &Key) -> Vec<u8> {
-        let mut object = key_header(vault, machine, dek, wrap);
+    /// Encodes a data key object: header, then the key sealed for what the header says.
+    pub(crate) fn wrap(&self, id: &WrapId, wrap: u128, key: &Key) -> Vec<u8> {
+        let mut object = id.header(wrap);
         let mut sealed = *key.expose();
         let tag = self.wrapping(wrap).seal(ONCE, &object, &mut sealed);
         object.put(&sealed);
@@ -50,20 +52,14 @@ impl VaultKeys {
     }
 
     /// Decodes a data key object.
-    pub(crate) fn unwrap(
-        &self,
-        vault: u128,
-        machine: MachineId,
-        dek: u32,
-        object: &[u8],
-    ) -> Result<Key, Malformed> {
+    pub(crate) fn unwrap(&self, id: &WrapId, object: &[u8]) -> Result<Key, Malformed> {
         let mut take = Take::new(checked_crc(object)?);
-        let header: [u8; 64] = take.array()?;
+        let header: [u8; HEADER_BYTES] = take.array()?;
         let mut wrap = [0; 16];
         wrap.copy_from_slice(&header[48..64]);
         let wrap = u128::from_be_bytes(wrap);
-        if header[..] != key_header(vault, machine, dek, wrap) {
-            return Err(Malformed("not the data key of this machine"));
+        if header[..] != id.header(wrap) {
+            return Err(Malformed("not the data key of this place"));
         }
         let mut key: [u8; KEY_BYTES] = take.array()?;
         let tag: [u8; TAG_BYTES] = take.array()?;
@@ -71,7 +67,9 @@ impl VaultKeys {
         self.wrapping(wrap)
             .open(ONCE, &header, &mut key, &tag)
             .map_err(|_| Malformed("the data key does not open with this vault key"))?;
-        Ok(Key::new(key))
+        let opened = Key::new(key);
+        key.zeroize();
+        Ok(opened)
     }
 
     fn wrapping(&self, wrap: u128) -> Key {
@@ -79,14 +77,39 @@ impl VaultKeys {
     }
 }
 
-fn key_header(vault: u128, machine: MachineId, dek: u32, wrap: u128) -> Vec<u8> {
-    let mut header = Vec::with_capacity(128);
-    header.put(MAGIC);
-    header.put_u16(crate::vault::MAJOR);
-    header.put_u16(crate::vault::MINOR);
-    header.put_u32(dek);
-    header.put_u128(vault);
-    header.put_u128(machine.0);
-    header.put_u128(wrap);
-    header
+/// What a data key object is: which key of whom, wrapped by which vault key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WrapId {
+    pub(crate) vault: u128,
+    pub(crate) machine: MachineId,
+    /// Number of the data key.
+    pub(crate) dek: u32,
+    /// Number of the vault key.
+    pub(crate) by: u32,
+}
+
+impl WrapId {
+    fn header(&self, wrap: u128) -> Vec<u8> {
+        let mut header = Vec::with_capacity(128);
+        header.put(MAGIC);
+        header.put_u16(crate::vault::MAJOR);
+        header.put_u16(crate::vault::MINOR);
+        header.put_u32(self.dek);
+        header.put_u128(self.vault);
+        header.put_u128(self.machine.0);
+        header.put_u128(wrap);
+        header.put_u32(self.by);
+        header.put_u32(0);
+        header
+    }
+}
+
+/// Reads from a data key object which vault key wraps it.
+pub(crate) fn wrapped_by(object: &[u8]) -> Result<u32, Malformed> {
+    let mut take = Take::new(checked_crc(object)?);
+    if take.array()? != *MAGIC {
+        return Err(Malformed("not a data key"));
+    }
+    take.bytes(56)?;
+    take.u32()
 }

@@ -28,8 +28,54 @@ pub(crate) fn data_keys(machine: MachineId) -> String {
     format!("g/{machine}/key/")
 }
 
+/// A data key as its maker wrapped it.
 pub(crate) fn data_key(machine: MachineId, dek: u32) -> StoreKey {
     StoreKey::new(format!("{}{dek:08x}", data_keys(machine)))
+}
+
+/// A copy of a data key, wrapped by the vault key of this number.
+pub(crate) fn data_key_copy(machine: MachineId, dek: u32, by: u32) -> StoreKey {
+    StoreKey::new(format!("{}{dek:08x}.{by:08x}", data_keys(machine)))
+}
+
+/// Sorts after all objects of a data key and before those of the next.
+pub(crate) fn after_data_key(machine: MachineId, dek: u32) -> StoreKey {
+    StoreKey::new(format!("{}{dek:08x}.z", data_keys(machine)))
+}
+
+/// Reads the data key's number from a name, and the vault key's if it is of a copy.
+pub(crate) fn data_key_of(key: &StoreKey, machine: MachineId) -> Option<(u32, Option<u32>)> {
+    let text = key.as_str().strip_prefix(&data_keys(machine))?;
+    match text.split_once('.') {
+        None => Some((hex_u32(text)?, None)),
+        Some((dek, by)) => Some((hex_u32(dek)?, Some(hex_u32(by)?))),
+    }
+}
+
+fn hex_u32(text: &str) -> Option<u32> {
+    (text.len() == 8).then(|| u32::from_str_radix(text, 16).ok())?
+}
+
+/// Prefix of the vault keys after the first.
+pub(crate) const VAULT_KEYS: &str = "key/";
+
+/// Announces the vault key of this number.
+pub(crate) fn vault_key(number: u32) -> StoreKey {
+    StoreKey::new(format!("{VAULT_KEYS}{number:08x}"))
+}
+
+/// Says that the vault key of this number opens everything.
+pub(crate) fn vault_key_in_force(number: u32) -> StoreKey {
+    StoreKey::new(format!("{VAULT_KEYS}{number:08x}.ready"))
+}
+
+/// Reads a vault key's number from a name, and whether it is in force by that.
+pub(crate) fn vault_key_of(key: &StoreKey) -> Option<(u32, bool)> {
+    let text = key.as_str().strip_prefix(VAULT_KEYS)?;
+    match text.strip_suffix(".ready") {
+        Some(number) => Some((hex_u32(number)?, true)),
+        None => Some((hex_u32(text)?, false)),
+    }
 }
 
 /// Who claims: the writer of the log, or the maintainer of all that is not log.

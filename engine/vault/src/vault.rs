@@ -8,14 +8,13 @@
 use crate::admission;
 use crate::codec::{Malformed, Put, Take, checked_crc, put_crc};
 use crate::error::{StoreFailure, VaultError};
-use crate::key_ring::DataKey;
 use crate::keys::VaultKeys;
 use crate::names;
 use crate::store::{Created, Store};
+use crate::vault_keys;
 use bytes::Bytes;
 use redoubt_core::MachineId;
 use redoubt_ports::{Entropy, InPlace, RawStore, StoreKey, Workers};
-use redoubt_wire::aead::Key;
 use std::sync::Arc;
 
 /// Format major: another one cannot be read.
@@ -24,8 +23,6 @@ pub const MAJOR: u16 = 1;
 pub const MINOR: u16 = 0;
 /// Required features this program knows.
 const KNOWN_FEATURES: u64 = 0;
-/// Number of a machine's first data key.
-pub(crate) const FIRST_DATA_KEY: u32 = 1;
 const MAGIC: &[u8; 8] = b"DRVAULT1";
 
 /// An open vault. Cheap to clone.
@@ -36,6 +33,8 @@ pub struct Vault {
     pub(crate) uuid: u128,
     /// Where readers open what they read.
     pub(crate) workers: Arc<dyn Workers>,
+    /// Which of the vault's keys this is.
+    pub(crate) number: u32,
     object: Bytes,
 }
 
@@ -61,7 +60,10 @@ impl Vault {
         let uuid = entropy.id();
         let object = Bytes::from(encode(uuid, &keys));
         match store.create(&names::vault(), &object).await? {
-            Created::Mine => Ok(Vault { store, keys, uuid, workers: Arc::new(InPlace), object }),
+            Created::Mine => {
+                let (number, workers) = (vault_keys::FIRST, Arc::new(InPlace));
+                Ok(Vault { store, keys, uuid, number, workers, object })
+            }
             Created::Other(_) => Err(VaultError::AlreadyInitialised),
         }
     }
@@ -70,8 +72,20 @@ impl Vault {
     pub async fn open(store: Arc<dyn RawStore>, keys: VaultKeys) -> Result<Vault, VaultError> {
         let store = Store::new(store);
         let object = store.get(&names::vault(), None).await?.ok_or(VaultError::NoVault)?;
-        let uuid = decode(&object, &keys)?;
-        Ok(Vault { store, keys, uuid, workers: Arc::new(InPlace), object })
+        let (uuid, first) = decode(&object)?;
+        let number = vault_keys::number_of(&store, uuid, first, &keys).await?;
+        Ok(Vault { store, keys, uuid, number, workers: Arc::new(InPlace), object })
+    }
+
+    /// Returns the identity of the vault in a store; needs no key.
+    pub async fn identity(store: Arc<dyn RawStore>) -> Result<u128, VaultError> {
+        let object = Store::new(store).get(&names::vault(), None).await?.ok_or(VaultError::NoVault)?;
+        Ok(decode(&object)?.0)
+    }
+
+    /// Returns the number of the vault key that it was opened with.
+    pub fn key_number(&self) -> u32 {
+        self.number
     }
 
     /// Has what is read opened by these workers, instead of in place.
@@ -117,58 +131,6 @@ impl Vault {
             Created::Other(_) => Err(VaultError::damaged(names::VAULT, "it changed since it was opened")),
         }
     }
-
-    /// Returns the highest number of the machine's data keys; none if it has no keys.
-    pub(crate) async fn newest_data_key(&self, machine: MachineId) -> Result<Option<u32>, VaultError> {
-        let prefix = names::data_keys(machine);
-        let mut newest = None;
-        for key in self.store.list(&prefix, None).await? {
-            let number = names::number(&key, &prefix, 8).and_then(|number| u32::try_from(number).ok());
-            newest = newest
-                .max(Some(number.ok_or_else(|| VaultError::damaged(key, "no data key has this name"))?));
-        }
-        Ok(newest)
-    }
-
-    /// Loads a data key of the machine.
-    pub(crate) async fn data_key(&self, machine: MachineId, id: u32) -> Result<Key, VaultError> {
-        let name = names::data_key(machine, id);
-        let missing = || {
-            VaultError::damaged(&name, format!("data key {id} is missing, and objects are sealed with it"))
-        };
-        let object = self.store.get(&name, None).await?.ok_or_else(missing)?;
-        self.unwrap_key(machine, id, &object)
-    }
-
-    /// Returns the machine's newest data key or makes its first; of racing writers one wins and all use its
-    /// key. It is durable on return.
-    pub(crate) async fn make_key(
-        &self,
-        machine: MachineId,
-        entropy: &dyn Entropy,
-    ) -> Result<DataKey, VaultError> {
-        let id = self.newest_data_key(machine).await?.unwrap_or(FIRST_DATA_KEY);
-        let name = names::data_key(machine, id);
-        let object = match self.store.get(&name, None).await? {
-            Some(object) => object,
-            None => {
-                let mut bytes = [0; 32];
-                entropy.fill(&mut bytes);
-                self.keys.wrap(self.uuid, machine, id, entropy.id(), &Key::new(bytes)).into()
-            }
-        };
-        // Put even if found: VT-3.
-        let object = match self.store.create(&name, &object).await? {
-            Created::Mine => object,
-            Created::Other(found) => found,
-        };
-        Ok(DataKey { id, key: self.unwrap_key(machine, id, &object)? })
-    }
-
-    fn unwrap_key(&self, machine: MachineId, id: u32, object: &[u8]) -> Result<Key, VaultError> {
-        let name = names::data_key(machine, id);
-        self.keys.unwrap(self.uuid, machine, id, object).map_err(|what| VaultError::damaged(name, what))
-    }
 }
 
 /// Returns the machines that have objects in a store, sorted; needs no key.
@@ -198,7 +160,8 @@ pub(crate) fn encode(uuid: u128, keys: &VaultKeys) -> Vec<u8> {
     object
 }
 
-pub(crate) fn decode(object: &[u8], keys: &VaultKeys) -> Result<u128, VaultError> {
+/// Reads identity and key check of the first vault key from a vault object.
+pub(crate) fn decode(object: &[u8]) -> Result<(u128, [u8; 16]), VaultError> {
     let damaged = |what: Malformed| VaultError::damaged(names::VAULT, what);
     let mut take = Take::new(checked_crc(object).map_err(damaged)?);
     if take.array().map_err(damaged)? != *MAGIC {
@@ -214,7 +177,5 @@ pub(crate) fn decode(object: &[u8], keys: &VaultKeys) -> Result<u128, VaultError
         return Err(VaultError::UnknownFeature(unknown));
     }
     take.u64().map_err(damaged)?;
-    let uuid = take.u128().map_err(damaged)?;
-    let check: [u8; 16] = take.array().map_err(damaged)?;
-    if check != keys.check(uuid) { Err(VaultError::WrongKey) } else { Ok(uuid) }
+    Ok((take.u128().map_err(damaged)?, take.array().map_err(damaged)?))
 }

@@ -27,10 +27,19 @@ use bytes::Bytes;
 use redoubt_core::{BatchPosition, MachineId, Record};
 use redoubt_ports::{Entropy, InPlace, Workers};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// A commit whose only segment is at most this goes into its log slot: one put in total.
 const INLINE_BYTES_MAX: usize = 4 << 20;
+/// Units that one data key seals: 256 TiB of changes. A bound for the sake of having one: each object has a key of
+/// its own, so no cipher comes near its limits.
+const KEY_UNITS: u64 = 1 << 32;
+/// Slots after which a writer looks for a newer data key: one request in as many commits.
+const KEY_LOOK_SLOTS: u64 = 64;
+/// What that may cost a commit that is durable already; it is looked for again later.
+const KEY_LOOK_DEADLINE: Duration = Duration::from_secs(2);
+
 /// How a writer cuts commits into objects. Readers need to know none of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WriterSettings {
@@ -39,11 +48,14 @@ pub struct WriterSettings {
     /// A segment is closed when its units reach this many bytes; larger values than the default
     /// are cut to it, since readers bound what they accept.
     pub segment_bytes: usize,
+    /// A data key that sealed so many units is followed by a new one.
+    pub key_units: u64,
 }
 
 impl Default for WriterSettings {
     fn default() -> WriterSettings {
-        WriterSettings { inline_bytes: INLINE_BYTES_MAX, segment_bytes: TARGET_BYTES }
+        let (inline_bytes, segment_bytes) = (INLINE_BYTES_MAX, TARGET_BYTES);
+        WriterSettings { inline_bytes, segment_bytes, key_units: KEY_UNITS }
     }
 }
 
@@ -75,6 +87,8 @@ pub struct MachineWriter {
     machine: MachineId,
     keys: KeyRing,
     key: SealingKey,
+    key_units: u64,
+    entropy: Arc<dyn Entropy>,
     uuid: u128,
     claim: Claim,
     tail: LogTail,
@@ -116,7 +130,7 @@ impl MachineWriter {
         vault.vouch().await?;
         let uuid = entropy.id();
         let keys = KeyRing::new(vault, machine);
-        let key = vault.make_key(machine, &*entropy).await?;
+        let key = vault.key_to_seal_with(machine, &*entropy).await?;
         keys.learn(&key);
         let key = SealingKey::new(key);
         let (tail, newest) = LogTail::at_end(vault, machine, &keys).await?;
@@ -124,6 +138,7 @@ impl MachineWriter {
             // Found is not durable: its writer may have died before its sync.
             vault.store.create(&names::slot(machine, tail.slot), &bytes).await?;
         }
+        let (key_units, dice) = (settings.key_units, entropy.clone());
         let claim = take_claim(vault, machine, Role::Writer, uuid, tail.epoch).await?;
         let epoch = claim.epoch;
         let workers = Arc::new(InPlace);
@@ -138,6 +153,8 @@ impl MachineWriter {
             machine,
             keys,
             key,
+            key_units,
+            entropy: dice,
             uuid,
             claim,
             tail,
@@ -211,6 +228,7 @@ impl MachineWriter {
             return Err(CommitError::Fenced { by });
         }
         self.settle().await?;
+        self.keep_key().await;
         if self.tail.head.position != commit.head.position {
             if self.tail.head.position != commit.from {
                 let (after, found) = (self.tail.head.position.seq, commit.from.seq.next());
@@ -305,6 +323,26 @@ impl MachineWriter {
             }
         }
         Err(VaultError::ClaimRace)
+    }
+
+    /// Goes over to a newer data key, if somebody made one or this one has sealed enough. Whatever goes wrong is
+    /// tried again later: the old key is as good.
+    async fn keep_key(&mut self) {
+        let now = self.key.now();
+        let is_used_up = self.tail.dek == now.id && self.tail.sealed >= self.key_units;
+        if !is_used_up && !self.tail.slot.is_multiple_of(KEY_LOOK_SLOTS) {
+            return;
+        }
+        let newer = async {
+            match self.vault.newer_key_to_seal_with(self.machine, now.id).await {
+                Ok(None) if is_used_up => self.vault.next_data_key(self.machine, &*self.entropy).await.ok(),
+                found => found.ok().flatten(),
+            }
+        };
+        if let Ok(Some(key)) = tokio::time::timeout(KEY_LOOK_DEADLINE, newer).await {
+            self.keys.learn(&key);
+            self.key.set(key);
+        }
     }
 
     /// Returns how many units were sealed with the key so far, as the log counts them.

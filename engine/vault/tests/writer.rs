@@ -205,7 +205,8 @@ fn a_store_that_lost_its_promises_is_refused_before_the_machine_is_touched() {
 fn a_commit_tried_again_goes_on_with_the_segments_it_stored() {
     run(async {
         let (store, dice, vault) = moody().await;
-        let settings = WriterSettings { inline_bytes: 0, segment_bytes: 1 << 12 };
+        let settings =
+            WriterSettings { inline_bytes: 0, segment_bytes: 1 << 12, ..WriterSettings::default() };
         let mut writer = MachineWriter::claim_with(&vault, MACHINE, dice.clone(), settings).await.unwrap();
         let mut records = records();
         let change = Change::Resize { volume: VolumeIndex(0), sectors: Sectors(1024) };

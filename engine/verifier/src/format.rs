@@ -106,31 +106,55 @@ pub(crate) fn open(objects: &dyn Objects, vault_key: &Key, machine: &str) -> Res
     let Some((0, _, vault, proof)) = parsed else {
         return Err(Fault::damage("vault", 0..20, "it is no vault of format 1 without required features"));
     };
-    if proof != &derive(vault_key, &vault, &[b"drv1 check"])[..16] {
-        return Err(Fault::damage("vault", 44..60, "the key is not that of this vault"));
-    }
+    let mine = &derive(vault_key, &vault, &[b"drv1 check"])[..16];
+    let number = if proof == mine { Some(1) } else { later_key(objects, &vault, mine)? };
+    let number = number.ok_or_else(|| Fault::damage("vault", 44..60, "the key is not that of this vault"))?;
     let mut at = Machine { vault, id: [0; 16], data_keys: BTreeMap::new() };
     for name in objects.list(&format!("g/{machine}/key/")).map_err(Fault::Store)? {
         let bytes = fetch(objects, &name)?;
-        check(&name, &bytes)?;
         let mut fields = Fields(&bytes);
         let parsed = (|| {
             fields.is(b"DRKEY1\0\0")?;
-            let (number, ours) = (fields.le(4)?, fields.raw(16)? == vault);
-            let (id, wrap) = (fields.array::<16>()?, fields.raw(16)?);
-            let key = unseal(&derive(vault_key, wrap, &[b"drv1 wrap"]), 0, &bytes[..64], fields.raw(48)?)?;
-            let named = name == format!("g/{machine}/key/{number:08x}");
-            (ours && named && hex(&id) == machine).then_some((number, id, key.try_into().ok()?))
+            let (id, ours) = (fields.le(4)?, fields.raw(16)? == vault);
+            let (of, wrap, by) = (fields.array::<16>()?, fields.raw(16)?, fields.le(4)?);
+            fields.le(4)?;
+            let original = format!("g/{machine}/key/{id:08x}");
+            let named = name == original || name == format!("{original}.{by:08x}");
+            let key = unseal(&derive(vault_key, wrap, &[b"drv1 wrap"]), 0, &bytes[..72], fields.raw(48)?)?;
+            let right = ours && named && by == number && hex(&of) == machine && has_crc(&bytes);
+            right.then_some((id, of, key.try_into().ok()?))
         })();
-        let (number, id, key) =
-            parsed.ok_or_else(|| Fault::damage(&name, 64..112, "the data key does not open"))?;
-        at.id = id;
-        at.data_keys.insert(number, key);
+        // One that does not open is missed by the first record that names it.
+        if let Some((id, of, key)) = parsed {
+            at.id = of;
+            at.data_keys.insert(id, key);
+        }
     }
     if at.data_keys.is_empty() {
-        return Err(Fault::damage(&format!("g/{machine}/key/00000001"), 0..0, "the object is missing"));
+        let name = format!("g/{machine}/key/");
+        return Err(Fault::damage(&name, 0..0, "no data key of the machine opens with this vault key"));
     }
     Ok(at)
+}
+
+/// Finds the number of a vault key that is not the first, if it is in force.
+fn later_key(objects: &dyn Objects, vault: &Id, check: &[u8]) -> Result<Option<u64>, Fault> {
+    let names = objects.list("key/").map_err(Fault::Store)?;
+    for name in &names {
+        let bytes = fetch(objects, name)?;
+        let mut fields = Fields(&bytes);
+        let parsed = (|| {
+            fields.is(if name.ends_with(".ready") { b"DRVKOK1\0" } else { b"DRVKEY1\0" })?;
+            let number = fields.le(4)?;
+            let ours = fields.raw(16)? == vault && fields.raw(16)? == check && has_crc(&bytes);
+            ours.then_some(number)
+        })();
+        let number = parsed.filter(|number| names.contains(&format!("key/{number:08x}.ready")));
+        if number.is_some() {
+            return Ok(number);
+        }
+    }
+    Ok(None)
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
@@ -158,7 +182,9 @@ pub(crate) fn record(at: &Machine, slot: u64, bytes: &[u8]) -> Result<Record, Fa
     let (epoch, writer, prev, end, dek, data_key) =
         parsed.ok_or_else(|| broken(0..LOG_HEADER, "it is not the record of this slot"))?;
     let salt = [&at.id[..], &slot.to_le_bytes(), writer].concat();
-    let data_key = data_key.ok_or_else(|| broken(112..116, "the data key that it names is missing"))?;
+    let key_name = format!("g/{}/key/{dek:08x}", hex(&at.id));
+    let no_key = || Fault::damage(&key_name, 0..0, "the data key is missing or does not open");
+    let data_key = data_key.ok_or_else(no_key)?;
     let key = derive(data_key, &salt, &[b"drv1 log", &at.vault]);
     let plain = bytes.get(LOG_HEADER..end).and_then(|sealed| unseal(&key, 0, header, sealed));
     let plain = plain.ok_or_else(|| broken(LOG_HEADER..end, "the seal of its body is broken"))?;

@@ -32,7 +32,8 @@ const START_AGAIN: Duration = Duration::from_millis(500);
 const COMMIT_BYTES: u64 = 2 << 20;
 
 /// Small objects, so that commits have no, one and several segments of their own.
-const OBJECTS: WriterSettings = WriterSettings { inline_bytes: 32 << 10, segment_bytes: 256 << 10 };
+const OBJECTS: WriterSettings =
+    WriterSettings { inline_bytes: 32 << 10, segment_bytes: 256 << 10, key_units: 1 << 8 };
 
 /// The index is written after few slots, so that short runs have several generations of it.
 const INDEX_SLOTS: u64 = 4;

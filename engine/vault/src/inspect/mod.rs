@@ -8,10 +8,11 @@ mod objects;
 mod segments;
 mod walk;
 
-use crate::error::StoreFailure;
-use crate::keys::VaultKeys;
+use crate::error::{StoreFailure, VaultError};
+use crate::keys::{VaultKeys, WrapId};
 use crate::names;
 use crate::store::Store;
+use crate::vault_keys;
 use redoubt_core::MachineId;
 use redoubt_ports::{RawStore, StoreKey};
 use redoubt_wire::aead::Key;
@@ -141,9 +142,18 @@ impl Inspector {
             None => None,
         };
         let before = self.before(name, machine).await?;
-        let keys = &self.keys;
-        let shown = objects::Shown { name: name.as_str(), bytes: &bytes, keys, machine, dek, before };
+        let (keys, is_later_key) = (&self.keys, name == &names::vault() && self.is_later_key(&bytes).await?);
+        let shown =
+            objects::Shown { name: name.as_str(), bytes: &bytes, keys, machine, dek, before, is_later_key };
         Ok(Some(shown.dump()))
+    }
+
+    async fn is_later_key(&self, vault: &[u8]) -> Result<bool, StoreFailure> {
+        let Ok((uuid, first)) = crate::vault::decode(vault) else { return Ok(false) };
+        match vault_keys::number_of(&self.store, uuid, first, &self.keys).await {
+            Err(VaultError::Store(failure)) => Err(failure),
+            number => Ok(number.is_ok_and(|number| number > vault_keys::FIRST)),
+        }
     }
 
     /// Epoch and digest of the log slot before, if the object is one and that is there.
@@ -161,14 +171,21 @@ impl Inspector {
 
     /// A data key of the machine, if it is there and opens.
     async fn data_key(&self, machine: MachineId, id: u32) -> Result<Option<Key>, StoreFailure> {
-        let name = names::data_key(machine, id);
-        let (Some(vault), Some(object)) =
-            (self.store.get(&names::vault(), None).await?, self.store.get(&name, None).await?)
-        else {
-            return Ok(None);
+        let Some(vault) = self.store.get(&names::vault(), None).await? else { return Ok(None) };
+        let Ok((uuid, first)) = crate::vault::decode(&vault) else { return Ok(None) };
+        let by = match vault_keys::number_of(&self.store, uuid, first, &self.keys).await {
+            Ok(by) => by,
+            Err(VaultError::Store(failure)) => return Err(failure),
+            Err(_) => return Ok(None),
         };
-        let Ok(uuid) = crate::vault::decode(&vault, &self.keys) else { return Ok(None) };
-        Ok(self.keys.unwrap(uuid, machine, id, &object).ok())
+        for name in [names::data_key(machine, id), names::data_key_copy(machine, id, by)] {
+            let object = self.store.get(&name, None).await?;
+            let id = WrapId { vault: uuid, machine, dek: id, by };
+            if let Some(key) = object.and_then(|object| self.keys.unwrap(&id, &object).ok()) {
+                return Ok(Some(key));
+            }
+        }
+        Ok(None)
     }
 }
 

@@ -29,6 +29,8 @@ pub(super) struct Shown<'a> {
     pub(super) keys: &'a VaultKeys,
     pub(super) machine: Option<MachineId>,
     pub(super) dek: Option<Key>,
+    /// Whether the key in use is a vault key, but not the first.
+    pub(super) is_later_key: bool,
     /// Epoch and digest of the log slot before, if there is one.
     pub(super) before: Option<(u64, [u8; 32])>,
 }
@@ -42,6 +44,8 @@ impl Shown<'_> {
         // An object that ends too early has said so.
         let _ = if self.name == names::VAULT {
             self.vault(&mut dump)
+        } else if let Some((number, is_in_force)) = names::vault_key_of(&StoreKey::new(self.name)) {
+            self.vault_key(&mut dump, number, is_in_force)
         } else if place.starts_with("key/") {
             self.key(&mut dump, machine)
         } else if let Some(epoch) = number(names::claims(machine, Role::Writer), 8) {
@@ -78,7 +82,9 @@ impl Shown<'_> {
             walk.number("optional features", 8)?;
             let uuid = walk.id("vault")?;
             let check = walk.raw("key check", 16)?;
-            walk.must(check == self.keys.check(uuid), "the key is not that of this vault");
+            // With a later key of the vault it differs; then that one's object says so.
+            let is_first = check == self.keys.check(uuid);
+            walk.must(is_first || self.is_later_key, "the key is not that of this vault");
             walk.crc()?;
             walk.end();
             Ok(())
@@ -88,17 +94,43 @@ impl Shown<'_> {
         ended
     }
 
+    fn vault_key(&self, dump: &mut Dump, number: u32, is_in_force: bool) -> Result<(), Ended> {
+        let (what, magic) = match is_in_force {
+            true => ("in force", crate::vault_keys::IN_FORCE),
+            false => ("announced", crate::vault_keys::ANNOUNCED),
+        };
+        dump.summary = format!("vault key {number} is {what}");
+        let mut walk = Walk::new(self.bytes, 0);
+        let mut fields = || {
+            walk.magic(magic)?;
+            let found = walk.number("vault key", 4)?;
+            walk.must(found == u64::from(number), "its name says another vault key");
+            walk.id("vault")?;
+            walk.raw("key check", 16)?;
+            walk.crc()?;
+            walk.end();
+            Ok(())
+        };
+        let ended = fields();
+        dump.fields("vault key", walk);
+        ended
+    }
+
     fn key(&self, dump: &mut Dump, machine: MachineId) -> Result<(), Ended> {
         dump.summary = "wrapped data key".to_owned();
         let mut walk = Walk::new(self.bytes, 0);
         let mut fields = || {
             walk.magic(b"DRKEY1\0\0")?;
             let id = walk.number("data key", 4)?;
-            walk.must(self.name.ends_with(&format!("/{id:08x}")), "its name says another data key");
+            walk.must(self.name.contains(&format!("/{id:08x}")), "its name says another data key");
             walk.id("vault")?;
             let of = walk.id("machine")?;
             walk.must(of == machine.0, "its name says another machine");
             walk.id("wrap")?;
+            let by = walk.number("vault key", 4)?;
+            let named = self.name.rsplit_once('.').is_none_or(|(_, name)| name == format!("{by:08x}"));
+            walk.must(named, "its name says another vault key");
+            walk.reserved(4)?;
             walk.sealed("sealed key", 32)?;
             walk.must(self.dek.is_some(), "does not open with this vault's key");
             walk.raw("tag", 16)?;

@@ -46,8 +46,8 @@ impl Kind {
     pub(super) fn of(name: &StoreKey, machine: MachineId) -> Kind {
         let number = |prefix: String, digits| names::number(name, &prefix, digits);
         let place = name.as_str().strip_prefix(&format!("g/{machine}/")).unwrap_or_default();
-        if let Some(id) = number(format!("g/{machine}/key/"), 8) {
-            Kind::Key(id as u32)
+        if let Some((id, _)) = names::data_key_of(name, machine) {
+            Kind::Key(id)
         } else if let Some(epoch) = number(names::claims(machine, Role::Writer), 8) {
             Kind::Claim(Role::Writer, epoch)
         } else if let Some(epoch) = number(names::claims(machine, Role::Maintainer), 8) {

@@ -257,8 +257,11 @@ impl Run<'_> {
                 // What vanished since the listing was deleted: marks are.
                 let Some(Some(bytes)) = self.note(name, read.map(sized)) else { continue };
                 let fault = match (kind, &self.scrub.vault) {
-                    (Kind::Key(id), Some(vault)) => {
-                        let opened = vault.keys.unwrap(vault.uuid, self.machine, *id, &bytes);
+                    // Wrapped by another vault key it is checked as without keys.
+                    (Kind::Key(id), Some(vault)) if wrapped_by(&bytes) == Ok(vault.number) => {
+                        let (dek, by) = (*id, vault.number);
+                        let wrap = WrapId { vault: vault.uuid, machine: self.machine, dek, by };
+                        let opened = vault.keys.unwrap(&wrap, &bytes);
                         opened.map(|key| keys.insert(*id, key)).err().map(|what| Fault::all(&bytes, what))
                     }
                     _ => clear::small(&bytes, self.machine, *kind, self.vault),
@@ -273,7 +276,7 @@ impl Run<'_> {
         // With none everything is checked as without keys.
         self.keys = (!keys.is_empty()).then(|| Arc::new(keys));
         if self.report.with_keys && self.keys.is_none() {
-            self.no_key(crate::vault::FIRST_DATA_KEY);
+            self.no_key(crate::sealing::FIRST_DATA_KEY);
         }
     }
 

@@ -43,7 +43,8 @@ pub(crate) async fn build() -> (Arc<MemStore>, Vec<u8>) {
     let record = |(at, change)| Record { seq: WriteSeq(at as u64 + 1), change };
     let records: Vec<Record> = changes.into_iter().enumerate().map(record).collect();
     // The first commit is inline, the second a segment of zeros only, the third takes two segments.
-    let inline = WriterSettings { inline_bytes: 512 << 10, segment_bytes: 512 << 10 };
+    let inline =
+        WriterSettings { inline_bytes: 512 << 10, segment_bytes: 512 << 10, ..WriterSettings::default() };
     let apart = WriterSettings { inline_bytes: 0, ..inline };
     for (to, settings) in [(3, inline), (4, apart), (records.len(), apart)] {
         let claim = MachineWriter::claim_with(&vault, MACHINE, dice.clone(), settings);

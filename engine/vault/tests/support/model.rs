@@ -42,7 +42,11 @@ pub(crate) struct Shape {
 pub(crate) fn settings(dice: &Seeded) -> WriterSettings {
     let pick = |values: &[usize]| values[dice.below(values.len() as u64) as usize];
     let inline_bytes = pick(&[0, 1 << 10, 8 << 10, 4 << 20]);
-    WriterSettings { inline_bytes, segment_bytes: pick(&[1, 2 << 10, 16 << 10, 100 << 10, 16 << 20]) }
+    WriterSettings {
+        inline_bytes,
+        segment_bytes: pick(&[1, 2 << 10, 16 << 10, 100 << 10, 16 << 20]),
+        key_units: [2, 9, u64::MAX][dice.below(3) as usize],
+    }
 }
 
 /// Makes a legal history.
