@@ -21,6 +21,8 @@ use redoubt_wire::aead::Key;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// Number of a machine's first data key.
+pub(crate) const FIRST_DATA_KEY: u32 = 1;
 /// Numbers tried before giving up in a race of holders of different vault keys.
 const NUMBER_TRIES: u32 = 32;
 
@@ -156,7 +158,7 @@ impl Vault {
     ) -> Result<DataKey, VaultError> {
         let mut listed = self.list_data_keys(machine).await?;
         if listed.is_empty() {
-            let id = self.create_data_key(machine, 1, entropy).await?;
+            let id = self.create_data_key(machine, FIRST_DATA_KEY, entropy).await?;
             listed.insert(id, Wraps { original: true, ..Wraps::default() });
         }
         self.fit(machine, listed.into_keys().rev()).await

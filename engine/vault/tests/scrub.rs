@@ -187,7 +187,7 @@ fn damage_of_a_log_takes_exactly_what_the_scrub_says() {
 
 #[test]
 fn damage_beside_an_index_takes_exactly_what_the_scrub_says() {
-    let [_, sectors] = damage_is_told_exactly(2, true);
+    let [_, sectors] = damage_is_told_exactly(3, true);
     assert!(sectors > 100, "{sectors}");
 }
 

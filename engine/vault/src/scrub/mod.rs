@@ -26,6 +26,7 @@ pub use report::{Damage, Ended, Hit, Orphan, Report, Takes, Unread};
 
 use crate::error::VaultError;
 use crate::keys::VaultKeys;
+use crate::keys::{WrapId, wrapped_by};
 use crate::names::{self, Role};
 use crate::store::Store;
 use crate::vault::Vault;
