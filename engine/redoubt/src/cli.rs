@@ -1,5 +1,7 @@
 //! The command line: names, options and help. Values only; what they do is in `commands`.
 
+use crate::failure::Outcome;
+use crate::kit::{Kit, passphrase};
 use crate::output::Format;
 use crate::units::{duration, size};
 use clap::{Args, Parser, Subcommand};
@@ -53,6 +55,9 @@ pub(crate) enum Command {
     Diff(Diff),
     /// Shows what the objects of a vault hold, in words, whole or damaged
     VaultDump(VaultDump),
+    /// Shows and replaces the keys of a vault, makes and checks recovery kits
+    #[command(subcommand)]
+    Keys(Keys),
     /// Serves a disk over NBD without replication, to measure against
     #[command(hide = true)]
     BenchPlain(BenchPlain),
@@ -186,9 +191,31 @@ pub(crate) struct ServiceArgs {
     /// State directory, made on the first run [default: redoubt-state]
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) key: KeyArgs,
+}
+
+/// What opens the vault.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct KeyArgs {
     /// Key file of the vault [default: the vault's path with .key added]
     #[arg(long, value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
+    /// Recovery kit instead of a key file; it also says where the vault is. Its passphrase is asked for on the
+    /// terminal, unless REDOUBT_PASSPHRASE holds it
+    #[arg(long, value_name = "FILE", conflicts_with = "key")]
+    pub(crate) recovery_kit: Option<PathBuf>,
+    /// File with the passphrase of a recovery kit
+    #[arg(long, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+}
+
+impl KeyArgs {
+    /// Opens the recovery kit, if one was named.
+    pub(crate) fn kit(&self) -> Outcome<Option<Kit>> {
+        let Some(path) = &self.recovery_kit else { return Ok(None) };
+        Kit::read(path, || passphrase::existing(self.passphrase_file.as_deref(), path)).map(Some)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -282,9 +309,8 @@ pub(crate) struct WhichVault {
     pub(crate) state: StateArg,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
-    /// Key file of the vault [default: the vault's path with .key added]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) key: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) key: KeyArgs,
 }
 
 /// One machine of a vault.
@@ -439,6 +465,100 @@ pub(crate) struct VaultDump {
     pub(crate) all: bool,
     #[command(flatten)]
     pub(crate) which: WhichVault,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// Commands on keys.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Keys {
+    /// Lists the vault's keys and the machines' data keys, and tries them
+    List(KeysList),
+    /// Gives machines a new data key for what is written from now on; what is there stays readable
+    Rotate(KeysRotate),
+    /// Replaces the vault key without rewriting data; the old one works until it is retired
+    Rewrap(KeysRewrap),
+    /// Takes the vault from older vault keys: from then on only the newest opens it
+    Retire(KeysList),
+    /// Writes a recovery kit: all that is needed to open the vault from elsewhere, behind a passphrase
+    ExportKit(KeysExportKit),
+    /// Checks that a recovery kit opens its vault, and every data key in it
+    CheckKit(KeysCheckKit),
+}
+
+impl Keys {
+    pub(crate) fn common(&self) -> &Common {
+        match self {
+            Keys::List(args) | Keys::Retire(args) => &args.common,
+            Keys::Rotate(args) => &args.common,
+            Keys::Rewrap(args) => &args.common,
+            Keys::ExportKit(args) => &args.common,
+            Keys::CheckKit(args) => &args.common,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KeysList {
+    #[command(flatten)]
+    pub(crate) which: WhichVault,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KeysRotate {
+    #[command(flatten)]
+    pub(crate) which: WhichVault,
+    /// Machine [default: all of the vault]
+    #[arg(long, value_name = "ID", value_parser = machine)]
+    pub(crate) machine: Option<u128>,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+const REWRAP_HELP: &str = "\
+1. redoubt keys rewrap --new-key new.key       both keys open the vault now
+2. Give every service and agent of the vault the new key file, and start them again.
+3. redoubt keys export-kit kit.txt --key new.key
+4. redoubt keys retire --key new.key           the old key opens nothing any more
+
+If it is interrupted, repeat it: it goes on with the same file. After a leak of the old key also
+rotate: who has it and a copy of the vault's wrapped keys has the data keys of today.";
+
+#[derive(Debug, Args)]
+#[command(after_help = REWRAP_HELP)]
+pub(crate) struct KeysRewrap {
+    /// File of the new vault key; made if it is not there
+    #[arg(long, value_name = "FILE")]
+    pub(crate) new_key: PathBuf,
+    #[command(flatten)]
+    pub(crate) which: WhichVault,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KeysExportKit {
+    /// Kit to make; it must not exist
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) which: WhichVault,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KeysCheckKit {
+    /// Kit to check
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    /// File with the passphrase of the kit
+    #[arg(long, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) common: Common,
 }

@@ -1,15 +1,75 @@
-//! The vault key in its file: 64 hexadecimal digits in one line, for the owner's eyes only.
+//! Where the vault key comes from: a recovery kit (`kit`), or its file: 64 hexadecimal digits in one line, for the owner's eyes only.
 //!
 //! - KE-1 A key file is durable before anything is encrypted with it, and never overwritten.
 
 use crate::failure::{Exit, Failure, Outcome};
+use crate::kit::Kit;
 use crate::output::say;
 use redoubt_host::StoreUrl;
-use redoubt_ports::Entropy;
-use redoubt_vault::VaultKeys;
+use redoubt_ports::{Entropy, RawStore};
+use redoubt_vault::{Vault, VaultKeys};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use zeroize::Zeroizing;
+
+/// Where a vault's key comes from.
+#[derive(Clone, Debug)]
+pub(crate) enum KeySource {
+    /// A key file.
+    File(PathBuf),
+    /// A recovery kit that was opened.
+    Kit(Box<Kit>),
+}
+
+impl KeySource {
+    /// Returns the keys.
+    pub(crate) fn read(&self) -> Outcome<VaultKeys> {
+        self.read_bytes().map(|bytes| VaultKeys::new(*bytes))
+    }
+
+    /// As [`KeySource::read`], for a reader that derives its keys itself.
+    pub(crate) fn read_bytes(&self) -> Outcome<Zeroizing<[u8; KEY_BYTES]>> {
+        match self {
+            KeySource::File(path) => read_bytes(path),
+            KeySource::Kit(kit) => Ok(Zeroizing::new(*kit.key())),
+        }
+    }
+
+    /// Tells whether there is a key already.
+    pub(crate) fn exists(&self) -> bool {
+        match self {
+            KeySource::File(path) => path.exists(),
+            KeySource::Kit(_) => true,
+        }
+    }
+
+    /// Returns the key file, if it is one.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        match self {
+            KeySource::File(path) => Some(path),
+            KeySource::Kit(_) => None,
+        }
+    }
+
+    /// Refuses the vault in a store if a kit is of another one, before anything of it is used.
+    pub(crate) async fn check_vault(&self, store: Arc<dyn RawStore>, at: &StoreUrl) -> Outcome<()> {
+        let KeySource::Kit(kit) = self else { return Ok(()) };
+        match Vault::identity(store).await? {
+            found if found == kit.vault => Ok(()),
+            found => {
+                let what = format!(
+                    "the recovery kit is of vault {:032x}, and the vault in {at} is {found:032x}",
+                    kit.vault
+                );
+                Err(Failure::new(Exit::Refused, what).hint(
+                    "pass the kit of this vault, or the place of that one with --vault; nothing was touched",
+                ))
+            }
+        }
+    }
+}
 
 const KEY_BYTES: usize = 32;
 /// A key line and its end; anything longer is another kind of file.
@@ -32,11 +92,10 @@ pub(crate) fn default_path(vault: &StoreUrl) -> PathBuf {
 
 /// Reads a key file.
 pub(crate) fn read(path: &Path) -> Outcome<VaultKeys> {
-    read_bytes(path).map(VaultKeys::new)
+    read_bytes(path).map(|bytes| VaultKeys::new(*bytes))
 }
 
-/// As [`read`], for a reader that derives its keys itself.
-pub(crate) fn read_bytes(path: &Path) -> Outcome<[u8; KEY_BYTES]> {
+fn read_bytes(path: &Path) -> Outcome<Zeroizing<[u8; KEY_BYTES]>> {
     let cannot = |error: std::io::Error| {
         Failure::new(Exit::Unreachable, format!("cannot read key file {}: {error}", path.display()))
             .hint("pass the vault's own key file with --key")
@@ -55,7 +114,7 @@ pub(crate) fn read_bytes(path: &Path) -> Outcome<[u8; KEY_BYTES]> {
     if metadata.permissions().mode() & 0o077 != 0 {
         say(format!("warning: others may read key file {}; run `chmod 600` on it", path.display()));
     }
-    let text = std::fs::read(path).map_err(cannot)?;
+    let text = Zeroizing::new(std::fs::read(path).map_err(cannot)?);
     let text = std::str::from_utf8(&text).map_err(|_| damaged())?.trim_end();
     decode(text).ok_or_else(damaged)
 }
@@ -67,22 +126,23 @@ pub(crate) fn create(path: &Path, entropy: &dyn Entropy) -> Outcome<VaultKeys> {
         Failure::new(exit, format!("cannot make key file {}: {error}", path.display()))
             .hint("its directory must exist and be writable")
     };
-    let mut key = [0; KEY_BYTES];
-    entropy.fill(&mut key);
+    let mut key = Zeroizing::new([0; KEY_BYTES]);
+    entropy.fill(&mut key[..]);
     let text: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+    let text = Zeroizing::new(text + "\n");
     let mut file =
         std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(cannot)?;
-    file.write_all(format!("{text}\n").as_bytes()).and_then(|()| file.sync_all()).map_err(cannot)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(cannot)?;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::File::open(parent).and_then(|parent| parent.sync_all()).map_err(cannot)?;
-    Ok(VaultKeys::new(key))
+    Ok(VaultKeys::new(*key))
 }
 
-fn decode(text: &str) -> Option<[u8; KEY_BYTES]> {
+fn decode(text: &str) -> Option<Zeroizing<[u8; KEY_BYTES]>> {
     if text.len() != 2 * KEY_BYTES || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }
-    let mut key = [0; KEY_BYTES];
+    let mut key = Zeroizing::new([0; KEY_BYTES]);
     for (byte, at) in key.iter_mut().zip((0..text.len()).step_by(2)) {
         *byte = u8::from_str_radix(&text[at..at + 2], 16).ok()?;
     }

@@ -10,6 +10,7 @@ mod control;
 mod dump;
 mod failure;
 mod key;
+mod kit;
 mod output;
 mod overlay_file;
 mod qcow2;
@@ -85,6 +86,7 @@ fn format_of(command: &Command) -> Format {
         Command::Verify(args) => args.common.format,
         Command::Diff(args) => args.common.format,
         Command::VaultDump(args) => args.common.format,
+        Command::Keys(args) => args.common().format,
         Command::BenchPlain(args) => args.common.format,
     }
 }

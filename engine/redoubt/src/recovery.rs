@@ -4,15 +4,16 @@
 
 use crate::cli::{PointArgs, VaultArgs, WhichVault};
 use crate::failure::{Exit, Failure, Outcome};
+use crate::key::{self, KeySource};
+use crate::state;
 use crate::units::show_wall;
-use crate::{key, state};
 use redoubt_core::{MachineId, VolumeIndex};
 use redoubt_host::StoreSettings;
 use redoubt_ports::{RawStore, StoreError};
 use redoubt_roles::agent::VolumeSpec;
 use redoubt_roles::mount::{Overlay, OverlayOf, PointDisk};
 use redoubt_vault::{MachineReader, PointInfo, Vault};
-use std::path::{Path, PathBuf};
+
 use std::sync::Arc;
 
 /// The machine of one vault, ready to read.
@@ -20,7 +21,7 @@ pub(crate) struct Recovery {
     pub(crate) machine: MachineId,
     pub(crate) reader: MachineReader,
     pub(crate) vault: Vault,
-    pub(crate) key_file: PathBuf,
+    pub(crate) key: KeySource,
     /// The vault is a directory of this host.
     pub(crate) is_near: bool,
     /// Points are missing, because the log is damaged before them.
@@ -56,9 +57,10 @@ pub(crate) async fn open_store(settings: &StoreSettings) -> Outcome<Arc<dyn RawS
 }
 
 /// Opens a store that must hold a vault.
-pub(crate) async fn open_vault(settings: &StoreSettings, key_file: &Path) -> Outcome<Vault> {
+pub(crate) async fn open_vault(settings: &StoreSettings, key: &KeySource) -> Outcome<Vault> {
     let store = open_store(settings).await?;
-    let keys = key::read(key_file)?;
+    let keys = key.read()?;
+    key.check_vault(store.clone(), &settings.url).await?;
     Vault::open(store, keys).await.map_err(|error| {
         let failure = Failure::from(error);
         Failure { what: format!("{} ({})", failure.what, settings.url), ..failure }
@@ -68,7 +70,7 @@ pub(crate) async fn open_vault(settings: &StoreSettings, key_file: &Path) -> Out
 /// Where a vault is, and what the service of the state directory knows of it.
 pub(crate) struct Place {
     pub(crate) settings: StoreSettings,
-    pub(crate) key_file: PathBuf,
+    pub(crate) key: KeySource,
     record: Option<state::Record>,
 }
 
@@ -80,25 +82,29 @@ pub(crate) fn locate(args: &WhichVault) -> Outcome<Place> {
         (Err(_), Some(_)) => None,
         (Err(failure), None) => return Err(failure),
     };
+    let kit = args.key.kit()?;
+    // What the kit says over what this directory happens to know, and the command line over both.
     let recorded = record.as_ref().and_then(state::Record::store);
+    let recorded = kit.as_ref().map(|kit| kit.store.clone()).or(recorded);
     let settings = args.store.over(recorded).ok_or_else(|| {
         let what = format!("no vault is given and {} names none", args.state.state.display());
         Failure::usage(what).hint("pass the vault's directory or URL with --vault")
     })?;
-    let key_file = match (&args.key, &args.store.vault, record.as_ref().and_then(|record| record.key.clone()))
-    {
-        (Some(key), _, _) => key.clone(),
-        (None, None, Some(key)) => key,
-        _ => key::default_path(&settings.url),
-    };
-    Ok(Place { settings, key_file, record })
+    let key_file =
+        match (&args.key.key, &args.store.vault, record.as_ref().and_then(|record| record.key.clone())) {
+            (Some(key), _, _) => key.clone(),
+            (None, None, Some(key)) => key,
+            _ => key::default_path(&settings.url),
+        };
+    let key = kit.map_or(KeySource::File(key_file), |kit| KeySource::Kit(Box::new(kit)));
+    Ok(Place { settings, key, record })
 }
 
 /// Opens the vault and the log of the machine that the options mean.
 pub(crate) async fn open(args: &VaultArgs) -> Outcome<Recovery> {
-    let Place { settings, key_file, record } = locate(&args.which)?;
+    let Place { settings, key, record } = locate(&args.which)?;
     let workers = Arc::new(redoubt_host::HostWorkers::new());
-    let vault = open_vault(&settings, &key_file).await?.with_workers(workers);
+    let vault = open_vault(&settings, &key).await?.with_workers(workers);
     let machines = vault.list_machines().await?;
     let own = record.as_ref().and_then(state::Record::machine).filter(|own| machines.contains(own));
     let machine = match (args.machine.map(MachineId), own, &machines[..]) {
@@ -124,7 +130,7 @@ pub(crate) async fn open(args: &VaultArgs) -> Outcome<Recovery> {
     }
     let names = record.iter().flat_map(|record| &record.disks).map(|disk| disk.name.clone()).collect();
     let (is_damaged, is_near) = (damage.is_some(), settings.url.directory().is_some());
-    Ok(Recovery { machine, reader, vault, key_file, is_near, is_damaged, names })
+    Ok(Recovery { machine, reader, vault, key, is_near, is_damaged, names })
 }
 
 /// Returns the name of a point as users write it.

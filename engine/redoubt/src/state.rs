@@ -92,7 +92,7 @@ impl Record {
     }
 
     /// Notes where the vault and its key are, for commands that run in another directory.
-    pub(crate) fn note(&mut self, store: &StoreSettings, key: &Path) {
+    pub(crate) fn note(&mut self, store: &StoreSettings, key: Option<&Path>) {
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         self.vault = Some(match store.url.directory() {
             Some(path) => absolute(path).display().to_string(),
@@ -100,7 +100,7 @@ impl Record {
         });
         self.vault_endpoint = store.endpoint.clone();
         self.vault_credentials = store.credentials.as_deref().map(absolute);
-        self.key = Some(absolute(key));
+        self.key = key.map(absolute);
     }
 
     /// Adds a disk, or finds it there. A name never changes its disk: the vault's copy would then

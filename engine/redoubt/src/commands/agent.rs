@@ -2,7 +2,6 @@
 
 use crate::cli::Agent;
 use crate::failure::{Exit, Failure, Outcome};
-use crate::key;
 use crate::output::say;
 use crate::services::agent;
 use crate::settings::plan;
@@ -13,7 +12,7 @@ pub(crate) async fn run(args: Agent) -> Outcome<()> {
     let stop = Signals::catch()?.watch();
     let format = args.common.format;
     let (plan, servers) = plan::agent(args)?;
-    let keys = key::read(&plan.key).map_err(|failure| {
+    let keys = plan.key.read().map_err(|failure| {
         let hint = "copy the key file of the vault from the process server, and name it with --key";
         if failure.exit == Exit::Unreachable { failure.hint(hint) } else { failure }
     })?;

@@ -4,6 +4,7 @@ mod agent;
 mod bench_plain;
 mod diff;
 mod export;
+mod keys;
 mod mount;
 pub(crate) mod nbd;
 mod points;
@@ -32,6 +33,7 @@ pub(crate) async fn run(command: Command) -> Outcome<()> {
         Command::Verify(args) => verify::run(args).await,
         Command::Diff(args) => diff::run(args).await,
         Command::VaultDump(args) => vault_dump::run(args).await,
+        Command::Keys(args) => keys::run(args).await,
         Command::BenchPlain(args) => bench_plain::run(args).await,
     }
 }

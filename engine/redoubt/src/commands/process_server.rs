@@ -41,7 +41,7 @@ pub(crate) async fn run(args: ProcessServer) -> Outcome<()> {
     let state = State::own(&plan.state).await?;
     let opened = vault::open(&plan.vault, &plan.key).await?;
     let mut record = record.unwrap_or_else(|| Record::new(&redoubt_host::HostEntropy));
-    record.note(&plan.vault, &plan.key);
+    record.note(&plan.vault, plan.key.file());
     let keys = opened.vault.keys().clone();
     let mut settings = PsSettings::new(plan.listen, "process-server");
     let keyed = plan.machines.into_iter().map(|machine| (machine, StreamKey::new(keys.stream_key(machine))));

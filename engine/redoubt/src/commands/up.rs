@@ -17,7 +17,7 @@ pub(crate) async fn run(args: Up) -> Outcome<()> {
     vault::check(&store, &plan.key).await?;
     let mut prepared = agent::prepare(&plan).await?;
     let opened = vault::open(&store, &plan.key).await?;
-    prepared.record.note(&store, &plan.key);
+    prepared.record.note(&store, plan.key.file());
     // Durable before the process server or the vault learns the machine's identity.
     prepared.state.save(&prepared.record).await?;
     let machine = prepared.record.machine().unwrap_or(redoubt_core::MachineId(0));

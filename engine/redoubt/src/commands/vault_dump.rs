@@ -3,7 +3,7 @@
 use crate::cli::VaultDump;
 use crate::dump::{self, Line};
 use crate::failure::{Exit, Failure, Outcome};
-use crate::{key, output, recovery};
+use crate::{output, recovery};
 use redoubt_ports::StoreKey;
 use redoubt_vault::inspect::{Dump, Inspector};
 use redoubt_vault::{Vault, VaultError};
@@ -18,7 +18,8 @@ pub(crate) async fn run(args: VaultDump) -> Outcome<()> {
     }
     let place = recovery::locate(&args.which)?;
     let store = recovery::open_store(&place.settings).await?;
-    let keys = key::read(&place.key_file)?;
+    let keys = place.key.read()?;
+    place.key.check_vault(store.clone(), &place.settings.url).await?;
     // With a wrong key everything would look damaged; whatever else is wrong is shown.
     if let Err(error @ (VaultError::WrongKey | VaultError::NoVault)) =
         Vault::open(store.clone(), keys.clone()).await

@@ -5,10 +5,10 @@
 use super::progress;
 use crate::cli::Verify;
 use crate::failure::{Exit, Failure, Outcome};
+use crate::output;
 use crate::recovery::{self, Recovery, point_name};
 use crate::signals::Signals;
 use crate::verdict::{Compared, Verdict, show};
-use crate::{key, output};
 use indicatif::ProgressBar;
 use redoubt_core::{Extent, SECTOR_BYTES, VolumeIndex};
 use redoubt_ports::StoreKey;
@@ -16,6 +16,7 @@ use redoubt_vault::{PointInfo, PointView, ReadError, Vault};
 use redoubt_verifier::{Content, Fault, Objects, Point, Proof, content, prove};
 use std::ops::Range;
 use tokio::runtime::Handle;
+use zeroize::Zeroizing;
 
 /// Sectors asked of the engine's index at once, where the other reader sees zeros; bounds the answer.
 const ZEROS_STEP: u64 = 1 << 21;
@@ -32,7 +33,7 @@ pub(crate) async fn run(args: Verify) -> Outcome<()> {
         None => recovery.reader.points().last().cloned().map(Ok),
     };
     let job = Job {
-        key: key::read_bytes(&recovery.key_file)?,
+        key: recovery.key.read_bytes()?,
         machine: recovery.machine.to_string(),
         vault: recovery.vault.clone(),
         handle: Handle::current(),
@@ -90,7 +91,7 @@ fn finish(
 
 /// What runs on a thread of its own: the second reader waits for the store.
 struct Job {
-    key: [u8; 32],
+    key: Zeroizing<[u8; 32]>,
     machine: String,
     vault: Vault,
     handle: Handle,

@@ -1,14 +1,14 @@
 //! A vault that a service writes: found with its key, or made with a fresh one.
 
 use crate::failure::{Exit, Failure, Outcome};
+use crate::key::{self, KeySource};
 use crate::output::say;
+use crate::recovery;
 use crate::state::{check_directory, make_directory};
-use crate::{key, recovery};
 use redoubt_core::MachineId;
 use redoubt_host::{HostEntropy, StoreSettings, StoreUrl};
 use redoubt_ports::RawStore;
 use redoubt_vault::{MachineReader, Vault, VaultError};
-use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::Mutex;
 
@@ -30,40 +30,57 @@ async fn is_new(settings: &StoreSettings) -> Outcome<bool> {
 }
 
 /// Checks, without changing anything, that the vault can be opened or made.
-pub(crate) async fn check(settings: &StoreSettings, key_file: &Path) -> Outcome<()> {
+pub(crate) async fn check(settings: &StoreSettings, key: &KeySource) -> Outcome<()> {
     if let Some(directory) = settings.url.directory() {
         check_directory(directory, "vault")?;
     }
     if is_new(settings).await? {
-        return if key_file.exists() { key::read(key_file).map(|_| ()) } else { Ok(()) };
+        must_not_be_new(settings, key)?;
+        return if key.exists() { key.read().map(|_| ()) } else { Ok(()) };
     }
-    match recovery::open_vault(settings, key_file).await {
+    match recovery::open_vault(settings, key).await {
         Ok(_) => Ok(()),
         // A crash between the directory and the vault object; `open` makes it whole.
-        Err(failure) if failure.what.contains("there is no vault") && key_file.exists() => Ok(()),
+        Err(failure) if failure.what.contains("there is no vault") && key.exists() => {
+            must_not_be_new(settings, key)
+        }
         Err(failure) => Err(failure),
     }
 }
 
+/// A kit opens a vault that is there; none is ever made with it.
+fn must_not_be_new(settings: &StoreSettings, key: &KeySource) -> Outcome<()> {
+    match key {
+        KeySource::File(_) => Ok(()),
+        KeySource::Kit(_) => {
+            Err(Failure::new(Exit::Unreachable, format!("there is no vault in {}", settings.url))
+                .hint("the recovery kit is of a vault that was elsewhere: name its place with --vault"))
+        }
+    }
+}
+
 /// Opens the vault, making it and its key on the first run. The key is durable before the vault is.
-pub(crate) async fn open(settings: &StoreSettings, key_file: &Path) -> Outcome<OpenVault> {
+pub(crate) async fn open(settings: &StoreSettings, key: &KeySource) -> Outcome<OpenVault> {
     let is_new = is_new(settings).await?;
-    let keys = if is_new && !key_file.exists() {
-        let keys = key::create(key_file, &HostEntropy)?;
+    let missing = key.file().filter(|file| is_new && !file.exists());
+    let keys = if let Some(file) = missing {
+        let keys = key::create(file, &HostEntropy)?;
         say(format!(
             "made the vault's key {}: keep a copy elsewhere, without it nothing can be recovered",
-            key_file.display()
+            file.display()
         ));
         keys
     } else {
-        key::read(key_file)?
+        key.read()?
     };
     if let Some(directory) = settings.url.directory() {
         make_directory(directory, "vault")?;
     }
     let store = redoubt_host::store::open(settings)?;
     let vault = match Vault::open(store.clone(), keys.clone()).await {
-        Err(VaultError::NoVault) => Vault::init(store.clone(), keys, &HostEntropy).await?,
+        Err(VaultError::NoVault) if key.file().is_some() => {
+            Vault::init(store.clone(), keys, &HostEntropy).await?
+        }
         other => other?,
     };
     Ok(OpenVault { vault, store })

@@ -5,7 +5,8 @@
 use super::{FileSettings, read};
 use crate::cli::{Agent, AgentArgs, DiskArg, ProcessServer, ServiceArgs, StoreArgs, Up};
 use crate::failure::{Failure, Outcome};
-use crate::key;
+use crate::key::{self, KeySource};
+use crate::kit::Kit;
 use redoubt_core::MachineId;
 use redoubt_host::{StoreSettings, StoreUrl};
 use redoubt_ports::Endpoint;
@@ -21,7 +22,7 @@ const POINT_INTERVAL_DEFAULT: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub(crate) struct AgentPlan {
     pub(crate) state: PathBuf,
-    pub(crate) key: PathBuf,
+    pub(crate) key: KeySource,
     /// Disks asked for; those of earlier runs are added to them.
     pub(crate) disks: Vec<DiskArg>,
     /// Where NBD clients connect; empty means in the state directory.
@@ -35,7 +36,7 @@ pub(crate) struct AgentPlan {
 pub(crate) struct ServerPlan {
     pub(crate) state: PathBuf,
     pub(crate) vault: StoreSettings,
-    pub(crate) key: PathBuf,
+    pub(crate) key: KeySource,
     pub(crate) listen: Endpoint,
     /// Machines that may connect; empty means every machine that holds the vault's key.
     pub(crate) machines: Vec<MachineId>,
@@ -64,11 +65,27 @@ fn vault_under(args: &StoreArgs, rate_max: Option<u64>, file: &mut FileSettings)
     StoreSettings { rate_max, ..settings }
 }
 
-fn key_of(args: &ServiceArgs, file: &mut FileSettings, vault: &StoreUrl) -> PathBuf {
-    args.key.clone().or(file.key.take()).unwrap_or_else(|| key::default_path(vault))
+/// Opens the recovery kit if one is named: then the vault is where it says, unless the settings say otherwise.
+fn kit_of(args: &ServiceArgs, file: &mut FileSettings) -> Outcome<Option<Kit>> {
+    let kit = args.key.kit()?;
+    if let Some(kit) = kit.as_ref().filter(|_| file.vault.is_none()) {
+        file.vault = Some(kit.store.url.clone());
+        file.vault_endpoint = file.vault_endpoint.take().or(kit.store.endpoint.clone());
+    }
+    Ok(kit)
 }
 
-fn agent_plan(args: AgentArgs, file: FileSettings, state: PathBuf, key: PathBuf) -> Outcome<AgentPlan> {
+fn key_of(kit: Option<Kit>, args: &ServiceArgs, file: &mut FileSettings, vault: &StoreUrl) -> KeySource {
+    match kit {
+        Some(kit) => KeySource::Kit(Box::new(kit)),
+        None => {
+            let named = args.key.key.clone().or(file.key.take());
+            KeySource::File(named.unwrap_or_else(|| key::default_path(vault)))
+        }
+    }
+}
+
+fn agent_plan(args: AgentArgs, file: FileSettings, state: PathBuf, key: KeySource) -> Outcome<AgentPlan> {
     let disks = if args.disks.is_empty() { file.disks } else { args.disks };
     for (at, disk) in disks.iter().enumerate() {
         if disks[..at].iter().any(|other| other.name == disk.name) {
@@ -95,8 +112,9 @@ fn agent_plan(args: AgentArgs, file: FileSettings, state: PathBuf, key: PathBuf)
 pub(crate) fn up(args: Up) -> Outcome<(AgentPlan, StoreSettings, u64)> {
     let mut file = read(args.service.config.as_deref())?;
     let state = state_of(&args.service, &mut file);
+    let kit = kit_of(&args.service, &mut file)?;
     let vault = vault_under(&args.store, args.vault_rate_max, &mut file);
-    let key = key_of(&args.service, &mut file, &vault.url);
+    let key = key_of(kit, &args.service, &mut file, &vault.url);
     let stage_bytes_max = file.stage_max.unwrap_or(STAGE_BYTES_MAX_DEFAULT);
     Ok((agent_plan(args.agent, file, state, key)?, vault, stage_bytes_max))
 }
@@ -105,8 +123,9 @@ pub(crate) fn up(args: Up) -> Outcome<(AgentPlan, StoreSettings, u64)> {
 pub(crate) fn agent(args: Agent) -> Outcome<(AgentPlan, Vec<Endpoint>)> {
     let mut file = read(args.service.config.as_deref())?;
     let state = state_of(&args.service, &mut file);
+    let kit = kit_of(&args.service, &mut file)?;
     let vault = vault_of(&mut file);
-    let key = key_of(&args.service, &mut file, &vault.url);
+    let key = key_of(kit, &args.service, &mut file, &vault.url);
     let servers = std::mem::take(&mut file.process_servers);
     let servers = if args.process_servers.is_empty() { servers } else { args.process_servers };
     if servers.is_empty() {
@@ -119,8 +138,9 @@ pub(crate) fn agent(args: Agent) -> Outcome<(AgentPlan, Vec<Endpoint>)> {
 pub(crate) fn server(args: ProcessServer) -> Outcome<ServerPlan> {
     let mut file = read(args.service.config.as_deref())?;
     let state = state_of(&args.service, &mut file);
+    let kit = kit_of(&args.service, &mut file)?;
     let vault = vault_under(&args.store, args.vault_rate_max, &mut file);
-    let key = key_of(&args.service, &mut file, &vault.url);
+    let key = key_of(kit, &args.service, &mut file, &vault.url);
     let listen = match (args.listen, &file.listen[..]) {
         (Some(listen), _) => listen,
         (None, [only]) => only.clone(),
