@@ -11,7 +11,7 @@ use redoubt_core::{
 };
 use redoubt_ports::{RawStore, StoreError, StoreKey};
 use redoubt_vault::{
-    Indexer, MachineReader, MachineWriter, MemStore, Vault, VaultError, VaultKeys, WriterSettings,
+    MachineReader, MachineWriter, Maintainer, MemStore, Vault, VaultError, VaultKeys, WriterSettings,
 };
 use redoubt_verifier::{Objects, prove};
 use std::collections::BTreeMap;
@@ -191,8 +191,8 @@ async fn estate() -> (Arc<MemStore>, Vec<Source>) {
     let mut writer = MachineWriter::claim(&vault, first, dice.clone()).await.unwrap();
     sources[0].commit(&mut writer).await;
     let slot = writer.slot();
-    let mut indexer = Indexer::open(&vault, first, dice, 1).await.unwrap();
-    while indexer.follow(slot).await.unwrap().is_some() {}
+    let mut maintainer = Maintainer::claim(&vault, first, dice, 1).await.unwrap();
+    while maintainer.round(slot).await.unwrap().is_some() {}
     (store, sources)
 }
 
@@ -220,7 +220,7 @@ fn objects_of_each_data_key_stay_readable_and_new_ones_take_the_newest() {
         let names = store.names();
         let log = |at: usize| names.iter().filter(|name| name.as_str().contains("07/log/")).nth(at).unwrap();
         assert_eq!((dek(log(0).as_str()), dek(log(3).as_str()), dek(log(4).as_str())), (1, 2, 2));
-        let table = names.iter().find(|name| name.as_str().contains("/idx/t/")).unwrap();
+        let table = names.iter().find(|name| name.as_str().contains("/idx/")).unwrap();
         assert_eq!(dek(table.as_str()), 2, "an index takes the key of the newest record");
     });
 }
@@ -257,7 +257,7 @@ fn a_data_key_that_is_missing_or_unknown_is_named_and_takes_only_what_it_sealed(
         let (store, sources) = estate().await;
         let lost = "g/00000000000000000000000000000007/key/00000002";
         store.tamper(&StoreKey::new(lost), None);
-        for name in store.names().iter().filter(|name| name.as_str().contains("/idx/m/")) {
+        for name in store.names().iter().filter(|name| name.as_str().contains("/cat/")) {
             store.tamper(name, None);
         }
         let vault = Vault::open(store.clone(), keys(OLD)).await.unwrap();
