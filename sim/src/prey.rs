@@ -34,7 +34,7 @@ pub fn prey(bug: Bug) -> Prey {
         Bug::ForgetAfterSend | Bug::AckBeforeStageSync => ("order-kept", STAGE),
         Bug::ReuseSequence => ("order-kept", &["agent-host-power-loss"][..]),
         Bug::AcceptOldGeneration => ("single-writer", &["old-copy-of-a-machine-is-refused"][..]),
-        Bug::SkipClaimCheck => ("single-writer", &["zombie-process-server-is-fenced"][..]),
+        Bug::SkipClaimCheck => ("single-writer", &["two-process-servers-want-one-log"][..]),
         Bug::ClearBitmapOnReconnect => ("converges", OVERFLOW),
         Bug::PointInsideResync => ("prefix", OVERFLOW),
         Bug::DropLastSpillRecord => ("order-kept", CLEAN),

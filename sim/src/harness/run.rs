@@ -9,7 +9,7 @@ use super::record::Record;
 use super::restore::{self, Health, How, Restored};
 use super::watch::{self, Watch};
 use crate::oracles::history::Deed;
-use crate::oracles::{Finding, guest_untouched, writers};
+use crate::oracles::{Finding, guest_untouched, maintainers, writers};
 use crate::plan::{Action, Damage, Part, Plan};
 use crate::ports::{Hardware, SimWorld, Trace, lock};
 use crate::scenario::Scenario;
@@ -348,7 +348,9 @@ impl Run<'_> {
                 outcome.marks.insert("spill-recovered");
             }
         }
-        findings.extend(writers::judge(&self.estate.world.store.effects()));
+        let effects = self.estate.world.store.effects();
+        findings.extend(writers::judge(&effects));
+        findings.extend(maintainers::judge(&effects));
         findings.retain(|finding| scenario.expect.always.iter().any(|name| name == finding.oracle));
         outcome.findings = findings;
         outcome.marks.extend(self.watch.marks);
