@@ -7,13 +7,12 @@ use crate::failure::{Exit, Failure, Outcome};
 use crate::key::{self, KeySource};
 use crate::state;
 use crate::units::show_wall;
-use redoubt_core::{MachineId, VolumeIndex};
+use redoubt_core::{MachineId, Sectors, VolumeIndex};
 use redoubt_host::StoreSettings;
 use redoubt_ports::{RawStore, StoreError};
 use redoubt_roles::agent::VolumeSpec;
 use redoubt_roles::mount::{Overlay, OverlayOf, PointDisk};
-use redoubt_vault::{MachineReader, PointInfo, Vault};
-
+use redoubt_vault::{MachineReader, PointInfo, PointView, Vault};
 use std::sync::Arc;
 
 /// The machine of one vault, ready to read.
@@ -256,6 +255,13 @@ impl Found {
         let info = self.point.volumes.get(&self.index).ok_or_else(|| self.lost())?;
         let (machine, marker) = (self.recovery.machine, self.point.marker.id);
         Ok(OverlayOf { machine, marker, volume: info.id, sectors: info.sectors })
+    }
+
+    /// Returns the volume as it is at the point, and its size.
+    pub(crate) fn view(&self) -> Outcome<(PointView, VolumeIndex, Sectors)> {
+        let view = self.recovery.reader.view(self.point.id)?;
+        let sectors = view.volumes().get(&self.index).map(|info| info.sectors);
+        Ok((view, self.index, sectors.ok_or_else(|| self.lost())?))
     }
 
     /// Returns the volume as a disk.

@@ -58,7 +58,7 @@ struct Latency {
 }
 
 /// Size of the disks that [`run`] loads.
-const SIZE: &str = "--size=1g";
+const MIB: u64 = 1024;
 
 fn fio(socket: &Path) -> Vec<String> {
     let fixed = ["--name=load", "--ioengine=nbd", "--refill_buffers", "--output-format=json"];
@@ -69,8 +69,14 @@ fn fio(socket: &Path) -> Vec<String> {
 
 /// Runs the load against a Unix socket, pinned to one processor if `pin` is given.
 pub(crate) fn run(socket: &Path, load: Load, pin: Option<u32>) -> Result<Reached> {
+    run_within(socket, load, pin, MIB)
+}
+
+/// As [`run`], on the first `mib` of the disk.
+pub(crate) fn run_within(socket: &Path, load: Load, pin: Option<u32>, mib: u64) -> Result<Reached> {
     let mut command = pinned(Path::new("fio"), pin);
-    command.args(fio(socket)).args([SIZE, "--randrepeat=1", "--time_based", "--lat_percentiles=1"]);
+    command.args(fio(socket)).args(["--randrepeat=1", "--time_based", "--lat_percentiles=1"]);
+    command.arg(format!("--size={mib}m"));
     command.arg("--buffer_compress_percentage=50");
     command.arg(format!("--rw={}", load.pattern)).arg(format!("--bs={}", load.block));
     command.arg(format!("--iodepth={}", load.depth)).arg(format!("--runtime={}", load.seconds));

@@ -17,6 +17,7 @@ mod machine;
 mod pipeline;
 mod place;
 mod server;
+mod serving;
 mod write_path;
 
 use crate::command::{cargo, run as run_command, top};

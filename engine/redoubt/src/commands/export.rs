@@ -6,23 +6,24 @@
 use super::progress;
 use crate::cli::{Export, ImageFormat};
 use crate::failure::{Exit, Failure, Outcome};
+use crate::image::Image;
 use crate::output;
-use crate::qcow2::Qcow2;
-use crate::recovery::{self, point_name};
+use crate::recovery::{self, Found, point_name};
 use crate::signals::Signals;
 use crate::units::show_size;
+use futures::stream::{self, Stream, StreamExt};
 use indicatif::ProgressBar;
-use redoubt_core::Extent;
-use redoubt_ports::Disk;
-use redoubt_roles::mount::PointDisk;
+use redoubt_core::{Extent, Sectors, VolumeIndex};
+use redoubt_vault::{PointView, ReadError};
 use serde::Serialize;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// Sectors copied at once: large enough for the store, small enough for memory and progress.
-const STEP_SECTORS: u64 = 8192;
-/// Runs of zeros of at least this many bytes stay holes: a file system's block.
-const HOLE_BYTES: usize = 4096;
+/// Sectors read at once, 8 MiB: large requests for the store, little enough for memory and progress.
+const STEP_SECTORS: u64 = 16384;
+/// Such reads at once: with requests of 4 MiB enough to hide a round trip to a cloud.
+const READS_AT_ONCE: usize = 6;
+/// Sectors asked for their data at once, 1 GiB: bounds what a large disk holds in memory.
+const LOOK_SECTORS: u64 = 1 << 21;
 
 #[derive(Serialize)]
 struct Exported {
@@ -37,13 +38,13 @@ struct Exported {
 pub(crate) async fn run(args: Export) -> Outcome<()> {
     let mut signals = Signals::catch()?;
     let found = recovery::find(&args.point).await?;
-    let disk = found.disk(None)?;
+    let bytes = found.view()?.2.bytes();
     let part = Part::create(&args.file)?;
-    let progress = progress::bytes(&args.common, &found.volume, disk.info().sectors.bytes());
+    let progress = progress::bytes(&args.common, &found.volume, bytes);
     let copied = tokio::select! {
         biased;
         () = signals.stop() => Err(Failure::new(Exit::Failed, "interrupted; nothing was made")),
-        copied = copy(&disk, &part, args.to_format, &progress) => copied,
+        copied = copy(&found, &part, args.to_format, &progress) => copied,
     };
     progress.finish_and_clear();
     let data_bytes = copied?;
@@ -53,7 +54,7 @@ pub(crate) async fn run(args: Export) -> Outcome<()> {
         point: point_name(&found.point),
         volume: found.volume,
         image_format: args.to_format,
-        bytes: disk.info().sectors.bytes(),
+        bytes,
         data_bytes,
     };
     output::data(args.common.format, &done, |done| {
@@ -63,58 +64,60 @@ pub(crate) async fn run(args: Export) -> Outcome<()> {
     found.recovery.done()
 }
 
-/// The image in its form.
-enum Image<'a> {
-    Raw(&'a std::fs::File),
-    Qcow2(Box<Qcow2<&'a std::fs::File>>),
-}
-
-impl Image<'_> {
-    fn new(file: &std::fs::File, format: ImageFormat, bytes: u64) -> std::io::Result<Image<'_>> {
-        match format {
-            ImageFormat::Raw => file.set_len(bytes).map(|()| Image::Raw(file)),
-            ImageFormat::Qcow2 => Ok(Image::Qcow2(Box::new(Qcow2::new(file, bytes)?))),
-        }
-    }
-
-    fn write(&mut self, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
-        match self {
-            Image::Raw(file) => file.write_all_at(bytes, offset),
-            Image::Qcow2(image) => image.write(offset, bytes),
-        }
-    }
-
-    fn finish(self) -> std::io::Result<()> {
-        match self {
-            Image::Raw(_) => Ok(()),
-            Image::Qcow2(image) => image.finish(),
-        }
-    }
-}
-
-async fn copy(disk: &PointDisk, part: &Part, format: ImageFormat, progress: &ProgressBar) -> Outcome<u64> {
-    let sectors = disk.info().sectors;
+/// Copies what of the volume holds data, in the order of its addresses. Reads go on while what was read is written.
+async fn copy(found: &Found, part: &Part, format: ImageFormat, progress: &ProgressBar) -> Outcome<u64> {
+    let (view, volume, sectors) = found.view()?;
     let failed = |error: std::io::Error| part.failed(&error);
-    let mut image = Image::new(&part.file, format, sectors.bytes()).map_err(failed)?;
-    let mut data_bytes = 0;
-    for extent in disk.data_extents(Extent::new(0, sectors.0)).await? {
-        let mut at = extent.lba.0;
-        while at < extent.end() {
-            let step = Extent::new(at, (extent.end() - at).min(STEP_SECTORS));
-            let bytes = disk.read(step).await?;
-            for (number, block) in bytes.chunks(HOLE_BYTES).enumerate() {
-                if block.iter().any(|byte| *byte != 0) {
-                    let offset = step.lba.bytes() + (number * HOLE_BYTES) as u64;
-                    image.write(offset, block).map_err(failed)?;
-                    data_bytes += block.len() as u64;
-                }
-            }
-            at = step.end();
-            progress.set_position(step.lba.bytes() + step.bytes());
-        }
+    let file = part.file.try_clone().map_err(failed)?;
+    let mut image = Image::new(file, format, sectors.bytes()).map_err(failed)?;
+    let reader = view.clone();
+    // Tasks, so that they go on while something is written.
+    let read = move |step: Result<Extent, ReadError>| {
+        let view = reader.clone();
+        let read = tokio::spawn(async move {
+            let step = step?;
+            Ok::<_, ReadError>((step, view.read(volume, step).await?))
+        });
+        async move { read.await.map_err(|error| Failure::new(Exit::Tool, format!("a read died: {error}"))) }
+    };
+    let mut reads = std::pin::pin!(steps(&view, volume, sectors).map(read).buffered(READS_AT_ONCE));
+    while let Some(read) = reads.next().await {
+        let (step, bytes) = read??;
+        let written = tokio::task::spawn_blocking(move || {
+            image.write(step.lba.bytes(), &bytes)?;
+            Ok::<_, std::io::Error>(image)
+        });
+        let written = written.await;
+        image = written
+            .map_err(|error| Failure::new(Exit::Tool, format!("a write died: {error}")))?
+            .map_err(failed)?;
+        progress.set_position(step.lba.bytes() + step.bytes());
     }
-    image.finish().map_err(failed)?;
-    Ok(data_bytes)
+    image.finish().map_err(failed)
+}
+
+/// Returns the parts of a volume that hold data, in pieces of one read.
+fn steps(
+    view: &PointView,
+    volume: VolumeIndex,
+    sectors: Sectors,
+) -> impl Stream<Item = Result<Extent, ReadError>> {
+    let windows = (0..sectors.0).step_by(LOOK_SECTORS as usize);
+    let windows = windows.map(move |at| Extent::new(at, (sectors.0 - at).min(LOOK_SECTORS)));
+    let look = move |window| {
+        let view = view.clone();
+        async move { view.data_extents(volume, window).await }
+    };
+    let cut = |found: Result<Vec<Extent>, ReadError>| match found {
+        Ok(extents) => stream::iter(extents.into_iter().flat_map(pieces).map(Ok).collect::<Vec<_>>()),
+        Err(error) => stream::iter(vec![Err(error)]),
+    };
+    stream::iter(windows).then(look).flat_map(cut)
+}
+
+fn pieces(extent: Extent) -> impl Iterator<Item = Extent> {
+    let starts = (extent.lba.0..extent.end()).step_by(STEP_SECTORS as usize);
+    starts.map(move |at| Extent::new(at, (extent.end() - at).min(STEP_SECTORS)))
 }
 
 /// The unfinished image; removed unless it is finished.

@@ -164,10 +164,14 @@ proptest! {
         cut in prop::sample::select(vec![(1usize, 1usize), (3, 1), (7, 400), (4096, 1 << 20)]),
         stores in prop::collection::vec(prop::option::of(0..3usize), 14),
         places in prop::collection::vec((0..2 * NEAR, 1..300u64), 14),
+        loaded in prop::option::of(0..14usize),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let outcome: Result<(), TestCaseError> = runtime.block_on(async {
             let mut hand = Hand::new(cut).await;
+            if loaded.is_some() {
+                hand.tail = Tail::to_load();
+            }
             let mut added: Vec<Added> = Vec::new();
             for (number, change) in changes.iter().enumerate() {
                 let slot = number as u64 / 2 + 1;
@@ -186,10 +190,14 @@ proptest! {
                 }
                 hand.tail.merge_min = merge_min;
                 hand.tail.add(slot, place, &vec![UNIT; rows.len()], &rows);
+                if loaded == Some(number) {
+                    hand.tail.settle();
+                }
                 if number % 2 == 1 && let Some(with) = stores[number] {
                     hand.store(slot, with).await;
                 }
             }
+            hand.tail.settle();
             for (at, (first, sectors)) in places.iter().enumerate() {
                 let version = Version::new(at as u64 / 2 + 1, at as u16 % 2);
                 let (first, end) = (BORDER - NEAR + first, BORDER - NEAR + first + sectors);
