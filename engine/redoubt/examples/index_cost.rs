@@ -14,7 +14,9 @@ use redoubt_core::{
 };
 use redoubt_host::LocalStore;
 use redoubt_ports::Entropy;
-use redoubt_vault::{INDEX_SLOTS, MachineReader, MachineWriter, Maintainer, PointView, Vault, VaultKeys};
+use redoubt_vault::{
+    INDEX_SLOTS, MachineReader, MachineWriter, Maintainer, PointId, PointView, Vault, VaultKeys,
+};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -100,16 +102,17 @@ async fn fill(directory: &Path) {
     }
 }
 
-/// Opens the vault and reads 4 KiB of the oldest or the newest point, as the first thing a process does.
-async fn first_read(directory: &Path, newest: bool, lba: u64) -> (f64, MachineReader, PointView) {
+/// Opens the vault and reads 4 KiB of the newest point, or of one that is named, as a mount does first.
+async fn first_read(directory: &Path, named: Option<PointId>, lba: u64) -> (f64, MachineReader, PointView) {
     let start = Instant::now();
     let store = Arc::new(LocalStore::open(directory).expect("the vault's directory"));
-    let vault = Vault::open(store, keys()).await.expect("the vault");
-    let reader = MachineReader::open(&vault, MACHINE).await.expect("a reader");
-    let points = reader.points();
-    assert_eq!(points.len() as u64, POINTS);
-    let point = if newest { points.last() } else { points.first() };
-    let view = reader.view(point.expect("a point").id).expect("a view");
+    let vault = Vault::open_for(store, keys(), MACHINE).await.expect("the vault");
+    let reader = match named {
+        Some(id) => MachineReader::open_at(&vault, MACHINE, id).await.expect("a reader").0,
+        None => MachineReader::open(&vault, MACHINE).await.expect("a reader"),
+    };
+    let newest = reader.points().last().map(|point| point.id);
+    let view = reader.view(named.or(newest).expect("a point")).expect("a view");
     view.read(VOLUME, Extent::new(lba, BLOCK)).await.expect("content");
     (start.elapsed().as_secs_f64() * 1000.0, reader, view)
 }
@@ -128,7 +131,9 @@ async fn measure(directory: &Path) {
     let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let mix = Mix(AtomicU64::new(seed.map_or(0, |since| since.as_nanos() as u64)));
     let before = resident();
-    let (newest, reader, view) = first_read(directory, true, mix.place()).await;
+    let (newest, reader, view) = first_read(directory, None, mix.place()).await;
+    let points = reader.points();
+    assert_eq!(points.len() as u64, POINTS);
     // Once to load what is asked for, once to measure.
     let warm = || mix.next() % WARM;
     lookups(&view, LOOKUPS, warm).await;
@@ -137,7 +142,7 @@ async fn measure(directory: &Path) {
     lookups(&view, 10 * COLD, || mix.place()).await;
     let memory = resident().saturating_sub(before) >> 10;
     drop((reader, view));
-    let (oldest, ..) = first_read(directory, false, mix.place()).await;
+    let (oldest, ..) = first_read(directory, points.first().map(|point| point.id), mix.place()).await;
     println!(
         "{{\"newest_ms\":{newest},\"oldest_ms\":{oldest},\"lookup_us\":{lookup},\"cold_us\":{cold},\"resident_mib\":{memory}}}"
     );

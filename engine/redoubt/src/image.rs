@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn runs_are_whole_blocks_that_hold_data_and_touching_ones_are_one() {
         let mut bytes = vec![0; 10 * HOLE_BYTES + 100];
-        assert_eq!(data_runs(&bytes), []);
+        assert!(data_runs(&bytes).is_empty());
         bytes[HOLE_BYTES + 7] = 1;
         bytes[3 * HOLE_BYTES - 1] = 1;
         bytes[10 * HOLE_BYTES + 99] = 1;

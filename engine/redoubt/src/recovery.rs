@@ -12,7 +12,7 @@ use redoubt_host::StoreSettings;
 use redoubt_ports::{RawStore, StoreError};
 use redoubt_roles::agent::VolumeSpec;
 use redoubt_roles::mount::{Overlay, OverlayOf, PointDisk};
-use redoubt_vault::{MachineReader, PointInfo, PointView, Vault};
+use redoubt_vault::{MachineReader, PointId, PointInfo, PointView, Vault, VaultError};
 use std::sync::Arc;
 
 /// The machine of one vault, ready to read.
@@ -57,10 +57,23 @@ pub(crate) async fn open_store(settings: &StoreSettings) -> Outcome<Arc<dyn RawS
 
 /// Opens a store that must hold a vault.
 pub(crate) async fn open_vault(settings: &StoreSettings, key: &KeySource) -> Outcome<Vault> {
+    open_vault_for(settings, key, None).await
+}
+
+/// As [`open_vault`]; what reading a machine needs is asked for at the same time.
+async fn open_vault_for(
+    settings: &StoreSettings,
+    key: &KeySource,
+    machine: Option<MachineId>,
+) -> Outcome<Vault> {
     let store = open_store(settings).await?;
     let keys = key.read()?;
     key.check_vault(store.clone(), &settings.url).await?;
-    Vault::open(store, keys).await.map_err(|error| {
+    let opened = match machine {
+        Some(machine) => Vault::open_for(store, keys, machine).await,
+        None => Vault::open(store, keys).await,
+    };
+    opened.map_err(|error| {
         let failure = Failure::from(error);
         Failure { what: format!("{} ({})", failure.what, settings.url), ..failure }
     })
@@ -101,26 +114,31 @@ pub(crate) fn locate(args: &WhichVault) -> Outcome<Place> {
 
 /// Opens the vault and the log of the machine that the options mean.
 pub(crate) async fn open(args: &VaultArgs) -> Outcome<Recovery> {
+    open_at(args, None).await
+}
+
+/// As [`open`]; a point that is given by its name is enough, and what the vault got since may be left out.
+async fn open_at(args: &VaultArgs, point: Option<PointId>) -> Outcome<Recovery> {
     let Place { settings, key, record } = locate(&args.which)?;
+    let own = record.as_ref().and_then(state::Record::machine);
+    let guess = args.machine.map(MachineId).or(own);
     let workers = Arc::new(redoubt_host::HostWorkers::new());
-    let vault = open_vault(&settings, &key).await?.with_workers(workers);
-    let machines = vault.list_machines().await?;
-    let own = record.as_ref().and_then(state::Record::machine).filter(|own| machines.contains(own));
-    let machine = match (args.machine.map(MachineId), own, &machines[..]) {
-        (Some(machine), _, _) => machine,
-        (None, Some(own), _) => own,
-        (None, None, [only]) => *only,
-        (None, None, []) => {
-            let what = format!("vault {} holds no machine yet", settings.url);
-            return Err(Failure::new(Exit::Refused, what).hint("wait for the first recovery point"));
-        }
-        (None, None, many) => {
-            let list: Vec<String> = many.iter().map(MachineId::to_string).collect();
-            let what = format!("vault {} holds several machines: {}", settings.url, list.join(", "));
-            return Err(Failure::usage(what).hint("choose one with --machine"));
+    let vault = open_vault_for(&settings, &key, guess).await?.with_workers(workers);
+    // The names of other machines are nobody's business unless the machine is not known.
+    let opened = match guess {
+        Some(machine) => match open_machine(&vault, machine, point).await {
+            Err(VaultError::UnknownMachine(_)) if args.machine.is_none() => None,
+            opened => Some((machine, opened?)),
+        },
+        None => None,
+    };
+    let (machine, (reader, damage)) = match opened {
+        Some(opened) => opened,
+        None => {
+            let machine = only_machine(&vault, &settings).await?;
+            (machine, open_machine(&vault, machine, point).await?)
         }
     };
-    let (reader, damage) = MachineReader::open_damaged(&vault, machine).await?;
     if let Some(damage) = &damage {
         crate::output::say(format!("warning: {damage}; recovery points made after it are lost"));
     }
@@ -130,6 +148,38 @@ pub(crate) async fn open(args: &VaultArgs) -> Outcome<Recovery> {
     let names = record.iter().flat_map(|record| &record.disks).map(|disk| disk.name.clone()).collect();
     let (is_damaged, is_near) = (damage.is_some(), settings.url.directory().is_some());
     Ok(Recovery { machine, reader, vault, key, is_near, is_damaged, names })
+}
+
+async fn open_machine(
+    vault: &Vault,
+    machine: MachineId,
+    point: Option<PointId>,
+) -> Result<(MachineReader, Option<VaultError>), VaultError> {
+    match point {
+        Some(point) => MachineReader::open_at(vault, machine, point).await,
+        None => MachineReader::open_damaged(vault, machine).await,
+    }
+}
+
+async fn only_machine(vault: &Vault, settings: &StoreSettings) -> Outcome<MachineId> {
+    match &vault.list_machines().await?[..] {
+        [only] => Ok(*only),
+        [] => {
+            let what = format!("vault {} holds no machine yet", settings.url);
+            Err(Failure::new(Exit::Refused, what).hint("wait for the first recovery point"))
+        }
+        many => {
+            let list: Vec<String> = many.iter().map(MachineId::to_string).collect();
+            let what = format!("vault {} holds several machines: {}", settings.url, list.join(", "));
+            Err(Failure::usage(what).hint("choose one with --machine"))
+        }
+    }
+}
+
+/// Reads the name of a point; `None` for other ways to mean one.
+fn point_id(text: &str) -> Option<PointId> {
+    let (slot, ordinal) = text.split_once('.')?;
+    Some(PointId { slot: slot.parse().ok()?, ordinal: ordinal.parse().ok()? })
 }
 
 /// Returns the name of a point as users write it.
@@ -239,7 +289,15 @@ pub(crate) struct Found {
 
 /// Finds a point and a volume in the vault that the options mean.
 pub(crate) async fn find(args: &PointArgs) -> Outcome<Found> {
-    let recovery = open(&args.vault).await?;
+    find_in(open(&args.vault).await?, args)
+}
+
+/// As [`find`], as fast as the store allows: damage behind a point that is given by its name is not looked for.
+pub(crate) async fn find_fast(args: &PointArgs) -> Outcome<Found> {
+    find_in(open_at(&args.vault, point_id(&args.point)).await?, args)
+}
+
+fn find_in(recovery: Recovery, args: &PointArgs) -> Outcome<Found> {
     let point = recovery.point(&args.point)?;
     let (index, volume) = recovery.volume(&point, args.volume.as_deref())?;
     Ok(Found { recovery, point, index, volume })

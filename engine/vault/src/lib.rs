@@ -13,6 +13,7 @@ mod chain;
 mod changed;
 mod claims;
 mod codec;
+mod early;
 pub mod error;
 mod flights;
 #[cfg(test)]
@@ -29,6 +30,7 @@ mod marks;
 pub mod mem;
 mod names;
 mod near;
+mod opening;
 mod pack;
 pub mod prepare;
 pub mod reader;

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use redoubt_ports::StoreKey;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What a part of an object is kept under: a digest of vault, object and place. Names of objects are used once,
 /// so a part never changes.
@@ -53,6 +54,32 @@ pub(crate) enum Purpose {
     Ahead,
     /// To have it near when the vault is out of reach: into the cache only.
     Hydrate,
+}
+
+/// Where a read may look, why it looks, and whether all that it brought is where the purpose wants it.
+#[derive(Clone, Copy)]
+pub(crate) struct Reach<'a> {
+    pub(crate) near: &'a Near,
+    pub(crate) purpose: Purpose,
+    is_kept: &'a AtomicBool,
+}
+
+impl<'a> Reach<'a> {
+    pub(crate) fn new(near: &'a Near, purpose: Purpose, is_kept: &'a AtomicBool) -> Reach<'a> {
+        Reach { near, purpose, is_kept }
+    }
+
+    /// Tells whether the cache lacks what is to be brought there.
+    pub(crate) fn lacks(&self, id: PartId) -> bool {
+        self.purpose == Purpose::Hydrate && !self.near.has(id)
+    }
+
+    /// Keeps a part that was read from the store.
+    pub(crate) async fn keep(&self, id: PartId, sealed: Bytes) {
+        if self.near.0.is_some() && !self.near.keep(vec![(id, sealed)], self.purpose).await {
+            self.is_kept.store(false, Ordering::Relaxed);
+        }
+    }
 }
 
 /// What a reader has near, if anything.

@@ -16,6 +16,8 @@ use crate::load::{Log, STRETCH_SLOTS};
 use crate::log::{HeadState, PointRow, Volumes};
 use crate::maintainer::CATALOGUES_KEPT;
 use crate::names;
+use crate::near::{Near, Purpose, Reach};
+use crate::opening;
 use crate::segment::GRANULE_SECTORS;
 use crate::units::Units;
 use crate::vault::Vault;
@@ -23,6 +25,7 @@ use crate::view::PointView;
 use redoubt_core::{MachineId, Marker, VolumeIndex, WriteSeq};
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 /// Entries of the tail that make it worth to look for a newer catalogue: some 10 MiB.
@@ -75,6 +78,16 @@ struct State {
     tail: LogTail,
 }
 
+impl State {
+    /// Begins with what a catalogue says.
+    fn begin_at(&mut self, catalogue: Catalogue) {
+        let Catalogue { slot, digest, epoch, ref head, ref points, .. } = catalogue;
+        self.tail = LogMark { slot, digest, epoch }.tail(head.clone());
+        self.points = points.clone();
+        self.stored = Arc::new(catalogue);
+    }
+}
+
 pub(crate) struct Inner {
     pub(crate) log: Log,
     pub(crate) units: Units,
@@ -86,15 +99,37 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
+    /// Makes one that has read nothing.
+    fn new(vault: &Vault, machine: MachineId) -> Inner {
+        let log = Log { vault: vault.clone(), machine, keys: KeyRing::new(vault, machine) };
+        let (stored, units, state) = (StoredIndex::new(log.clone()), Units::new(), RwLock::default());
+        let (findings, loading) = (Mutex::default(), tokio::sync::Mutex::default());
+        Inner { log, units, state, stored, findings, loading }
+    }
+
     /// Opens the newest usable catalogue, or an empty state, and follows the log to its end or to
     /// what is wrong with it.
     async fn load(&self, avoid: &BTreeSet<u64>) -> Result<(State, Option<VaultError>), VaultError> {
-        let mut state = State::default();
-        if let Some(catalogue) = self.newest_catalogue(avoid).await? {
-            let Catalogue { slot, digest, epoch, ref head, ref points, .. } = catalogue;
-            state.tail = LogMark { slot, digest, epoch }.tail(head.clone());
-            state.points = points.clone();
-            state.stored = Arc::new(catalogue);
+        let loaded = self.load_all(avoid, None).await;
+        // Nobody is told later what was true now (EA-1).
+        self.log.vault.store.settle();
+        loaded
+    }
+
+    /// As [`Inner::load`]; a catalogue that has the point asked for is enough, and the log behind it is not read.
+    async fn load_all(
+        &self,
+        avoid: &BTreeSet<u64>,
+        at: Option<PointId>,
+    ) -> Result<(State, Option<VaultError>), VaultError> {
+        let mut state = State { index: Tail::to_load(), ..State::default() };
+        if let Some(catalogue) = self.newest_catalogue(avoid, at).await? {
+            let is_enough = at.is_some_and(|id| catalogue.has(id));
+            state.begin_at(catalogue);
+            if is_enough {
+                state.index.settle();
+                return Ok((state, None));
+            }
         }
         loop {
             let stretch = self.log.stretch(state.tail.clone(), STRETCH_SLOTS).await;
@@ -103,7 +138,10 @@ impl Inner {
             match outcome {
                 Ok(true) => break,
                 Ok(false) => {}
-                Err(damage @ VaultError::Damaged { .. }) => return Ok((state, Some(damage))),
+                Err(damage @ VaultError::Damaged { .. }) => {
+                    state.index.settle();
+                    return Ok((state, Some(damage)));
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -112,7 +150,11 @@ impl Inner {
     }
 
     /// Returns the newest catalogue that can be used; tells what is wrong with newer ones.
-    async fn newest_catalogue(&self, avoid: &BTreeSet<u64>) -> Result<Option<Catalogue>, VaultError> {
+    async fn newest_catalogue(
+        &self,
+        avoid: &BTreeSet<u64>,
+        at: Option<PointId>,
+    ) -> Result<Option<Catalogue>, VaultError> {
         let prefix = names::catalogues(self.log.machine);
         let listed = self.log.vault.store.page(&prefix, None, CATALOGUES_KEPT).await?;
         for (name, _) in listed {
@@ -123,12 +165,33 @@ impl Inner {
             if avoid.contains(&version) {
                 continue;
             }
-            match self.stored.catalogue(version).await? {
+            match self.catalogue(version, at).await? {
                 Ok(catalogue) => return Ok(Some(catalogue)),
                 Err(what) => self.tell(VaultError::damaged(name, what)),
             }
         }
         Ok(None)
+    }
+
+    /// Reads a version of the catalogue, if it can be used. Unless it has the point asked for, it must fit to
+    /// the log, which is asked for on the way.
+    async fn catalogue(
+        &self,
+        version: u64,
+        at: Option<PointId>,
+    ) -> Result<Result<Catalogue, String>, StoreFailure> {
+        let catalogue = match self.stored.decoded(version).await? {
+            Ok((catalogue, _)) => catalogue,
+            Err(what) => return Ok(Err(what)),
+        };
+        if at.is_some_and(|id| catalogue.has(id)) {
+            return Ok(Ok(catalogue));
+        }
+        opening::go_on(&self.log.vault.store, self.log.machine, &catalogue).await;
+        Ok(match self.stored.fits(&catalogue).await? {
+            true => Ok(catalogue),
+            false => Err("the log's slot it ends with is missing or another".to_owned()),
+        })
     }
 
     /// Loads what is new, up to the first damage or other error: that is returned, and what lies before
@@ -171,7 +234,7 @@ impl Inner {
     /// Returns the newest version of the catalogue in the store; 0: none.
     async fn newest_version(&self) -> Result<u64, StoreFailure> {
         let prefix = names::catalogues(self.log.machine);
-        let newest = self.log.vault.store.page(&prefix, None, 1).await?;
+        let newest = self.log.vault.store.page(&prefix, None, CATALOGUES_KEPT).await?;
         let version = newest.first().and_then(|(name, _)| names::catalogue_version(name, self.log.machine));
         Ok(version.unwrap_or(0))
     }
@@ -214,12 +277,25 @@ impl Inner {
         volume: VolumeIndex,
         sectors: Range<u64>,
     ) -> Result<Vec<Found>, ReadError> {
+        let (near, is_kept) = (Near::default(), AtomicBool::new(true));
+        let reach = Reach::new(&near, Purpose::Asked, &is_kept);
+        self.find_within(version, volume, sectors, reach).await
+    }
+
+    /// As [`Inner::find`], with a cache near by.
+    pub(crate) async fn find_within(
+        &self,
+        version: Version,
+        volume: VolumeIndex,
+        sectors: Range<u64>,
+        reach: Reach<'_>,
+    ) -> Result<Vec<Found>, ReadError> {
         if sectors.is_empty() {
             return Ok(Vec::new());
         }
         loop {
             let (stored, mut wanted, mut found) = self.find_in_tail(version, volume, &sectors);
-            match self.stored.find(&stored, version, volume, &mut wanted, &mut found).await {
+            match self.stored.find(&stored, version, volume, &mut wanted, &mut found, reach).await {
                 Ok(()) => {
                     found.sort_by_key(|part| part.first);
                     return Ok(found);
@@ -292,22 +368,46 @@ impl MachineReader {
         vault: &Vault,
         machine: MachineId,
     ) -> Result<(MachineReader, Option<VaultError>), VaultError> {
-        let keys = KeyRing::new(vault, machine);
-        let log = Log { vault: vault.clone(), machine, keys };
-        let (stored, units, state) = (StoredIndex::new(log.clone()), Units::new(), RwLock::default());
-        let (findings, loading) = (Mutex::default(), tokio::sync::Mutex::default());
-        let mut inner = Inner { log, units, state, stored, findings, loading };
-        let (state, damage) = inner.load(&BTreeSet::new()).await?;
+        let vault = &vault.hurried(machine).await;
+        let opened = MachineReader::open_hurried(vault, machine, None).await;
+        vault.store.settle();
+        opened
+    }
+
+    async fn open_hurried(
+        vault: &Vault,
+        machine: MachineId,
+        at: Option<PointId>,
+    ) -> Result<(MachineReader, Option<VaultError>), VaultError> {
+        let mut inner = Inner::new(vault, machine);
+        let (state, damage) = inner.load_all(&BTreeSet::new(), at).await?;
         if state.tail.slot == 0 && damage.is_none() {
             // Nothing there: has it never been, or is it only empty?
             KeyRing::open(vault, machine).await?;
         }
         let epoch = state.tail.epoch;
+        let is_early = at.is_some_and(|id| state.stored.has(id));
         inner.state = RwLock::new(state);
+        if is_early {
+            return Ok((MachineReader(Arc::new(inner)), damage));
+        }
         if let Some(finding) = claims::check_newest(vault, machine, epoch).await? {
             inner.tell(finding);
         }
         Ok((MachineReader(Arc::new(inner)), damage))
+    }
+
+    /// Opens a log to serve one point. If the newest catalogue has the point, nothing behind it is looked at:
+    /// the reader shows what the catalogue says, and the first read is two round trips away.
+    pub async fn open_at(
+        vault: &Vault,
+        machine: MachineId,
+        id: PointId,
+    ) -> Result<(MachineReader, Option<VaultError>), VaultError> {
+        let vault = &vault.hurried(machine).await;
+        let opened = MachineReader::open_hurried(vault, machine, Some(id)).await;
+        vault.store.settle();
+        opened
     }
 
     pub(crate) fn inner(&self) -> &Inner {

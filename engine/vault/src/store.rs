@@ -10,6 +10,7 @@
 //! - VS-5 What is on the way at once is bounded, in bytes and in requests, and who waits for its turn spends
 //!   nothing of its deadlines.
 
+use crate::early::{Ask, Early, Listing};
 use crate::error::StoreFailure;
 use bytes::Bytes;
 use redoubt_core::planted::{self, Bug};
@@ -55,6 +56,8 @@ pub(crate) struct Store {
     /// In bytes.
     creations: Arc<Semaphore>,
     requests: Arc<Semaphore>,
+    /// Answers of an opening that hurries.
+    early: Option<Arc<Early>>,
 }
 
 struct Attempts<'a> {
@@ -107,7 +110,56 @@ impl<'a> Attempts<'a> {
 impl Store {
     pub(crate) fn new(raw: Arc<dyn RawStore>) -> Store {
         let creations = Arc::new(Semaphore::new(CREATED_BYTES_MAX));
-        Store { raw, creations, requests: Arc::new(Semaphore::new(REQUESTS_MAX)) }
+        Store { raw, creations, requests: Arc::new(Semaphore::new(REQUESTS_MAX)), early: None }
+    }
+
+    /// Returns the same store for an opening that asks ahead; what it asked is forgotten with [`Store::settle`].
+    pub(crate) fn hurried(&self) -> Store {
+        Store { early: Some(Arc::default()), ..self.clone() }
+    }
+
+    /// Tells whether answers of questions that were asked ahead wait to be taken.
+    pub(crate) fn has_answers(&self) -> bool {
+        self.early.as_ref().is_some_and(|early| !early.is_empty())
+    }
+
+    /// Asks all of this at once and keeps what is answered (EA-1).
+    pub(crate) async fn ask(&self, questions: Vec<Ask>) {
+        let Some(early) = &self.early else { return };
+        let mut asked = Vec::with_capacity(questions.len());
+        for question in questions {
+            // One attempt each: who needs the answer has the patience.
+            asked.push(async move {
+                let _turn = self.turn().await;
+                match question {
+                    Ask::Get(key) => {
+                        if let Ok(Ok(found)) = timeout(ATTEMPT_DEADLINE, self.raw.get(&key, None)).await {
+                            early.put(key, found);
+                        }
+                    }
+                    Ask::List(listing) => {
+                        let Listing { prefix, after, limit } = &listing;
+                        let page = self.raw.list_after(prefix, after.as_ref(), *limit);
+                        if let Ok(Ok(page)) = timeout(ATTEMPT_DEADLINE, page).await {
+                            early.put_page(listing, page);
+                        }
+                    }
+                }
+            });
+        }
+        futures::future::join_all(asked).await;
+    }
+
+    /// Returns the names of a page that was asked ahead.
+    pub(crate) fn asked_names(&self, listing: &Listing) -> Vec<StoreKey> {
+        self.early.as_ref().map_or(Vec::new(), |early| early.names(listing))
+    }
+
+    /// Ends the hurry: what was asked ahead and not needed is forgotten.
+    pub(crate) fn settle(&self) {
+        if let Some(early) = &self.early {
+            early.clear();
+        }
     }
 
     /// VS-5. Nobody closes the semaphores, so there is always a permit in the end.
@@ -162,6 +214,10 @@ impl Store {
         key: &StoreKey,
         range: Option<Range<u64>>,
     ) -> Result<Option<Bytes>, StoreFailure> {
+        let early = self.early.as_ref().filter(|_| range.is_none());
+        if let Some(found) = early.and_then(|early| early.take(key)) {
+            return Ok(found);
+        }
         let _turn = self.turn().await;
         let mut attempts = Attempts::new("read", key.as_str());
         loop {
@@ -179,6 +235,12 @@ impl Store {
         after: Option<&StoreKey>,
         limit: usize,
     ) -> Result<Vec<(StoreKey, u64)>, StoreFailure> {
+        if let Some(early) = &self.early {
+            let listing = Listing { prefix: prefix.to_owned(), after: after.cloned(), limit };
+            if let Some(page) = early.take_page(&listing) {
+                return Ok(page);
+            }
+        }
         let _turn = self.turn().await;
         let mut attempts = Attempts::new("list", prefix);
         loop {

@@ -10,6 +10,7 @@ use crate::codec::{Malformed, Put, Take, checked_crc, put_crc};
 use crate::error::{StoreFailure, VaultError};
 use crate::keys::VaultKeys;
 use crate::names;
+use crate::opening;
 use crate::store::{Created, Store};
 use crate::vault_keys;
 use bytes::Bytes;
@@ -92,6 +93,32 @@ impl Vault {
     pub fn with_workers(mut self, workers: Arc<dyn Workers>) -> Vault {
         self.workers = workers;
         self
+    }
+
+    /// As [`Vault::open`], for a machine that is to be read next: what that needs is asked for at the same time.
+    pub async fn open_for(
+        store: Arc<dyn RawStore>,
+        keys: VaultKeys,
+        machine: MachineId,
+    ) -> Result<Vault, VaultError> {
+        let store = Store::new(store).hurried();
+        let name = names::vault();
+        let (object, ()) =
+            futures::future::join(store.get(&name, None), opening::begin(&store, machine)).await;
+        let object = object?.ok_or(VaultError::NoVault)?;
+        let (uuid, first) = decode(&object)?;
+        let number = vault_keys::number_of(&store, uuid, first, &keys).await?;
+        Ok(Vault { store, keys, uuid, number, workers: Arc::new(InPlace), object })
+    }
+
+    /// Returns the same vault with what opening a machine will need asked for already.
+    pub(crate) async fn hurried(&self, machine: MachineId) -> Vault {
+        if self.store.has_answers() {
+            return self.clone();
+        }
+        let vault = Vault { store: self.store.hurried(), ..self.clone() };
+        opening::begin(&vault.store, machine).await;
+        vault
     }
 
     /// Returns the vault's identity.

@@ -3,14 +3,16 @@
 use crate::error::ReadError;
 use crate::index::{Found, UnitPlace, Version};
 use crate::log::Volumes;
-use crate::near::{Near, Purpose, SealedCache};
+use crate::near::{Near, Purpose, Reach, SealedCache};
 use crate::reader::Inner;
 use crate::segment::{GRANULE_SECTORS, UNIT_BYTES};
 use crate::units::Shelves;
 use bytes::Bytes;
 use redoubt_core::{Extent, SECTOR_BYTES, VolumeIndex};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Bytes of one read at most; bounds what one request can make the reader hold.
 pub const READ_BYTES_MAX: u64 = 32 << 20;
@@ -55,7 +57,7 @@ impl PointView {
         if extent.sectors.0 > READ_BYTES_MAX / SECTOR_BYTES {
             return Err(ReadError::TooLarge(READ_BYTES_MAX));
         }
-        let parts = self.units(volume, extent).await?;
+        let parts = self.units(volume, extent, Purpose::Asked).await?.0;
         let mut image = vec![0; extent.bytes() as usize];
         let place = |unit: &UnitPlace, plain: &[u8]| {
             for part in parts.get(unit).into_iter().flatten() {
@@ -70,28 +72,39 @@ impl PointView {
 
     /// Brings an extent into memory that will probably be read soon.
     pub async fn read_ahead(&self, volume: VolumeIndex, extent: Extent) -> Result<(), ReadError> {
-        let parts = self.units(volume, extent).await?;
+        let parts = self.units(volume, extent, Purpose::Ahead).await?.0;
         self.shelves().load(Purpose::Ahead, parts.keys(), |_, _| {}).await.map(drop)
     }
 
     /// Brings all that reading an extent needs into the cache near by, checked; false if it has no room.
     pub async fn hydrate(&self, volume: VolumeIndex, extent: Extent) -> Result<bool, ReadError> {
-        let parts = self.units(volume, extent).await?;
-        self.shelves().load(Purpose::Hydrate, parts.keys(), |_, _| {}).await
+        let (parts, is_kept) = self.units(volume, extent, Purpose::Hydrate).await?;
+        Ok(is_kept & self.shelves().load(Purpose::Hydrate, parts.keys(), |_, _| {}).await?)
     }
 
-    /// Returns the units that hold an extent, with what each gives.
+    /// Returns the units that hold an extent, with what each gives; false if what was read for that is not
+    /// where the purpose wants it.
     async fn units(
         &self,
         volume: VolumeIndex,
         extent: Extent,
-    ) -> Result<BTreeMap<UnitPlace, Vec<Found>>, ReadError> {
+        purpose: Purpose,
+    ) -> Result<(BTreeMap<UnitPlace, Vec<Found>>, bool), ReadError> {
         self.check(volume, extent)?;
+        let is_kept = AtomicBool::new(true);
+        let reach = Reach::new(&self.near, purpose, &is_kept);
         let mut parts: BTreeMap<UnitPlace, Vec<Found>> = BTreeMap::new();
-        for part in self.inner.find(self.version, volume, extent.lba.0..extent.end()).await? {
+        for part in self.inner.find_within(self.version, volume, extent.lba.0..extent.end(), reach).await? {
             parts.entry(part.unit).or_default().push(part);
         }
-        Ok(parts)
+        Ok((parts, is_kept.load(Ordering::Relaxed)))
+    }
+
+    /// Looks up what somebody waits for.
+    async fn find(&self, volume: VolumeIndex, sectors: Range<u64>) -> Result<Vec<Found>, ReadError> {
+        let is_kept = AtomicBool::new(true);
+        let reach = Reach::new(&self.near, Purpose::Asked, &is_kept);
+        self.inner.find_within(self.version, volume, sectors, reach).await
     }
 
     fn shelves(&self) -> Shelves<'_> {
@@ -105,7 +118,7 @@ impl PointView {
         let mut at = extent.lba.0;
         while at < extent.end() {
             let to = extent.end().min((at / LOOKUP_SECTORS + 1) * LOOKUP_SECTORS);
-            for part in self.inner.find(self.version, volume, at..to).await? {
+            for part in self.find(volume, at..to).await? {
                 match extents.last_mut() {
                     Some(last) if last.end() == part.first => last.sectors.0 += part.sectors,
                     _ => extents.push(Extent::new(part.first, part.sectors)),
@@ -124,8 +137,8 @@ impl PointView {
         let (mut changed, mut at) = (Vec::new(), 0);
         while at < here.max(there) {
             let to = here.max(there).min(at + LOOKUP_SECTORS);
-            let a = self.inner.find(self.version, volume, at.min(here)..to.min(here)).await?;
-            let b = other.inner.find(other.version, volume, at.min(there)..to.min(there)).await?;
+            let a = self.find(volume, at.min(here)..to.min(here)).await?;
+            let b = other.find(volume, at.min(there)..to.min(there)).await?;
             crate::changed::compare(at..to, &a, &b, &mut changed);
             at = to;
         }
@@ -146,7 +159,7 @@ impl PointView {
         let mut hashes = Vec::new();
         for block in first_block..end {
             let extent = Extent::new(block * grain, grain.min(size - block * grain));
-            if self.inner.find(self.version, volume, extent.lba.0..extent.end()).await?.is_empty() {
+            if self.find(volume, extent.lba.0..extent.end()).await?.is_empty() {
                 hashes.push(None);
                 continue;
             }

@@ -26,7 +26,7 @@ use tokio::sync::watch;
 
 pub(crate) async fn run(args: Mount) -> Outcome<()> {
     let stop = Signals::catch()?.watch();
-    let found = recovery::find(&args.point).await?;
+    let found = recovery::find_fast(&args.point).await?;
     let listener = HostNet.listen(&args.listen).await?;
     let cache = take_cache(&args, &found).await?;
     let (overlay, file) = take_overlay(&args, &found).await?;

@@ -89,6 +89,11 @@ pub(crate) struct Catalogue {
 }
 
 impl Catalogue {
+    /// Tells whether it names this point.
+    pub(crate) fn has(&self, id: PointId) -> bool {
+        self.points.binary_search_by_key(&id, |point| point.id).is_ok()
+    }
+
     /// Returns the objects that only a maintainer writes and that this version needs.
     pub(crate) fn objects(&self) -> impl Iterator<Item = Object> {
         self.tables.iter().map(|(uuid, table)| Object::Table { epoch: table.epoch, uuid: *uuid })

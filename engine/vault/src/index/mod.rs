@@ -40,15 +40,18 @@ pub(crate) use seal::TableId;
 pub(crate) use tail::Tail;
 
 use crate::error::{ReadError, StoreFailure, VaultError};
+use crate::flights::Flights;
 use crate::load::Log;
 use crate::lru::Lru;
 use crate::names;
+use crate::near::{Near, PartId, Purpose, Reach};
 use futures::StreamExt;
 use key::{Cell, LEVELS};
 use redoubt_core::VolumeIndex;
 use redoubt_core::planted::{self, Bug};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// Blocks kept: with the units' cache, a tail and what is in flight a reader stays below 256 MiB.
 const CACHE_BYTES: usize = 96 << 20;
@@ -62,11 +65,12 @@ type Blocks = BTreeMap<BlockId, Arc<Block>>;
 pub(crate) struct StoredIndex {
     log: Log,
     cache: Lru<BlockId, Arc<Block>>,
+    flights: Flights<BlockId>,
 }
 
 impl StoredIndex {
     pub(crate) fn new(log: Log) -> StoredIndex {
-        StoredIndex { log, cache: Lru::new(CACHE_BYTES) }
+        StoredIndex { log, cache: Lru::new(CACHE_BYTES), flights: Flights::default() }
     }
 
     /// Explains what the tail left of some granules of a volume, at a version.
@@ -77,6 +81,7 @@ impl StoredIndex {
         volume: VolumeIndex,
         wanted: &mut [Wanted],
         found: &mut Vec<Found>,
+        reach: Reach<'_>,
     ) -> Result<(), ReadError> {
         let runs: Vec<&Run> = catalogue.runs.iter().rev().filter(|run| run.from <= version.slot()).collect();
         let mut parts: BTreeMap<BlockId, Blob> = BTreeMap::new();
@@ -89,7 +94,7 @@ impl StoredIndex {
                 }
             }
         }
-        let blocks = self.blocks(parts).await?;
+        let blocks = self.blocks(parts, reach).await?;
         for granule in wanted {
             for run in &runs {
                 if granule.mask == 0 {
@@ -101,15 +106,42 @@ impl StoredIndex {
         Ok(())
     }
 
-    async fn blocks(&self, mut parts: BTreeMap<BlockId, Blob>) -> Result<Blocks, ReadError> {
+    /// Returns blocks from memory, from near by or from the store; each is on its way once.
+    async fn blocks(
+        &self,
+        mut parts: BTreeMap<BlockId, Blob>,
+        reach: Reach<'_>,
+    ) -> Result<Blocks, ReadError> {
         let mut blocks = Blocks::new();
-        parts.retain(|id, _| self.cache.get(id).is_none_or(|block| blocks.insert(*id, block).is_some()));
-        if parts.is_empty() {
-            return Ok(blocks);
+        loop {
+            let landing = self.flights.landing();
+            parts.retain(|id, blob| match self.cache.get(id) {
+                Some(block) if !reach.lacks(self.part_id(blob)) => blocks.insert(*id, block).is_some(),
+                _ => true,
+            });
+            if parts.is_empty() {
+                return Ok(blocks);
+            }
+            let mut claim = self.flights.claim();
+            let (mine, others): (Vec<_>, Vec<_>) = parts.into_iter().partition(|(id, _)| claim.add(*id));
+            self.load(mine, reach, &mut blocks).await?;
+            drop(claim);
+            parts = others.into_iter().collect();
+            if !parts.is_empty() {
+                landing.await;
+            }
         }
+    }
+
+    async fn load(
+        &self,
+        parts: Vec<(BlockId, Blob)>,
+        reach: Reach<'_>,
+        blocks: &mut Blocks,
+    ) -> Result<(), ReadError> {
         let mut reads = Vec::with_capacity(parts.len());
         for (id, blob) in parts {
-            reads.push(async move { (id, self.block(&blob).await) });
+            reads.push(async move { (id, self.block_within(&blob, reach).await) });
         }
         let mut reads = futures::stream::iter(reads).buffer_unordered(PARTS_AT_ONCE);
         while let Some((id, read)) = reads.next().await {
@@ -120,23 +152,47 @@ impl StoredIndex {
             self.cache.put(id, block.clone(), block.bytes());
             blocks.insert(id, block);
         }
-        Ok(blocks)
+        Ok(())
     }
 
-    /// Reads one block, around the cache.
+    /// Reads one block, around all caches.
     pub(crate) async fn block(&self, blob: &Blob) -> Result<Block, ReadError> {
-        let plain = self.part(blob, block::PLAIN_MAX).await?;
-        block::decode(&plain).map_err(|what| self.damaged(blob, what.0))
+        let (near, is_kept) = (Near::default(), AtomicBool::new(true));
+        self.block_within(blob, Reach::new(&near, Purpose::Asked, &is_kept)).await
     }
 
-    async fn part(&self, blob: &Blob, limit: usize) -> Result<Vec<u8>, ReadError> {
-        let Log { vault, machine, keys } = &self.log;
+    /// Reads one block from near by, if it opens there, or from the store.
+    async fn block_within(&self, blob: &Blob, reach: Reach<'_>) -> Result<Block, ReadError> {
+        let id = self.part_id(blob);
+        if reach.purpose != Purpose::Hydrate
+            && let Some(sealed) = reach.near.get(id).await
+        {
+            match self.open(blob, &sealed).await {
+                Ok(block) => return Ok(block),
+                Err(_) => reach.near.forget(id),
+            }
+        }
         let (from, to) = (u64::from(blob.offset), u64::from(blob.offset) + u64::from(blob.sealed));
-        let sealed = vault.store.get(&names::table(*machine, blob.epoch, blob.table), Some(from..to)).await?;
+        let table = names::table(self.log.machine, blob.epoch, blob.table);
+        let sealed = self.log.vault.store.get(&table, Some(from..to)).await?;
         let sealed = sealed.ok_or_else(|| self.damaged(blob, "the object is missing"))?;
+        let block = self.open(blob, &sealed).await?;
+        reach.keep(id, sealed).await;
+        Ok(block)
+    }
+
+    async fn open(&self, blob: &Blob, sealed: &[u8]) -> Result<Block, ReadError> {
+        let Log { vault, machine, keys } = &self.log;
         let id = TableId { vault: vault.uuid, machine: *machine, uuid: blob.table, dek: blob.dek };
         let key = keys.for_read(blob.dek).await?;
-        seal::open_part(&id, &key, blob, limit, &sealed).map_err(|what| self.damaged(blob, what.0))
+        let plain = seal::open_part(&id, &key, blob, block::PLAIN_MAX, sealed);
+        let block = plain.and_then(|plain| block::decode(&plain));
+        block.map_err(|what| self.damaged(blob, what.0))
+    }
+
+    fn part_id(&self, blob: &Blob) -> PartId {
+        let table = names::table(self.log.machine, blob.epoch, blob.table);
+        PartId::new(self.log.vault.uuid, &table, u64::from(blob.offset), u64::from(blob.sealed))
     }
 
     fn damaged(&self, blob: &Blob, what: &str) -> ReadError {
@@ -173,18 +229,6 @@ impl StoredIndex {
         let Log { vault, machine, .. } = &self.log;
         let last = vault.store.get(&names::slot(*machine, catalogue.slot), None).await?;
         Ok(last.and_then(|bytes| crate::log::peek_digest(&bytes)) == Some(catalogue.digest))
-    }
-
-    /// Reads a version of the catalogue, if it can be used.
-    pub(crate) async fn catalogue(&self, version: u64) -> Result<Result<Catalogue, String>, StoreFailure> {
-        let catalogue = match self.decoded(version).await? {
-            Ok((catalogue, _)) => catalogue,
-            Err(what) => return Ok(Err(what)),
-        };
-        Ok(match self.fits(&catalogue).await? {
-            true => Ok(catalogue),
-            false => Err("the log's slot it ends with is missing or another".to_owned()),
-        })
     }
 }
 

@@ -147,7 +147,9 @@ impl Hand {
         let (granules, mut found) = (first / GRANULE_SECTORS..end.div_ceil(GRANULE_SECTORS), Vec::new());
         let mut wanted: Vec<Wanted> = granules.map(|granule| Wanted::new(granule, first, end)).collect();
         wanted.iter_mut().for_each(|granule| self.tail.find(version, volume, granule, &mut found));
-        self.index.find(&self.catalogue, version, volume, &mut wanted, &mut found).await.unwrap();
+        let (near, is_kept) = (Near::default(), AtomicBool::new(true));
+        let reach = Reach::new(&near, Purpose::Asked, &is_kept);
+        self.index.find(&self.catalogue, version, volume, &mut wanted, &mut found, reach).await.unwrap();
         found
     }
 }

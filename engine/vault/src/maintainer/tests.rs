@@ -140,7 +140,7 @@ async fn readable(store: &Arc<MemStore>) -> BTreeSet<StoreKey> {
     let mut known = BTreeSet::new();
     for (name, _) in listed {
         let version = names::catalogue_version(&name, MACHINE).unwrap();
-        let catalogue = index.catalogue(version).await.unwrap().unwrap();
+        let catalogue = index.decoded(version).await.unwrap().unwrap().0;
         for (uuid, info) in &catalogue.tables {
             let table = names::table(MACHINE, info.epoch, *uuid);
             let bytes = store.peek(&table).unwrap_or_else(|| panic!("version {version} needs {table}"));
