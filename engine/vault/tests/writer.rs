@@ -280,8 +280,8 @@ fn small_commits_cost_a_put_and_a_look_each_and_one_request_to_open() {
             assert_eq!(store.count(), 2);
         }
         let reader = MachineReader::open(&vault, MACHINE).await.unwrap();
-        // The key, the lists of catalogues and slots, the newest claim, and each slot: its segment's tables
+        // The key, the lists of catalogues, keys and slots, the newest claim, and each slot: its segment's tables
         // came along.
-        assert_eq!(u64::from(store.count()), 4 + reader.slot());
+        assert_eq!(u64::from(store.count()), 5 + reader.slot());
     });
 }
