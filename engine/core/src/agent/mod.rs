@@ -301,6 +301,25 @@ impl AgentMachine {
         self.want_resync(reason);
     }
 
+    /// Somebody found that the vault cannot be read in these sectors, or doubts them: they are compared, and
+    /// sent where the vault does not have them. What is not of a volume's size is left out. A resync that is
+    /// under way is begun again, so that nothing it learnt before counts. Returns how many sectors it takes.
+    pub fn resync(&mut self, ranges: &[(VolumeIndex, Extent)]) -> u64 {
+        let mut taken = 0;
+        for (index, extent) in ranges {
+            let Some(volume) = self.volumes.get_mut(index) else { continue };
+            let end = extent.end().min(volume.map.sectors().0);
+            if extent.lba.0 < end {
+                taken += end - extent.lba.0;
+                volume.map.dirty_sectors(Extent::new(extent.lba.0, end - extent.lba.0));
+            }
+        }
+        if taken > 0 && self.pending_resync.is_none() {
+            self.want_resync(ResyncReason::Requested);
+        }
+        taken
+    }
+
     fn insert_volume(&mut self, start: VolumeStart) {
         let carried = match &start.marks {
             StartMarks::Clean { image, .. } => recovery::marked_extents(image, start.sectors),

@@ -27,7 +27,7 @@ use redoubt_core::agent::{AgentEvent, AgentMachine, VolumeStart};
 use redoubt_core::change::ResyncReason;
 use redoubt_core::extent_map::StartMarks;
 use redoubt_core::message::VOLUMES_MAX;
-use redoubt_core::{MarkerId, MarkerKind, Sectors, VolumeIndex, WriteSeq};
+use redoubt_core::{Extent, MarkerId, MarkerKind, Sectors, VolumeId, VolumeIndex, WriteSeq};
 use redoubt_ports::World;
 use redoubt_wire::StreamKey;
 use shell::{Core, Shell};
@@ -171,6 +171,21 @@ impl Agent {
         let marker = self.shell.new_marker(kind);
         let cut = self.shell.step_in(&mut core, AgentEvent::CutMarker(marker));
         cut.ok_or(AgentError::NoMarker("no sequence is reserved; try again"))
+    }
+
+    /// Compares these sectors with the vault and sends what it does not have: a damaged unit is nothing that it
+    /// has. The machine is inexact until that is in the vault, as in any resync. Volumes are named by their
+    /// lasting identity; returns how many sectors are taken up.
+    pub async fn resync(&self, ranges: &[(VolumeId, Extent)]) -> Result<u64, AgentError> {
+        let mut core = self.shell.lock();
+        if core.is_stopping {
+            return Err(AgentError::Stopped);
+        }
+        let of = |id| core.volumes.iter().find(|(_, volume)| volume.id == id).map(|(index, _)| *index);
+        let ranges: Vec<_> = ranges.iter().filter_map(|(id, extent)| Some((of(*id)?, *extent))).collect();
+        let taken = core.machine.resync(&ranges);
+        self.shell.step_in(&mut core, AgentEvent::Tick);
+        Ok(taken)
     }
 
     /// Returns the agent's state now.

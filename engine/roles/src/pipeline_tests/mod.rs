@@ -2,6 +2,7 @@
 
 mod flush;
 mod orphan;
+mod repair;
 mod resize;
 mod tracking;
 
@@ -26,6 +27,8 @@ struct Lab {
     target: MemHost,
     disk: Arc<MemDisk>,
     store: Arc<dyn RawStore>,
+    /// The same, for tests that spoil what is in it.
+    objects: Arc<MemStore>,
     keys: VaultKeys,
     vault: Vault,
     key: StreamKey,
@@ -41,11 +44,12 @@ impl Lab {
         let (source, target) = (MemHost::new(&net, &entropy), MemHost::new(&net, &entropy));
         let disk = MemDisk::new(sectors);
         source.disks.add("sda", Arc::clone(&disk));
-        let store: Arc<dyn RawStore> = Arc::new(MemStore::new());
+        let objects = Arc::new(MemStore::new());
+        let store: Arc<dyn RawStore> = objects.clone();
         let keys = VaultKeys::new([9; 32]);
         let vault = Vault::init(Arc::clone(&store), keys.clone(), &*entropy).await.unwrap();
         let key = StreamKey::new(keys.stream_key(MACHINE));
-        Lab { net, source, target, disk, store, keys, vault, key }
+        Lab { net, source, target, disk, store, objects, keys, vault, key }
     }
 
     fn settings(&self) -> AgentSettings {

@@ -4,11 +4,13 @@
 //! - HA-1 An answer shows everything up to the sequence asked for; until the reader sees it, it waits.
 //! - HA-2 Damage in the vault is answered by a digest that no content has: the agent sends the block
 //!   again, which heals it. It is never answered by "zeros".
+//! - HA-3 Each resync is answered from the store, not from what was read before it: a unit that rotted since is
+//!   damaged, although some memory still holds it.
 
 use super::packer::{PAUSE_FIRST, PAUSE_MAX};
 use redoubt_core::message::{HASH_BLOCK_SECTORS, HashReply, HashRequest};
 use redoubt_core::receiver::SessionId;
-use redoubt_core::{MachineId, VolumeIndex};
+use redoubt_core::{MachineId, VolumeIndex, WriteSeq};
 use redoubt_vault::{MachineReader, PointView, ReadError, Vault, VaultError};
 use std::collections::VecDeque;
 use tokio::sync::mpsc;
@@ -75,7 +77,12 @@ async fn run(
     answers: mpsc::Sender<(SessionId, HashReply)>,
 ) {
     let mut reader: Option<MachineReader> = None;
+    let mut begun = WriteSeq(0);
     while let Some((session, request)) = questions.recv().await {
+        if request.after > begun {
+            // HA-3: questions of one resync all ask for its begin.
+            (begun, reader) = (request.after, None);
+        }
         let mut pause = PAUSE_FIRST;
         let reply = loop {
             match answer(&vault, machine, &mut reader, &request).await {

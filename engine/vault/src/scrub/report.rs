@@ -1,7 +1,8 @@
 //! What a scrub found: values only.
 
 use crate::reader::PointId;
-use redoubt_core::{MachineId, VolumeIndex};
+use redoubt_core::{MachineId, VolumeId, VolumeIndex};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// Damaged places kept; what is beyond them is counted. Bounds what a vault of rubble can make a scrub hold.
@@ -92,6 +93,8 @@ pub struct Report {
     pub units: u64,
     /// Points that were mapped.
     pub points: u64,
+    /// Volumes by ordinal, as the newest point or state that has them says.
+    pub volumes: BTreeMap<VolumeIndex, VolumeId>,
     /// What is damaged.
     pub damage: Vec<Damage>,
     /// Damaged places beyond those in `damage`.
@@ -115,6 +118,7 @@ impl Report {
             bytes: 0,
             units: 0,
             points: 0,
+            volumes: BTreeMap::new(),
             damage: Vec::new(),
             more: 0,
             lost: Vec::new(),

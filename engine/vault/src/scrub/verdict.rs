@@ -42,6 +42,8 @@ impl Run<'_> {
         self.report.points = sights.len() as u64;
         let newest = PointId { slot: reader.slot(), ordinal: u16::MAX };
         sights.push(Sight { id: newest, volumes: reader.head().volumes });
+        let volumes = sights.iter().flat_map(|sight| &sight.volumes);
+        self.report.volumes = volumes.map(|(index, info)| (*index, info.id)).collect();
         for pending in std::mem::take(&mut self.pending) {
             let mapped = hits::map(reader.inner(), &sights, pending.bad, pending.rows.as_deref()).await;
             let damage = &mut self.report.damage[pending.damage];
