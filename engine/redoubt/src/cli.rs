@@ -51,6 +51,8 @@ pub(crate) enum Command {
     Export(Export),
     /// Proves that a recovery point is what the machine wrote, with a second reader of the vault
     Verify(Verify),
+    /// Reads all of a vault and says what is damaged and which recovery points that takes; can repair
+    Scrub(Scrub),
     /// Lists where two recovery points differ
     Diff(Diff),
     /// Shows what the objects of a vault hold, in words, whole or damaged
@@ -420,6 +422,40 @@ pub(crate) struct Verify {
     /// the bytes of the newest are compared]
     #[arg(value_name = "POINT")]
     pub(crate) point: Option<String>,
+    #[command(flatten)]
+    pub(crate) vault: VaultArgs,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+const SCRUB_HELP: &str = "\
+Every object is read once, many at the same time. With the vault's key each unit is opened, and
+each damaged place is mapped to the recovery points and ranges of volumes that need it. Without the
+key checksums and digests are checked as far as they are in the clear: a lost segment, and damage
+of the newest record's body, cannot be seen so.
+
+Objects that the store does not hand out are told as not read, never as damaged. Objects that
+nothing names are told, and are no damage. An interrupted scrub says how far it came.
+
+--repair asks the service of the state directory, `up` or `agent`, to compare the lost ranges of
+the newest state with its disks and to send them again, and waits for a point that has them. Points
+that need the lost bytes stay as they are.
+
+Exit codes: 0 whole; 3 something could not be read; 5 content is lost, or interrupted; 6 damaged,
+and no point needs what is lost.";
+
+#[derive(Debug, Args)]
+#[command(after_help = SCRUB_HELP)]
+pub(crate) struct Scrub {
+    /// Checks what can be checked without the vault's key
+    #[arg(long, conflicts_with_all = ["key", "repair"])]
+    pub(crate) without_key: bool,
+    /// Has the running service send again what the newest state has lost
+    #[arg(long)]
+    pub(crate) repair: bool,
+    /// Most that is read from the vault per second, on average [default: no bound]
+    #[arg(long, value_name = "SIZE", value_parser = rate)]
+    pub(crate) rate_max: Option<u64>,
     #[command(flatten)]
     pub(crate) vault: VaultArgs,
     #[command(flatten)]

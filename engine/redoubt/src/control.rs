@@ -39,7 +39,23 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum Request {
     Status,
-    Protect { name: String, path: String },
+    Protect {
+        name: String,
+        path: String,
+    },
+    /// Compares ranges with the vault and sends what it has not.
+    Resync {
+        machine: String,
+        ranges: Vec<RangeRequest>,
+    },
+}
+
+/// Bytes of a volume, which is named by its lasting identity.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct RangeRequest {
+    pub(crate) volume: String,
+    pub(crate) offset: u64,
+    pub(crate) bytes: u64,
 }
 
 /// What it gets.
@@ -54,6 +70,13 @@ pub(crate) enum Answer<T> {
 pub(crate) trait Controlled: Send + Sync {
     fn status(&self) -> BoxFuture<'_, Outcome<Report>>;
     fn protect(&self, name: String, path: String) -> BoxFuture<'_, Outcome<Vec<Address>>>;
+    /// Returns how many bytes are taken up.
+    fn resync(&self, _machine: String, _ranges: Vec<RangeRequest>) -> BoxFuture<'_, Outcome<u64>> {
+        Box::pin(async {
+            Err(Failure::usage("this service has no disks to repair from")
+                .hint("name the state directory of `redoubt agent` or `redoubt up` with --state"))
+        })
+    }
 }
 
 /// Returns where the service of a state directory listens.
@@ -101,6 +124,7 @@ async fn client(stream: Box<dyn ByteStream>, service: &dyn Controlled) -> std::i
         let mut answer = match serde_json::from_slice(&line) {
             Ok(Request::Status) => encode(service.status().await),
             Ok(Request::Protect { name, path }) => encode(service.protect(name, path).await),
+            Ok(Request::Resync { machine, ranges }) => encode(service.resync(machine, ranges).await),
             Err(error) => {
                 encode::<()>(Err(Failure::usage(format!("the service does not know this request: {error}"))))
             }
@@ -168,6 +192,10 @@ mod tests {
 
         fn protect(&self, name: String, _: String) -> BoxFuture<'_, Outcome<Vec<Address>>> {
             Box::pin(async move { Err(Failure::new(Exit::Refused, format!("no {name}")).hint("try b")) })
+        }
+
+        fn resync(&self, _: String, ranges: Vec<RangeRequest>) -> BoxFuture<'_, Outcome<u64>> {
+            Box::pin(async move { Ok(ranges.iter().map(|range| range.bytes).sum()) })
         }
     }
 

@@ -16,6 +16,7 @@ mod output;
 mod overlay_file;
 mod qcow2;
 mod recovery;
+mod scrubbed;
 mod services;
 mod settings;
 mod signals;
@@ -85,6 +86,7 @@ fn format_of(command: &Command) -> Format {
         Command::Mount(args) => args.common.format,
         Command::Export(args) => args.common.format,
         Command::Verify(args) => args.common.format,
+        Command::Scrub(args) => args.common.format,
         Command::Diff(args) => args.common.format,
         Command::VaultDump(args) => args.common.format,
         Command::Keys(args) => args.common().format,

@@ -7,7 +7,7 @@ use crate::failure::{Exit, Failure, Outcome};
 use crate::key::{self, KeySource};
 use crate::state;
 use crate::units::show_wall;
-use redoubt_core::{MachineId, Sectors, VolumeIndex};
+use redoubt_core::{MachineId, Sectors, VolumeId, VolumeIndex};
 use redoubt_host::StoreSettings;
 use redoubt_ports::{RawStore, StoreError};
 use redoubt_roles::agent::VolumeSpec;
@@ -84,6 +84,15 @@ pub(crate) struct Place {
     pub(crate) settings: StoreSettings,
     pub(crate) key: KeySource,
     record: Option<state::Record>,
+}
+
+impl Place {
+    /// Returns the name under which a volume is protected, or its id where none is known.
+    pub(crate) fn volume_name(&self, machine: MachineId, id: VolumeId) -> String {
+        let mut disks = self.record.iter().flat_map(|record| &record.disks);
+        let known = disks.find(|disk| VolumeSpec::new(&disk.name, "").id_in(machine) == id);
+        known.map_or_else(|| id.to_string(), |disk| disk.name.clone())
+    }
 }
 
 /// Finds the vault that the options mean; nothing of it is opened.

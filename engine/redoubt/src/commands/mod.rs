@@ -11,6 +11,7 @@ mod points;
 mod process_server;
 mod progress;
 mod protect;
+pub(crate) mod scrub;
 mod status;
 mod up;
 mod vault_dump;
@@ -31,6 +32,7 @@ pub(crate) async fn run(command: Command) -> Outcome<()> {
         Command::Mount(args) => mount::run(args).await,
         Command::Export(args) => export::run(args).await,
         Command::Verify(args) => verify::run(args).await,
+        Command::Scrub(args) => scrub::run(args).await,
         Command::Diff(args) => diff::run(args).await,
         Command::VaultDump(args) => vault_dump::run(args).await,
         Command::Keys(args) => keys::run(args).await,

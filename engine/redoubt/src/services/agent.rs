@@ -2,7 +2,8 @@
 
 use super::vault::PointsProbe;
 use crate::commands::nbd::{Address, uri};
-use crate::control::{self, Controlled};
+use crate::commands::scrub::range_of;
+use crate::control::{self, Controlled, RangeRequest};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::output::{self, Format, say};
 use crate::settings::plan::AgentPlan;
@@ -13,6 +14,7 @@ use crate::status::{
 };
 use async_trait::async_trait;
 use futures::future::BoxFuture;
+use redoubt_core::SECTOR_BYTES;
 use redoubt_host::{HostClock, HostDisk, HostNet};
 use redoubt_ports::{Clock, Endpoint, Listener, Net};
 use redoubt_roles::agent::{Agent, AgentMode, AgentSettings, AgentStatus, MarkerPolicy, VolumeSpec};
@@ -201,6 +203,16 @@ impl Running {
         Ok(report)
     }
 
+    async fn resync(&self, machine: &str, ranges: &[RangeRequest]) -> Outcome<u64> {
+        let own = self.agent.status().machine.to_string();
+        if own != machine {
+            let what = format!("this service protects machine {own}, not {machine}");
+            return Err(Failure::new(Exit::Refused, what).hint("run it where that machine's agent runs"));
+        }
+        let ranges = ranges.iter().map(range_of).collect::<Outcome<Vec<_>>>()?;
+        Ok(self.agent.resync(&ranges).await? * SECTOR_BYTES)
+    }
+
     async fn add(&self, name: String, path: String) -> Outcome<Vec<Address>> {
         let name = crate::cli::volume_name(&name).map_err(Failure::usage)?;
         if !Path::new(&path).is_absolute() {
@@ -227,6 +239,10 @@ impl Controlled for Running {
 
     fn protect(&self, name: String, path: String) -> BoxFuture<'_, Outcome<Vec<Address>>> {
         Box::pin(self.add(name, path))
+    }
+
+    fn resync(&self, machine: String, ranges: Vec<RangeRequest>) -> BoxFuture<'_, Outcome<u64>> {
+        Box::pin(async move { Running::resync(self, &machine, &ranges).await })
     }
 }
 

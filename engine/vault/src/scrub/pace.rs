@@ -1,9 +1,8 @@
 //! How fast a scrub reads, how far it is, and whether it goes on.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::sleep;
 
 /// Watches a scrub from outside, and stops it.
 #[derive(Debug, Default)]
@@ -37,29 +36,24 @@ impl ScrubWatch {
     }
 }
 
-/// Spreads reads over time: each takes its turn when those before it are paid for.
+/// Spreads reads over time: each waits until those before it are paid for, and pays for itself.
 #[derive(Debug)]
 pub(super) struct Pace {
     bytes_per_second: Option<u64>,
-    free: Mutex<Option<Instant>>,
+    /// One at a time. No clock is looked at: what a read takes by itself comes on top.
+    turn: tokio::sync::Mutex<()>,
 }
 
 impl Pace {
     pub(super) fn new(bytes_per_second: Option<u64>) -> Pace {
-        Pace { bytes_per_second: bytes_per_second.filter(|rate| *rate > 0), free: Mutex::new(None) }
+        Pace { bytes_per_second: bytes_per_second.filter(|rate| *rate > 0), turn: tokio::sync::Mutex::new(()) }
     }
 
     /// Waits until so many bytes may be read.
     pub(super) async fn turn(&self, bytes: u64) {
         let Some(rate) = self.bytes_per_second else { return };
-        let from = {
-            let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-            let now = Instant::now();
-            let from = free.unwrap_or(now).max(now);
-            let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(rate);
-            *free = Some(from + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)));
-            from
-        };
-        sleep_until(from).await;
+        let _turn = self.turn.lock().await;
+        let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(rate);
+        sleep(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))).await;
     }
 }

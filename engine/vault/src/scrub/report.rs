@@ -108,7 +108,8 @@ pub struct Report {
 }
 
 impl Report {
-    pub(super) fn new(machine: MachineId, with_keys: bool) -> Report {
+    /// Makes the report of a scrub that has seen nothing yet.
+    pub fn new(machine: MachineId, with_keys: bool) -> Report {
         Report {
             machine,
             with_keys,
