@@ -356,7 +356,7 @@ mod tests {
         let lost = Some((VolumeIndex(0), ranges));
         let mut ranged = damage(Takes::Points(vec![
             hit(point(3, 0), point(9, 2), lost),
-            hit(point(9, 3), point(9, 3), Some((VolumeIndex(0), vec![0..128]))),
+            hit(point(9, 3), point(9, 3), Some((VolumeIndex(0), std::iter::once(0..128).collect()))),
         ]));
         ranged.newest = vec![(VolumeIndex(0), 0..128)];
         let record = Damage {

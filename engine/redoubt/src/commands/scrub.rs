@@ -5,10 +5,10 @@ use super::progress;
 use crate::cli::Scrub as Args;
 use crate::control::{RangeRequest, Request, ask};
 use crate::failure::{Exit, Failure, Outcome};
+use crate::output;
 use crate::recovery::{self, Place};
 use crate::scrubbed::{RepairJson, Scrubbed, Word, show};
 use crate::signals::Signals;
-use crate::{key, output};
 use redoubt_core::{Extent, MachineId, SECTOR_BYTES, VolumeId, VolumeIndex};
 use redoubt_host::HostWorkers;
 use redoubt_ports::RawStore;
@@ -36,7 +36,7 @@ pub(crate) async fn run(args: Args) -> Outcome<()> {
     let scrub = match args.without_key {
         true => Scrub::without_keys(Arc::clone(&store), workers, settings),
         false => {
-            let keys = key::read(&place.key_file)?;
+            let keys = place.key.read()?;
             Scrub::with_keys(Arc::clone(&store), keys, workers, settings).await?
         }
     };
@@ -120,7 +120,7 @@ async fn repair(
         Some(RangeRequest { volume, offset, bytes })
     };
     let ranges: Vec<RangeRequest> = lost.iter().filter_map(range).collect();
-    let keys = key::read(&place.key_file)?;
+    let keys = place.key.read()?;
     let vault = Vault::open(Arc::clone(store), keys).await?;
     let before = MachineReader::open_damaged(&vault, report.machine).await?.0.slot();
     let state = &args.vault.which.state.state;

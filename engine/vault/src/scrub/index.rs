@@ -13,6 +13,9 @@ const TABLE_HEADER: usize = 128;
 /// And of a catalogue.
 const CATALOGUE_HEADER: usize = 128;
 
+/// Catalogues of which everything that they name is kept.
+const KEPT: usize = 3;
+
 impl Run<'_> {
     pub(super) async fn index(&mut self) {
         let tables = self.catalogues().await;
@@ -33,7 +36,8 @@ impl Run<'_> {
             _ => None,
         };
         let catalogues: Vec<(StoreKey, u64)> = self.inventory.keys().filter_map(of).collect();
-        for (name, version) in catalogues {
+        // Names are inverted: the newest come first.
+        for (place, (name, version)) in catalogues.into_iter().enumerate() {
             let read = self.read(&name).await.map(super::sized);
             let Some(Some(bytes)) = self.note(&name, read) else { continue };
             let fault = match &self.keys {
@@ -50,7 +54,12 @@ impl Run<'_> {
                                 Ok(catalogue) => {
                                     let garbage = catalogue.garbage.keys().map(|object| object.name(machine));
                                     self.named.extend(garbage);
-                                    tables.extend(catalogue.tables);
+                                    // Of older ones the tables may be gone already.
+                                    let is_kept = |(uuid, info): &(u128, TableInfo)| {
+                                        let name = names::table(machine, info.epoch, *uuid);
+                                        place < KEPT || self.inventory.contains_key(&name)
+                                    };
+                                    tables.extend(catalogue.tables.into_iter().filter(is_kept));
                                     None
                                 }
                                 Err(why) => Some(Fault::all(&bytes, why)),

@@ -46,7 +46,10 @@ pub(super) struct Pace {
 
 impl Pace {
     pub(super) fn new(bytes_per_second: Option<u64>) -> Pace {
-        Pace { bytes_per_second: bytes_per_second.filter(|rate| *rate > 0), turn: tokio::sync::Mutex::new(()) }
+        Pace {
+            bytes_per_second: bytes_per_second.filter(|rate| *rate > 0),
+            turn: tokio::sync::Mutex::new(()),
+        }
     }
 
     /// Waits until so many bytes may be read.
