@@ -448,7 +448,7 @@ and no point needs what is lost.";
 #[command(after_help = SCRUB_HELP)]
 pub(crate) struct Scrub {
     /// Checks what can be checked without the vault's key
-    #[arg(long, conflicts_with_all = ["key", "repair"])]
+    #[arg(long, conflicts_with_all = ["key", "recovery_kit", "repair"])]
     pub(crate) without_key: bool,
     /// Has the running service send again what the newest state has lost
     #[arg(long)]
