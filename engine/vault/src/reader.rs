@@ -14,7 +14,7 @@ use crate::index::{Catalogue, Found, StoredIndex, Tail, Version, Wanted};
 use crate::key_ring::KeyRing;
 use crate::load::{Log, STRETCH_SLOTS};
 use crate::log::{HeadState, PointRow, Volumes};
-use crate::maintainer::CATALOGUES_KEPT;
+use crate::maintainer::CATALOGUES_TRIED;
 use crate::names;
 use crate::near::{Near, Purpose, Reach};
 use crate::opening;
@@ -156,7 +156,7 @@ impl Inner {
         at: Option<PointId>,
     ) -> Result<Option<Catalogue>, VaultError> {
         let prefix = names::catalogues(self.log.machine);
-        let listed = self.log.vault.store.page(&prefix, None, CATALOGUES_KEPT).await?;
+        let listed = self.log.vault.store.page(&prefix, None, CATALOGUES_TRIED).await?;
         for (name, _) in listed {
             let Some(version) = names::catalogue_version(&name, self.log.machine) else {
                 self.tell(VaultError::damaged(name, "no catalogue has this name"));

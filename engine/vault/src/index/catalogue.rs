@@ -49,12 +49,6 @@ pub(crate) enum Object {
 }
 
 impl Object {
-    /// Epoch of the maintainer that wrote it.
-    pub(crate) fn epoch(&self) -> u64 {
-        let Object::Table { epoch, .. } = *self;
-        epoch
-    }
-
     pub(crate) fn name(&self, machine: MachineId) -> StoreKey {
         match *self {
             Object::Table { epoch, uuid } => names::table(machine, epoch, uuid),

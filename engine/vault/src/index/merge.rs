@@ -1,37 +1,10 @@
-//! Merging: which runs become one, and their items in order.
+//! Merging: the items of stored runs, in order, one block of each in memory.
 //!
-//! Runs grow by powers of four: a run is merged with those behind it when there are four of its size. So the
-//! number of runs, and how often an entry is written again, grow with the logarithm of the history.
+//! What is *not* here: which runs become one (`redoubt_core::maintenance`).
 
 use super::run::{Item, Row, Run};
 use super::{Block, StoredIndex};
 use crate::error::ReadError;
-
-/// Runs of one size that become one.
-const FAN: u64 = 4;
-/// Runs up to this many entries count as of one size.
-const SMALL: u64 = 4096;
-
-fn level(entries: u64) -> u32 {
-    (entries / SMALL).checked_ilog(FAN).map_or(0, |level| level + 1)
-}
-
-/// Decides how many of the newest runs become one, given the entries of each, oldest first; one: none.
-pub(crate) fn to_merge(entries: &[u64]) -> usize {
-    let mut runs = entries.to_vec();
-    let mut merged = 1;
-    loop {
-        let last = level(runs.last().copied().unwrap_or_default());
-        let alike = runs.iter().rev().take_while(|entries| level(**entries) <= last).count();
-        if (alike as u64) < FAN {
-            return merged;
-        }
-        // The sum may be of the next size and meet three of its kind there.
-        let sum = runs.drain(runs.len() - alike..).sum();
-        runs.push(sum);
-        merged += alike - 1;
-    }
-}
 
 /// A run read from its beginning, one block in memory.
 pub(crate) struct Input {

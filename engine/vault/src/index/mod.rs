@@ -32,7 +32,7 @@ use block::Block;
 pub(crate) use catalogue::{Catalogue, HEADER_BYTES, Object, TableInfo, decode, encode, peek};
 pub(crate) use entry::Wanted;
 pub(crate) use key::Version;
-pub(crate) use merge::{Input, to_merge};
+pub(crate) use merge::Input;
 pub(crate) use place::{Found, SegmentPlace, UnitPlace};
 pub(crate) use run::{Run, RunBuilder, TableBytes};
 use seal::Blob;

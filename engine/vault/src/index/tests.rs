@@ -260,20 +260,6 @@ proptest! {
 }
 
 #[test]
-fn merging_keeps_few_runs_and_writes_an_entry_rarely() {
-    let (mut runs, mut written): (Vec<u64>, u64) = (Vec::new(), 0);
-    for _ in 0..5000 {
-        runs.push(4000);
-        let merged = runs.split_off(runs.len() - to_merge(&runs));
-        let sum = merged.iter().sum();
-        written += sum;
-        runs.push(sum);
-    }
-    assert!(runs.len() <= 20, "{} runs of 20 M entries", runs.len());
-    assert!(written <= 7 * 5000 * 4000, "{} times written", written / (5000 * 4000));
-}
-
-#[test]
 fn a_vast_trim_costs_a_handful_of_entries() {
     let mut pieces = 0;
     key::cut_zeros(1, u64::MAX, |_| pieces += 1);

@@ -3,14 +3,13 @@
 use super::{BuildError, Maintainer};
 use crate::chain::{LogMark, LogTail};
 use crate::error::{ReadError, StoreFailure, VaultError};
-use crate::index::{
-    Catalogue, Input, Object, Run, RunBuilder, TableBytes, TableId, TableInfo, Tail, to_merge,
-};
+use crate::index::{Catalogue, Input, Object, Run, RunBuilder, TableBytes, TableId, TableInfo, Tail};
 use crate::key_ring::DataKey;
 use crate::load::STRETCH_SLOTS;
 use crate::names;
 use crate::reader::PointInfo;
 use crate::store::Created;
+use redoubt_core::maintenance::{RunShape, Work, next_work};
 use redoubt_ports::StoreError;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -65,9 +64,14 @@ impl Maintainer {
         mut new: Stretch,
         key: &DataKey,
     ) -> Result<Catalogue, ReadError> {
-        let mut entries: Vec<u64> = base.runs.iter().map(|run| run.entries).collect();
-        entries.push(new.tail.entries() as u64);
-        let kept = entries.len() - to_merge(&entries);
+        let shape = |last, entries| RunShape { last, entries, is_folded: false };
+        let mut runs: Vec<RunShape> = base.runs.iter().map(|run| shape(run.to, run.entries)).collect();
+        runs.push(shape(new.end.slot, new.tail.entries() as u64));
+        // The log keeps everything: no stretch is decided.
+        let kept = match next_work(&runs, 0, new.end.slot) {
+            Some(Work::Merge(range)) => range.start,
+            _ => base.runs.len(),
+        };
         let (mut runs, old) = (base.runs[..kept].to_vec(), &base.runs[kept..]);
         let mut tables = Tables::new();
         let slots = (old.first().map_or(base.slot + 1, |run| run.from), new.end.slot);

@@ -10,7 +10,8 @@
 //! - MT-3 Memory is bounded: one stretch of the log, one block per run that is merged, one table.
 //! - MT-4 Catalogues never go back: what the newest one covered, every later one covers.
 //!
-//! What is *not* here: making a run (`build`), publishing and deleting (`publish`).
+//! What is *not* here: making a run (`build`), publishing and deleting (`publish`); what is decided without reading
+//! or writing anything (`redoubt_core::maintenance`).
 
 mod build;
 mod publish;
@@ -25,14 +26,15 @@ use crate::load::Log;
 use crate::names::{self, Role};
 use crate::vault::Vault;
 use redoubt_core::MachineId;
+use redoubt_core::maintenance::{CATALOGUES_KEPT, Tenure};
 use redoubt_ports::Entropy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Slots behind the newest catalogue that make a round worth its puts: what a reader has to follow.
 pub const INDEX_SLOTS: u64 = 64;
-/// Catalogues that stay fully readable, and that are looked at for one to build on.
-pub(crate) const CATALOGUES_KEPT: usize = 3;
+/// Catalogues that are looked at for one to build on: those that stay.
+pub(crate) const CATALOGUES_TRIED: usize = CATALOGUES_KEPT as usize;
 /// Names of old catalogues listed at once; more of them are deleted in later rounds.
 const OLD_LISTED: usize = 1000;
 
@@ -42,6 +44,7 @@ pub struct Maintainer {
     index: StoredIndex,
     entropy: Arc<dyn Entropy>,
     claim: Claim,
+    tenure: Tenure,
     every: u64,
     base: Option<Base>,
     /// Versions found damaged.
@@ -92,10 +95,10 @@ impl Maintainer {
         let claim =
             take_claim(vault, machine, Role::Maintainer, entropy.id(), base.newest_maintainer).await?;
         let (avoid, uploads) = (BTreeSet::new(), BTreeSet::new());
-        let (every, swept, superseded) = (every.max(1), 0, None);
+        let (tenure, every, swept, superseded) = (Tenure::new(claim.epoch), every.max(1), 0, None);
         // Read again: somebody may have published before the claim.
         let base = None;
-        Ok(Maintainer { log, index, entropy, claim, every, base, avoid, uploads, swept, superseded })
+        Ok(Maintainer { log, index, entropy, claim, tenure, every, base, avoid, uploads, swept, superseded })
     }
 
     /// Returns this maintainer's epoch.
@@ -112,11 +115,14 @@ impl Maintainer {
         }
         let base = match self.base.take() {
             Some(base) => base,
-            None => newest_base(&self.log, &self.index, &self.avoid).await?,
+            None => {
+                let found = newest_base(&self.log, &self.index, &self.avoid).await?;
+                if !self.tenure.found(found.newest, found.newest_maintainer) {
+                    return Err(self.supersede(found.newest_maintainer));
+                }
+                found
+            }
         };
-        if base.newest_maintainer > self.claim.epoch {
-            return Err(self.supersede(base.newest_maintainer));
-        }
         if durable < base.catalogue.slot.saturating_add(self.every) {
             self.base = Some(base);
             return Ok(None);
@@ -147,6 +153,14 @@ impl Maintainer {
         Ok(Some(slot))
     }
 
+    /// Claims anew: an older maintainer published once more before it saw this one's claim.
+    async fn claim_again(&mut self) -> Result<(), VaultError> {
+        let (vault, machine, used) = (&self.log.vault, self.log.machine, self.claim.epoch);
+        self.claim = take_claim(vault, machine, Role::Maintainer, self.entropy.id(), used).await?;
+        self.tenure = Tenure::new(self.claim.epoch);
+        Ok(())
+    }
+
     fn supersede(&mut self, by: u64) -> VaultError {
         self.superseded = Some(by);
         VaultError::Superseded { by }
@@ -165,7 +179,7 @@ async fn newest_base(log: &Log, index: &StoredIndex, avoid: &BTreeSet<u64>) -> R
     let versions = listed.iter().filter_map(|(name, _)| names::catalogue_version(name, log.machine));
     let mut base = Base { versions: versions.collect(), ..Base::default() };
     base.newest = base.versions.last().copied().unwrap_or(0);
-    let tried: Vec<u64> = base.versions.iter().rev().take(CATALOGUES_KEPT).copied().collect();
+    let tried: Vec<u64> = base.versions.iter().rev().take(CATALOGUES_TRIED).copied().collect();
     for version in tried {
         let read = index.decoded(version).await?;
         let Ok((catalogue, digest)) = read else { continue };

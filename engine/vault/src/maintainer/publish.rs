@@ -6,15 +6,16 @@
 //! - PB-2 What became garbage in version g is deleted when version g + 2 is published: the newest three versions
 //!   stay fully readable. What was not deleted is named as garbage again.
 //! - PB-3 What a dead maintainer left is deleted if its epoch is below that of a version read after it was
-//!   listed, and none of the newest three names it: nobody publishes behind a newer maintainer (MT-2).
+//!   listed, none of the newest three needs it and the newest does not call it garbage (OR-1).
 
-use super::{Base, CATALOGUES_KEPT, Maintainer};
+use super::{Base, CATALOGUES_TRIED, Maintainer};
 use crate::error::{StoreFailure, VaultError};
 use crate::index::{Catalogue, Object, TableId, encode};
 use crate::names;
 use crate::store::Created;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
+use redoubt_core::maintenance::{Garbage, orphans};
 use redoubt_ports::StoreKey;
 use std::collections::BTreeSet;
 
@@ -25,14 +26,15 @@ const DELETES_AT_ONCE: usize = 16;
 
 impl Maintainer {
     /// Publishes the next version behind the newest there is, then deletes. Returns what to build on, or none
-    /// if another maintainer was first: whoever is the newer one goes on from there.
+    /// if an older maintainer was first.
     pub(super) async fn publish(
         &mut self,
         mut next: Catalogue,
         base: Base,
     ) -> Result<Option<Base>, VaultError> {
         let (vault, machine) = (self.log.vault.uuid, self.log.machine);
-        (next.version, next.before, next.maintainer) = (base.newest + 1, base.digest, self.claim.epoch);
+        let Some(version) = self.tenure.next_version() else { return Ok(None) };
+        (next.version, next.before, next.maintainer) = (version, base.digest, self.claim.epoch);
         self.name_garbage(&mut next, &base);
         let name = names::catalogue(machine, next.version);
         let id = TableId { vault, machine, uuid: self.entropy.id(), dek: next.dek };
@@ -41,11 +43,18 @@ impl Maintainer {
             let what = "the catalogue has outgrown its limit; readers follow the log behind the last one";
             return Err(VaultError::damaged(name, what));
         };
-        let is_ours = self.log.vault.store.create(&name, &bytes).await? == Created::Mine;
-        if let Some(by) = self.claim.newer().await? {
+        if self.log.vault.store.create(&name, &bytes).await? == Created::Mine {
+            self.tenure.published();
+        } else {
+            self.tenure.lost();
+        }
+        let newer = self.claim.newer().await?;
+        self.tenure.checked(newer.is_some());
+        if let Some(by) = newer {
             return Err(self.supersede(by));
         }
-        if !is_ours {
+        if self.tenure.is_over() {
+            self.claim_again().await?;
             return Ok(None);
         }
         self.uploads.clear();
@@ -76,11 +85,14 @@ impl Maintainer {
 
     /// Deletes what has been garbage for long enough (PB-2), old catalogues, and what the dead left.
     async fn clean(&mut self, base: &mut Base) -> Result<(), VaultError> {
-        let kept_from = (base.newest + 1).saturating_sub(CATALOGUES_KEPT as u64);
-        let due = base.garbage.iter().filter(|(_, since)| **since <= kept_from);
-        self.delete(due.map(|(object, _)| *object)).await?;
-        base.garbage.retain(|_, since| *since > kept_from);
-        while let Some(old) = base.versions.first().copied().filter(|version| *version < kept_from) {
+        let garbage = base.garbage.iter().map(|(name, since)| Garbage { name: *name, since: *since });
+        let garbage: Vec<Garbage<Object>> = garbage.collect();
+        let due: Vec<Object> = self.tenure.deletable(&garbage).into_iter().copied().collect();
+        self.delete(&due).await?;
+        for object in &due {
+            base.garbage.remove(object);
+        }
+        while let Some(old) = base.versions.first().copied().filter(|version| self.tenure.is_old(*version)) {
             self.log.vault.store.delete(&names::catalogue(self.log.machine, old)).await?;
             base.versions.remove(&old);
         }
@@ -90,12 +102,8 @@ impl Maintainer {
         Ok(())
     }
 
-    async fn delete(&self, objects: impl Iterator<Item = Object>) -> Result<(), StoreFailure> {
-        let names = objects.map(|object| object.name(self.log.machine)).collect();
-        self.delete_names(names).await
-    }
-
-    async fn delete_names(&self, names: Vec<StoreKey>) -> Result<(), StoreFailure> {
+    async fn delete(&self, objects: &[Object]) -> Result<(), StoreFailure> {
+        let names: Vec<StoreKey> = objects.iter().map(|object| object.name(self.log.machine)).collect();
         let mut deletes = Vec::with_capacity(names.len());
         for name in &names {
             deletes.push(self.log.vault.store.delete(name));
@@ -107,18 +115,20 @@ impl Maintainer {
     async fn sweep(&self) -> Result<bool, VaultError> {
         let (store, machine) = (&self.log.vault.store, self.log.machine);
         let listed = store.list(&names::tables(machine), None).await?;
-        let newest = store.page(&names::catalogues(machine), None, CATALOGUES_KEPT).await?;
-        let (mut named, mut epoch) = (BTreeSet::new(), None);
+        let newest = store.page(&names::catalogues(machine), None, CATALOGUES_TRIED).await?;
+        let (mut used, mut sealed) = (BTreeSet::new(), None);
         for version in newest.iter().filter_map(|(name, _)| names::catalogue_version(name, machine)) {
             let Ok((catalogue, _)) = self.index.decoded(version).await? else { return Ok(false) };
-            epoch = epoch.or(Some(catalogue.maintainer));
-            named.extend(catalogue.objects());
-            named.extend(catalogue.garbage.keys().copied());
+            used.extend(catalogue.objects());
+            if sealed.is_none() {
+                sealed = Some(catalogue.maintainer);
+                used.extend(catalogue.garbage.into_keys());
+            }
         }
-        let limit = epoch.unwrap_or(0).min(self.claim.epoch);
-        let is_orphan = |object: &Object| object.epoch() < limit && !named.contains(object);
-        let orphans = listed.iter().filter_map(|name| names::table_of(name, machine));
-        self.delete(orphans.map(|(epoch, uuid)| Object::Table { epoch, uuid }).filter(is_orphan)).await?;
+        let sealed = sealed.unwrap_or(0).min(self.claim.epoch);
+        let listed = listed.iter().filter_map(|name| names::table_of(name, machine));
+        let listed = listed.map(|(epoch, uuid)| (Object::Table { epoch, uuid }, epoch));
+        self.delete(&orphans(listed, sealed, |object| used.contains(object))).await?;
         Ok(true)
     }
 }

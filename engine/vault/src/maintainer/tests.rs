@@ -136,7 +136,7 @@ async fn readable(store: &Arc<MemStore>) -> BTreeSet<StoreKey> {
     let vault = Vault::open(store.clone(), keys()).await.unwrap();
     let keys = KeyRing::open(&vault, MACHINE).await.unwrap();
     let index = StoredIndex::new(Log { vault: vault.clone(), machine: MACHINE, keys });
-    let listed = vault.store.page(&names::catalogues(MACHINE), None, CATALOGUES_KEPT).await.unwrap();
+    let listed = vault.store.page(&names::catalogues(MACHINE), None, CATALOGUES_TRIED).await.unwrap();
     let mut known = BTreeSet::new();
     for (name, _) in listed {
         let version = names::catalogue_version(&name, MACHINE).unwrap();
