@@ -15,7 +15,7 @@ use redoubt_core::{
 use redoubt_host::LocalStore;
 use redoubt_ports::Entropy;
 use redoubt_vault::{
-    INDEX_SLOTS, MachineReader, MachineWriter, Maintainer, PointId, PointView, Vault, VaultKeys,
+    MachineReader, MachineWriter, Maintainer, MaintainerSettings, PointId, PointView, Times, Vault, VaultKeys,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -74,8 +74,9 @@ async fn fill(directory: &Path) {
     let store = Arc::new(LocalStore::open(directory).expect("an empty directory"));
     let vault = Vault::init(store, keys(), &*mix).await.expect("a vault");
     let mut writer = MachineWriter::claim(&vault, MACHINE, mix.clone()).await.expect("a claim");
-    let mut maintainer =
-        Maintainer::claim(&vault, MACHINE, mix.clone(), INDEX_SLOTS).await.expect("a maintainer");
+    let mut maintainer = Maintainer::claim(&vault, MACHINE, mix.clone(), MaintainerSettings::default())
+        .await
+        .expect("a maintainer");
     let payload = Bytes::from(vec![7; SECTOR]);
     let mut seq = 0;
     for point in 1..=POINTS {
@@ -98,7 +99,7 @@ async fn fill(directory: &Path) {
         let records: Vec<Record> = changes.into_iter().map(record).collect();
         let position = BatchPosition { generation: Generation(1), seq: WriteSeq(seq), chain: Chain([0; 32]) };
         writer.commit(records, position).await.expect("a commit");
-        while maintainer.round(writer.slot()).await.expect("an index").is_some() {}
+        while maintainer.round(writer.slot(), Times::default()).await.expect("an index").is_some() {}
     }
 }
 

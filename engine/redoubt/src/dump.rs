@@ -139,7 +139,9 @@ mod tests {
     };
     use redoubt_ports::{Entropy, StoreKey};
     use redoubt_vault::inspect::Inspector;
-    use redoubt_vault::{MachineWriter, Maintainer, MemStore, Vault, VaultKeys, WriterSettings};
+    use redoubt_vault::{
+        MachineWriter, Maintainer, MaintainerSettings, MemStore, Times, Vault, VaultKeys, WriterSettings,
+    };
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -230,8 +232,15 @@ mod tests {
     async fn a_catalogue_reads_in_words_and_says_when_it_is_damaged() {
         let (store, entropy) = (vault().await, Arc::new(Counting(AtomicU8::new(100))));
         let opened = Vault::open(store.clone(), keys()).await.unwrap();
-        let mut maintainer = Maintainer::claim(&opened, MachineId(9), entropy, 1).await.unwrap();
-        assert_eq!(maintainer.round(4).await.unwrap(), Some(4));
+        let mut maintainer = Maintainer::claim(
+            &opened,
+            MachineId(9),
+            entropy,
+            MaintainerSettings { every: 1, ..MaintainerSettings::default() },
+        )
+        .await
+        .unwrap();
+        assert_eq!(maintainer.round(4, Times::default()).await.unwrap(), Some(4));
         let (catalogue, table) = (find(&store, "/cat/"), find(&store, "/idx/"));
         for (name, key) in [("catalogue", &catalogue), ("table", &table)] {
             let dump = dump(&store, key).await;

@@ -9,6 +9,7 @@ mod commands;
 mod control;
 mod dump;
 mod failure;
+mod hold;
 mod image;
 mod key;
 mod kit;

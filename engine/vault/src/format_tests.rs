@@ -62,6 +62,8 @@ fn the_bytes_of_each_object_stay_as_they_are() {
         hex(&crate::vault_keys::encode(crate::vault_keys::ANNOUNCED, 2, VAULT, [8; 16]))
     );
     insta::assert_snapshot!("claim", hex(&crate::claims::encode(VAULT, MACHINE, 3, 0x44)));
+    let point = crate::PointId { slot: 5, ordinal: 2 };
+    insta::assert_snapshot!("pin", hex(&crate::pins::encode(VAULT, MACHINE, point, 0x99)));
     insta::assert_snapshot!("log", hex(&log::encode(&header(), &body(), &dek(), None)));
     insta::assert_snapshot!("segment", hex(&segment().bytes));
     let (table, catalogue) =

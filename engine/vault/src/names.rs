@@ -1,6 +1,7 @@
 //! Object names. No name is a path prefix of another, every name is created at most once, and
 //! numbers are zero-padded hex, so that the order of names is the order of numbers.
 
+use crate::reader::PointId;
 use redoubt_core::MachineId;
 use redoubt_ports::StoreKey;
 
@@ -144,6 +145,26 @@ pub(crate) fn table_of(key: &StoreKey, machine: MachineId) -> Option<(u64, u128)
     let epoch = (epoch.len() == 8).then(|| u64::from_str_radix(epoch, 16).ok())??;
     let uuid = (uuid.len() == 32).then(|| u128::from_str_radix(uuid, 16).ok())??;
     Some((epoch, uuid))
+}
+
+/// Prefix of the machine's pins.
+pub(crate) fn pins(machine: MachineId) -> String {
+    format!("g/{machine}/pin/")
+}
+
+/// A pin of a point.
+pub(crate) fn pin(machine: MachineId, point: PointId, uuid: u128) -> StoreKey {
+    let PointId { slot, ordinal } = point;
+    StoreKey::new(format!("{}{slot:016x}.{ordinal:04x}.{uuid:032x}", pins(machine)))
+}
+
+/// Reads point and identity from a pin's name.
+pub(crate) fn pin_of(key: &StoreKey, machine: MachineId) -> Option<(PointId, u128)> {
+    let mut parts = key.as_str().strip_prefix(&pins(machine))?.splitn(3, '.');
+    let mut number = |digits| parts.next().filter(|text| text.len() == digits);
+    let (slot, ordinal, uuid) = (number(16)?, number(4)?, number(32)?);
+    let (slot, ordinal) = (u64::from_str_radix(slot, 16).ok()?, u16::from_str_radix(ordinal, 16).ok()?);
+    Some((PointId { slot, ordinal }, u128::from_str_radix(uuid, 16).ok()?))
 }
 
 /// Sorts after every object of the machine; lets a listing skip to the next machine.

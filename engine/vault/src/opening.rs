@@ -10,7 +10,7 @@
 use crate::early::{Ask, Listing};
 use crate::index::Catalogue;
 use crate::load::STRETCH_SLOTS;
-use crate::maintainer::CATALOGUES_KEPT;
+use crate::maintainer::CATALOGUES_TRIED;
 use crate::names::{self, Role};
 use crate::store::Store;
 use redoubt_core::MachineId;
@@ -23,7 +23,7 @@ const KEY_NAMES: usize = 64;
 const SLOTS: u64 = 16;
 
 fn catalogues(machine: MachineId) -> Listing {
-    Listing { prefix: names::catalogues(machine), after: None, limit: CATALOGUES_KEPT }
+    Listing { prefix: names::catalogues(machine), after: None, limit: CATALOGUES_TRIED }
 }
 
 /// Asks for the newest catalogue and the newest keys.

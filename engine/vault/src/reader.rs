@@ -69,7 +69,8 @@ impl PointInfo {
     }
 }
 
-/// What was read so far. A state is replaced by one that says the same and more, never less.
+/// What was read so far. A state is replaced by one that says the same and more, but for points that a maintainer
+/// has given up.
 #[derive(Default)]
 struct State {
     stored: Arc<Catalogue>,
@@ -81,9 +82,9 @@ struct State {
 impl State {
     /// Begins with what a catalogue says.
     fn begin_at(&mut self, catalogue: Catalogue) {
-        let Catalogue { slot, digest, epoch, ref head, ref points, .. } = catalogue;
+        let Catalogue { slot, digest, epoch, ref head, ref live, .. } = catalogue;
         self.tail = LogMark { slot, digest, epoch }.tail(head.clone());
-        self.points = points.clone();
+        self.points = live.iter().map(|point| point.info.clone()).collect();
         self.stored = Arc::new(catalogue);
     }
 }
@@ -234,7 +235,7 @@ impl Inner {
     /// Returns the newest version of the catalogue in the store; 0: none.
     async fn newest_version(&self) -> Result<u64, StoreFailure> {
         let prefix = names::catalogues(self.log.machine);
-        let newest = self.log.vault.store.page(&prefix, None, CATALOGUES_KEPT).await?;
+        let newest = self.log.vault.store.page(&prefix, None, CATALOGUES_TRIED).await?;
         let version = newest.first().and_then(|(name, _)| names::catalogue_version(name, self.log.machine));
         Ok(version.unwrap_or(0))
     }
@@ -427,7 +428,7 @@ impl MachineReader {
         self.0.findings.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Returns the recovery points loaded so far, oldest first.
+    /// Returns the recovery points loaded so far, oldest first; not those that a maintainer has given up.
     pub fn points(&self) -> Vec<PointInfo> {
         self.0.state().points.clone()
     }
@@ -445,9 +446,12 @@ impl MachineReader {
     /// Opens a recovery point.
     pub fn view(&self, id: PointId) -> Result<PointView, VaultError> {
         let state = self.0.state();
-        let at = state.points.binary_search_by_key(&id, |point| point.id);
-        let at = at.map_err(|_| VaultError::NoPoint { slot: id.slot, ordinal: id.ordinal })?;
-        let volumes = state.points[at].volumes.clone();
+        let live = state.points.binary_search_by_key(&id, |point| point.id).map(|at| &state.points[at]);
+        // Whoever pinned it in time still uses it.
+        let retired = || state.stored.retired.iter().map(|point| &point.info).find(|point| point.id == id);
+        let point = live.ok().or_else(retired);
+        let point = point.ok_or(VaultError::NoPoint { slot: id.slot, ordinal: id.ordinal })?;
+        let volumes = point.volumes.clone();
         Ok(PointView::new(self.0.clone(), Version::new(id.slot, id.ordinal), volumes))
     }
 

@@ -10,7 +10,8 @@ use redoubt_core::{
 };
 use redoubt_ports::StoreKey;
 use redoubt_vault::{
-    MachineReader, MachineWriter, Maintainer, MemStore, Vault, VaultError, VaultKeys, WriterSettings,
+    MachineReader, MachineWriter, Maintainer, MaintainerSettings, MemStore, Times, Vault, VaultError,
+    VaultKeys, WriterSettings,
 };
 use std::sync::Arc;
 use support::damage::{MACHINE, VOLUME, build, flips_are_noticed, keys, read_all};
@@ -274,9 +275,16 @@ async fn indexed() -> (Arc<MemStore>, Vec<Vec<u8>>) {
     let images = log_of_points(&store).await;
     let vault = Vault::open(store.clone(), keys()).await.unwrap();
     for until in [3, 5, 9] {
-        let mut maintainer = Maintainer::claim(&vault, MACHINE, dice.clone(), 1).await.unwrap();
-        assert_eq!(maintainer.round(until).await.unwrap(), Some(until));
-        assert_eq!(maintainer.round(until).await.unwrap(), None);
+        let mut maintainer = Maintainer::claim(
+            &vault,
+            MACHINE,
+            dice.clone(),
+            MaintainerSettings { every: 1, ..MaintainerSettings::default() },
+        )
+        .await
+        .unwrap();
+        assert_eq!(maintainer.round(until, Times::default()).await.unwrap(), Some(until));
+        assert_eq!(maintainer.round(until, Times::default()).await.unwrap(), None);
     }
     assert!(MachineReader::open(&vault, MACHINE).await.unwrap().slot() > 9, "there is a tail");
     (store, images)

@@ -10,7 +10,9 @@ use redoubt_core::{
     Sectors, VolumeId, VolumeIndex, WallTime, WriteSeq,
 };
 use redoubt_ports::{RawStore, StoreError, StoreKey};
-use redoubt_vault::{MachineReader, MachineWriter, Maintainer, MemStore, PointId, Vault, VaultKeys};
+use redoubt_vault::{
+    MachineReader, MachineWriter, Maintainer, MaintainerSettings, MemStore, PointId, Times, Vault, VaultKeys,
+};
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -73,7 +75,14 @@ impl RawStore for Far {
 async fn fill(store: &Arc<MemStore>, vault: &Vault, machine: MachineId) {
     let dice = Seeded::new(machine.0 as u64);
     let mut writer = MachineWriter::claim(vault, machine, dice.clone()).await.unwrap();
-    let mut maintainer = Maintainer::claim(vault, machine, dice, BEHIND).await.unwrap();
+    let mut maintainer = Maintainer::claim(
+        vault,
+        machine,
+        dice,
+        MaintainerSettings { every: BEHIND, ..MaintainerSettings::default() },
+    )
+    .await
+    .unwrap();
     let mut seq = 0;
     for point in 1..=POINTS {
         let mut changes = Vec::new();
@@ -94,7 +103,7 @@ async fn fill(store: &Arc<MemStore>, vault: &Vault, machine: MachineId) {
         let records: Vec<Record> = changes.into_iter().map(record).collect();
         let position = BatchPosition { generation: Generation(1), seq: WriteSeq(seq), chain: Chain([0; 32]) };
         writer.commit(records, position).await.unwrap();
-        while maintainer.round(writer.slot()).await.unwrap().is_some() {}
+        while maintainer.round(writer.slot(), Times::default()).await.unwrap().is_some() {}
     }
     assert!(store.names().iter().any(|name| name.as_str().contains("/cat/")), "there is a catalogue");
 }

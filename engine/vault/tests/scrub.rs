@@ -6,7 +6,9 @@ use bytes::Bytes;
 use redoubt_core::Extent;
 use redoubt_ports::{InPlace, RawStore, StoreError, StoreKey};
 use redoubt_vault::scrub::{Damage, Ended, Report, Scrub, ScrubSettings, ScrubWatch, Takes};
-use redoubt_vault::{MachineReader, MachineWriter, Maintainer, MemStore, PointId, Vault, VaultKeys};
+use redoubt_vault::{
+    MachineReader, MachineWriter, Maintainer, MaintainerSettings, MemStore, PointId, Times, Vault, VaultKeys,
+};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
@@ -35,8 +37,15 @@ async fn vault(seed: u64, indexed: bool) -> Arc<MemStore> {
             writer.commit(records[..done].to_vec(), position(done as u64)).await.unwrap();
         }
         if indexed && done < records.len() {
-            let mut maintainer = Maintainer::claim(&vault, MACHINE, dice.clone(), 1).await.unwrap();
-            while maintainer.round(writer.slot()).await.unwrap().is_some() {}
+            let mut maintainer = Maintainer::claim(
+                &vault,
+                MACHINE,
+                dice.clone(),
+                MaintainerSettings { every: 1, ..MaintainerSettings::default() },
+            )
+            .await
+            .unwrap();
+            while maintainer.round(writer.slot(), Times::default()).await.unwrap().is_some() {}
         }
     }
     store

@@ -5,7 +5,9 @@ mod support;
 
 use bytes::Bytes;
 use redoubt_ports::StoreKey;
-use redoubt_vault::{MachineWriter, Maintainer, MemStore, PointId, Vault, VaultKeys};
+use redoubt_vault::{
+    MachineWriter, Maintainer, MaintainerSettings, MemStore, PointId, Times, Vault, VaultKeys,
+};
 use redoubt_verifier::{Content, Fault, Hit, Objects, Point, Proof, content, prove};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -45,11 +47,18 @@ fn vault(seed: u64) -> (Arc<MemStore>, Oracle) {
             let mut writer =
                 MachineWriter::claim_with(&vault, MACHINE, dice.clone(), settings(&dice)).await.unwrap();
             // What a maintainer adds to the vault is nothing that this reader needs.
-            let mut maintainer = Maintainer::claim(&vault, MACHINE, dice.clone(), 1).await.unwrap();
+            let mut maintainer = Maintainer::claim(
+                &vault,
+                MACHINE,
+                dice.clone(),
+                MaintainerSettings { every: 1, ..MaintainerSettings::default() },
+            )
+            .await
+            .unwrap();
             for _ in 0..3 {
                 done = records.len().min(done + 1 + dice.below(14) as usize);
                 writer.commit(records[..done].to_vec(), position(done as u64)).await.unwrap();
-                while maintainer.round(writer.slot()).await.unwrap().is_some() {}
+                while maintainer.round(writer.slot(), Times::default()).await.unwrap().is_some() {}
             }
         }
     });

@@ -6,6 +6,7 @@
 use super::progress;
 use crate::cli::{Export, ImageFormat};
 use crate::failure::{Exit, Failure, Outcome};
+use crate::hold::while_held;
 use crate::image::Image;
 use crate::output;
 use crate::recovery::{self, Found, point_name};
@@ -41,11 +42,14 @@ pub(crate) async fn run(args: Export) -> Outcome<()> {
     let bytes = found.view()?.2.bytes();
     let part = Part::create(&args.file)?;
     let progress = progress::bytes(&args.common, &found.volume, bytes);
-    let copied = tokio::select! {
-        biased;
-        () = signals.stop() => Err(Failure::new(Exit::Failed, "interrupted; nothing was made")),
-        copied = copy(&found, &part, args.to_format, &progress) => copied,
+    let copying = async {
+        tokio::select! {
+            biased;
+            () = signals.stop() => Err(Failure::new(Exit::Failed, "interrupted; nothing was made")),
+            copied = copy(&found, &part, args.to_format, &progress) => copied,
+        }
     };
+    let copied = while_held(&found, copying).await;
     progress.finish_and_clear();
     let data_bytes = copied?;
     part.finish(&args.file)?;

@@ -6,6 +6,7 @@ use crate::cache_directory::CacheDirectory;
 use crate::cli::{Common, Mount};
 use crate::control::{self, Controlled};
 use crate::failure::{Failure, Outcome};
+use crate::hold::while_held;
 use crate::output::{self, say};
 use crate::overlay_file::OverlayFile;
 use crate::recovery::{self, Found, point_name};
@@ -43,7 +44,7 @@ pub(crate) async fn run(args: Mount) -> Outcome<()> {
     let beside = beside(&args, names, cache.as_ref(), hydration, stop.clone());
     let export = Arc::new(DiskExport::new(Arc::new(disk), !args.overlay));
     let serving = serve(listener, Arc::new(SingleExport::new(found.volume.clone(), export)), stop);
-    let ((), beside) = tokio::join!(serving, beside);
+    let beside = while_held(&found, async { tokio::join!(serving, beside).1 }).await;
     let removed = match file {
         Some(file) => file.remove(),
         None => Ok(()),

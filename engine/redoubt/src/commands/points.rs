@@ -21,6 +21,8 @@ struct PointJson {
     kind: MarkerKind,
     wall_ms: u64,
     seq: u64,
+    /// How often it is pinned: mounts and exports under way, or killed less than a day ago.
+    pins: usize,
     volumes: Vec<VolumeJson>,
 }
 
@@ -33,6 +35,7 @@ struct VolumeJson {
 pub(crate) async fn run(args: Points) -> Outcome<()> {
     let recovery = recovery::open(&args.vault).await?;
     let points = recovery.reader.points();
+    let pinned = recovery.vault.pins(recovery.machine).await?;
     let volumes = |point| {
         let volumes = recovery.volumes(point).into_iter();
         volumes.map(|(_, name, bytes)| VolumeJson { name, bytes }).collect()
@@ -43,6 +46,7 @@ pub(crate) async fn run(args: Points) -> Outcome<()> {
         kind: point.marker.kind,
         wall_ms: point.marker.wall.0,
         seq: point.seq.0,
+        pins: pinned.iter().filter(|pinned| **pinned == point.id).count(),
         volumes: volumes(point),
     });
     let list = PointsJson { machine: recovery.machine.to_string(), points: points.collect() };
@@ -60,7 +64,8 @@ fn table(list: &PointsJson) -> String {
         volumes.collect::<Vec<_>>().join(", ")
     };
     let row = |point: &PointJson| {
-        let kind = format!("{:?}", point.kind).to_lowercase();
+        let pinned = if point.pins > 0 { ", pinned" } else { "" };
+        let kind = format!("{:?}{pinned}", point.kind).to_lowercase();
         let cells =
             [point.point.clone(), show_wall(point.wall_ms), kind, point.seq.to_string(), volumes(point)];
         cells.into_iter().map(output::Cell::from).collect()

@@ -5,9 +5,8 @@
 
 use super::packer::{PAUSE_FIRST, PAUSE_MAX};
 use redoubt_core::MachineId;
-use redoubt_ports::Entropy;
-use redoubt_vault::{ClaimWatch, Maintainer, Vault, VaultError};
-use std::sync::Arc;
+use redoubt_ports::World;
+use redoubt_vault::{ClaimWatch, Maintainer, MaintainerSettings, Times, Vault, VaultError};
 
 /// Owns the task; dropping it ends it.
 pub(super) struct MaintainerTask(tokio::task::JoinHandle<()>);
@@ -19,19 +18,25 @@ impl Drop for MaintainerTask {
 }
 
 impl MaintainerTask {
-    /// Starts the task; it writes once `every` slots are not indexed.
+    /// Starts the task.
     pub(super) fn start(
         vault: Vault,
         machine: MachineId,
-        entropy: Arc<dyn Entropy>,
-        every: u64,
+        world: World,
+        settings: MaintainerSettings,
         claim: ClaimWatch,
     ) -> MaintainerTask {
-        MaintainerTask(tokio::spawn(run(vault, machine, entropy, every, claim)))
+        MaintainerTask(tokio::spawn(run(vault, machine, world, settings, claim)))
     }
 }
 
-async fn run(vault: Vault, machine: MachineId, entropy: Arc<dyn Entropy>, every: u64, mut claim: ClaimWatch) {
+async fn run(
+    vault: Vault,
+    machine: MachineId,
+    world: World,
+    settings: MaintainerSettings,
+    mut claim: ClaimWatch,
+) {
     let (mut maintainer, mut seen, mut pause) = (None, 0, PAUSE_FIRST);
     loop {
         seen = claim.durable_after(seen).await;
@@ -39,9 +44,13 @@ async fn run(vault: Vault, machine: MachineId, entropy: Arc<dyn Entropy>, every:
             let round = async {
                 let maintainer = match &mut maintainer {
                     Some(maintainer) => maintainer,
-                    none => none.insert(Maintainer::claim(&vault, machine, entropy.clone(), every).await?),
+                    none => {
+                        let (entropy, settings) = (world.entropy.clone(), settings.clone());
+                        none.insert(Maintainer::claim(&vault, machine, entropy, settings).await?)
+                    }
                 };
-                maintainer.round(seen).await
+                let times = Times { now: world.clock.now(), wall: world.clock.wall() };
+                maintainer.round(seen, times).await
             };
             match round.await {
                 Ok(Some(slot)) => {

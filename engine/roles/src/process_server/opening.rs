@@ -9,7 +9,7 @@ use super::stage::Stage;
 use redoubt_core::receiver::ReceiverState;
 use redoubt_core::{Generation, MachineId};
 use redoubt_ports::{IoError, IoKind};
-use redoubt_vault::{ClaimWatch, MachineWriter, Vault, VaultError};
+use redoubt_vault::{ClaimWatch, MachineWriter, MaintainerSettings, Vault, VaultError};
 use redoubt_wire::StreamKey;
 use thiserror::Error;
 
@@ -62,8 +62,8 @@ pub(super) async fn open(shared: &Shared, machine: MachineId, key: &StreamKey) -
     );
     let state = ReceiverState { generation, vaulted, staged, exact: known.is_exact };
     let claim = writer.watch();
-    let maintainer =
-        MaintainerTask::start(vault.clone(), machine, entropy, settings.index_slots, claim.clone());
+    let told = MaintainerSettings { every: settings.index_slots, keep: settings.keep.clone() };
+    let maintainer = MaintainerTask::start(vault.clone(), machine, shared.world.clone(), told, claim.clone());
     let packer = Packer::start(writer, key.clone());
     Ok(Opened { stage, state, known, vault, packer, maintainer, claim })
 }

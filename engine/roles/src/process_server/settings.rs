@@ -1,5 +1,6 @@
 //! Settings and status of a process server, as values.
 
+use redoubt_core::maintenance::Ladder;
 use redoubt_core::{BatchPosition, Generation, MachineId};
 use redoubt_ports::{Endpoint, IoError, NetError};
 use redoubt_vault::{INDEX_SLOTS, VaultError, WriterSettings};
@@ -31,6 +32,8 @@ pub struct PsSettings {
     pub objects: WriterSettings,
     /// Slots of the log behind the newest catalogue that make a round of the maintainer worth its puts.
     pub index_slots: u64,
+    /// Recovery points that are kept.
+    pub keep: Ladder,
     /// Longest wait of a staged batch for its commit.
     pub commit_delay: Duration,
     /// Name of the vault claim, for people.
@@ -47,6 +50,7 @@ impl PsSettings {
             commit_bytes_max: COMMIT_BYTES_MAX_DEFAULT,
             objects: WriterSettings::default(),
             index_slots: INDEX_SLOTS,
+            keep: Ladder::default(),
             commit_delay: COMMIT_DELAY_DEFAULT,
             name: name.into(),
         }

@@ -15,7 +15,8 @@ use crate::log::{HeadState, POINTS_MAX, put_head, put_point, take_head, take_poi
 use crate::names;
 use crate::reader::{PointId, PointInfo};
 use crate::segment::{Shrinker, inflater};
-use redoubt_core::{MachineId, VolumeIndex};
+use redoubt_core::maintenance::{PointClock, PointTime};
+use redoubt_core::{MachineId, VolumeIndex, WallTime};
 use redoubt_ports::StoreKey;
 use redoubt_wire::aead::{Key, TAG_BYTES};
 use std::collections::BTreeMap;
@@ -56,6 +57,13 @@ impl Object {
     }
 }
 
+/// A point, and the time by which it ages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PointOf {
+    pub(crate) info: PointInfo,
+    pub(crate) at: PointTime,
+}
+
 /// One version of the catalogue.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Catalogue {
@@ -73,8 +81,12 @@ pub(crate) struct Catalogue {
     pub(crate) head: HeadState,
     /// The data key it is sealed with.
     pub(crate) dek: u32,
-    /// Points up to that slot, oldest first.
-    pub(crate) points: Vec<PointInfo>,
+    /// Points up to that slot that can be listed and pinned, oldest first.
+    pub(crate) live: Vec<PointOf>,
+    /// Points that nobody new can pin, oldest first.
+    pub(crate) retired: Vec<PointOf>,
+    /// The clock at the newest point.
+    pub(crate) clock: PointClock,
     pub(crate) tables: BTreeMap<u128, TableInfo>,
     /// Oldest first; together they cover all slots.
     pub(crate) runs: Vec<Run>,
@@ -85,7 +97,8 @@ pub(crate) struct Catalogue {
 impl Catalogue {
     /// Tells whether it names this point.
     pub(crate) fn has(&self, id: PointId) -> bool {
-        self.points.binary_search_by_key(&id, |point| point.id).is_ok()
+        let among = |points: &[PointOf]| points.binary_search_by_key(&id, |point| point.info.id).is_ok();
+        among(&self.live) || among(&self.retired)
     }
 
     /// Returns the objects that only a maintainer writes and that this version needs.
@@ -212,7 +225,9 @@ fn encode_body(catalogue: &Catalogue) -> Vec<u8> {
     out.put(&catalogue.digest);
     out.put_u64(catalogue.epoch);
     put_head(&mut out, &catalogue.head);
-    put_points(&mut out, &catalogue.points);
+    put_clock(&mut out, &catalogue.clock);
+    put_points(&mut out, &catalogue.live);
+    put_points(&mut out, &catalogue.retired);
     out.put_varint(catalogue.tables.len() as u64);
     for (uuid, table) in &catalogue.tables {
         out.put_u128(*uuid);
@@ -251,26 +266,45 @@ fn encode_body(catalogue: &Catalogue) -> Vec<u8> {
 /// Kinds of garbage.
 const TABLE: u8 = 1;
 
-fn put_points(out: &mut Vec<u8>, points: &[PointInfo]) {
-    out.put_varint(points.len() as u64);
-    for point in points {
-        out.put_varint(point.id.slot);
-        out.put_u16(point.id.ordinal);
-        put_point(out, &point.row());
+fn put_clock(out: &mut Vec<u8>, clock: &PointClock) {
+    let PointClock { now, source, maintainer, source_credit, maintainer_credit } = *clock;
+    for value in [now.0, source.0, maintainer.0, source_credit, maintainer_credit] {
+        out.put_varint(value);
     }
 }
 
-fn take_points(take: &mut Take<'_>, slot: u64) -> Result<Vec<PointInfo>, Malformed> {
-    let mut points: Vec<PointInfo> = Vec::new();
+fn take_clock(take: &mut Take<'_>) -> Result<PointClock, Malformed> {
+    Ok(PointClock {
+        now: PointTime(take.varint()?),
+        source: WallTime(take.varint()?),
+        maintainer: WallTime(take.varint()?),
+        source_credit: take.varint()?,
+        maintainer_credit: take.varint()?,
+    })
+}
+
+fn put_points(out: &mut Vec<u8>, points: &[PointOf]) {
+    out.put_varint(points.len() as u64);
+    for PointOf { info, at } in points {
+        out.put_varint(info.id.slot);
+        out.put_u16(info.id.ordinal);
+        out.put_varint(at.0);
+        put_point(out, &info.row());
+    }
+}
+
+fn take_points(take: &mut Take<'_>, slot: u64) -> Result<Vec<PointOf>, Malformed> {
+    let mut points: Vec<PointOf> = Vec::new();
     for _ in 0..take.varint()? {
         let id = PointId { slot: take.varint()?, ordinal: take.u16()? };
-        if usize::from(id.ordinal) >= POINTS_MAX || points.last().is_some_and(|last| last.id >= id) {
+        if usize::from(id.ordinal) >= POINTS_MAX || points.last().is_some_and(|last| last.info.id >= id) {
             return Err(Malformed("the points are out of order"));
         }
         if id.slot > slot {
             return Err(Malformed("a point lies behind the catalogue's slot"));
         }
-        points.push(PointInfo::new(id, take_point(take)?));
+        let at = PointTime(take.varint()?);
+        points.push(PointOf { info: PointInfo::new(id, take_point(take)?), at });
     }
     Ok(points)
 }
@@ -291,7 +325,8 @@ pub(crate) fn decode_body(header: &Header, bytes: &[u8]) -> Result<Catalogue, Ma
     let Header { version, slot, maintainer, .. } = *header;
     let mut take = Take::new(bytes);
     let (before, digest, epoch, head) = (take.array()?, take.array()?, take.u64()?, take_head(&mut take)?);
-    let points = take_points(&mut take, slot)?;
+    let clock = take_clock(&mut take)?;
+    let (live, retired) = (take_points(&mut take, slot)?, take_points(&mut take, slot)?);
     let mut catalogue = Catalogue {
         version,
         before,
@@ -301,7 +336,9 @@ pub(crate) fn decode_body(header: &Header, bytes: &[u8]) -> Result<Catalogue, Ma
         epoch,
         head,
         dek: header.dek(),
-        points,
+        live,
+        retired,
+        clock,
         ..Catalogue::default()
     };
     let mut uuids = Vec::new();

@@ -6,6 +6,7 @@ use super::*;
 use crate::codec::{Put, put_crc};
 use crate::log::{HeadState, PointRow, VolumeInfo, Volumes};
 use crate::reader::{PointId, PointInfo};
+use redoubt_core::maintenance::{PointClock, PointTime};
 use redoubt_core::{MachineId, Marker, MarkerId, MarkerKind, Sectors, VolumeId, WallTime, WriteSeq};
 use redoubt_wire::aead::Key;
 
@@ -67,6 +68,7 @@ fn build(id: TableId, dek: &Key) -> (TableBytes, Catalogue) {
     let (digest, head) = ([6; 32], HeadState { volumes: point().volumes, ..HeadState::default() });
     let tables = [(id.uuid, info)].into();
     let garbage = [(Object::Table { epoch: 2, uuid: 0x77 }, 4)].into();
+    let retired = PointInfo { id: PointId { slot: 2, ordinal: 1 }, ..point() };
     let catalogue = Catalogue {
         version: VERSION,
         before: [7; 32],
@@ -76,7 +78,9 @@ fn build(id: TableId, dek: &Key) -> (TableBytes, Catalogue) {
         epoch: 3,
         head,
         dek: 1,
-        points: vec![point()],
+        live: vec![PointOf { info: point(), at: PointTime(70) }],
+        retired: vec![PointOf { info: retired, at: PointTime(60) }],
+        clock: PointClock { now: PointTime(70), source: WallTime(1000), ..PointClock::default() },
         tables,
         runs: vec![run],
         garbage,
@@ -195,6 +199,6 @@ fn a_directory_that_leaves_its_table_or_its_order_is_refused() {
     spoil(&|bad| bad.runs[0].rows[0].blob.table = 77);
     spoil(&|bad| bad.runs[0].rows[0].space.level = LEVELS);
     spoil(&|bad| bad.tables.clear());
-    spoil(&|bad| bad.points.push(point()));
-    spoil(&|bad| bad.points[0].id.slot = SLOT + 1);
+    spoil(&|bad| bad.live.push(bad.live[0].clone()));
+    spoil(&|bad| bad.retired[0].info.id.slot = SLOT + 1);
 }

@@ -29,7 +29,7 @@ mod tests;
 pub(crate) use hostile_tests::example;
 
 use block::Block;
-pub(crate) use catalogue::{Catalogue, HEADER_BYTES, Object, TableInfo, decode, encode, peek};
+pub(crate) use catalogue::{Catalogue, HEADER_BYTES, Object, PointOf, TableInfo, decode, encode, peek};
 pub(crate) use entry::Wanted;
 pub(crate) use key::Version;
 pub(crate) use merge::Input;

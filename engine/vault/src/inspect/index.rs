@@ -3,7 +3,7 @@
 use super::objects::Shown;
 use super::walk::{Ended, Walk, hex};
 use super::{Dump, Finding, Value};
-use crate::index::{self, Catalogue, TableInfo};
+use crate::index::{self, Catalogue, PointOf, TableInfo};
 use redoubt_core::MachineId;
 
 const HEADER_BYTES: usize = 128;
@@ -69,11 +69,15 @@ impl Shown<'_> {
 
 fn show(dump: &mut Dump, machine: MachineId, catalogue: &Catalogue) {
     let text = |text: String| Value::Text(text);
-    let points = catalogue.points.iter().map(|point| {
-        let id = text(format!("{}.{}", point.id.slot, point.id.ordinal));
-        vec![id, Value::Wall(point.marker.wall.0), text(format!("{:?}", point.marker.kind).to_lowercase())]
-    });
-    dump.rows("points", vec!["POINT", "TAKEN (UTC)", "KIND"], points.collect());
+    let with = |state: &'static str| {
+        move |PointOf { info, .. }: &PointOf| {
+            let id = text(format!("{}.{}", info.id.slot, info.id.ordinal));
+            let kind = text(format!("{:?}", info.marker.kind).to_lowercase());
+            vec![id, Value::Wall(info.marker.wall.0), kind, Value::from(state)]
+        }
+    };
+    let points = catalogue.live.iter().map(with("live")).chain(catalogue.retired.iter().map(with("retired")));
+    dump.rows("points", vec!["POINT", "TAKEN (UTC)", "KIND", "STATE"], points.collect());
     let tables = catalogue.tables.iter().map(|(uuid, table)| {
         let TableInfo { epoch, length, digest, .. } = *table;
         vec![Value::Number(epoch), text(format!("{uuid:032x}")), Value::Number(length), text(hex(&digest))]

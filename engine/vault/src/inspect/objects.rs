@@ -5,6 +5,7 @@ use super::{Dump, Finding, Value};
 use crate::keys::VaultKeys;
 use crate::log::{self, LogRecord};
 use crate::names::{self, Role};
+use crate::reader::PointId;
 use redoubt_core::MachineId;
 use redoubt_ports::StoreKey;
 use redoubt_wire::aead::Key;
@@ -54,6 +55,8 @@ impl Shown<'_> {
             self.claim(&mut dump, machine, "maintainer", epoch)
         } else if let Some(marks) = number(names::marks(machine), 16) {
             self.marks(&mut dump, machine, marks)
+        } else if let Some((point, uuid)) = names::pin_of(&StoreKey::new(self.name), machine) {
+            self.pin(&mut dump, machine, point, uuid)
         } else if let Some(slot) = number(names::log(machine), 16) {
             self.log(&mut dump, machine, slot)
         } else if let Some(inverted) = number(names::catalogues(machine), 16) {
@@ -140,6 +143,29 @@ impl Shown<'_> {
         };
         let ended = fields();
         dump.fields("data key", walk);
+        ended
+    }
+
+    fn pin(&self, dump: &mut Dump, machine: MachineId, point: PointId, uuid: u128) -> Result<(), Ended> {
+        dump.summary = format!("pin of point {}.{}", point.slot, point.ordinal);
+        let mut walk = Walk::new(self.bytes, 0);
+        let mut fields = || {
+            walk.magic(b"DRPIN1\0\0")?;
+            let ordinal = walk.number("ordinal of the point", 4)?;
+            walk.id("vault")?;
+            let of = walk.id("machine")?;
+            walk.must(of == machine.0, "its name says another machine");
+            let slot = walk.number("slot of the point", 8)?;
+            let is_same = (slot, ordinal) == (point.slot, u64::from(point.ordinal));
+            walk.must(is_same, "its name says another point");
+            let found = walk.id("pin")?;
+            walk.must(found == uuid, "its name says another pin");
+            walk.crc()?;
+            walk.end();
+            Ok(())
+        };
+        let ended = fields();
+        dump.fields("pin", walk);
         ended
     }
 

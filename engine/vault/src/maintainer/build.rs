@@ -30,9 +30,13 @@ struct Stretch {
 type Tables = BTreeMap<u128, TableInfo>;
 
 impl Maintainer {
-    /// Makes a version that covers more of the log, up to slot `durable` at most; its number and what became
-    /// garbage are for who publishes it.
-    pub(super) async fn extend(&mut self, base: &Catalogue, durable: u64) -> Result<Catalogue, BuildError> {
+    /// Makes a version that covers more of the log, up to slot `durable` at most, and returns the points that
+    /// came; which of all points it has is for the ladder, its number and what became garbage for who publishes it.
+    pub(super) async fn extend(
+        &mut self,
+        base: &Catalogue,
+        durable: u64,
+    ) -> Result<(Catalogue, Vec<PointInfo>), BuildError> {
         let stretch = self.read(base, durable).await.map_err(BuildError::Log)?;
         // The key of a record was fit for use, whatever became of the writer.
         let id = if stretch.end.dek == 0 { base.dek } else { stretch.end.dek };
@@ -63,7 +67,7 @@ impl Maintainer {
         base: &Catalogue,
         mut new: Stretch,
         key: &DataKey,
-    ) -> Result<Catalogue, ReadError> {
+    ) -> Result<(Catalogue, Vec<PointInfo>), ReadError> {
         let shape = |last, entries| RunShape { last, entries, is_folded: false };
         let mut runs: Vec<RunShape> = base.runs.iter().map(|run| shape(run.to, run.entries)).collect();
         runs.push(shape(new.end.slot, new.tail.entries() as u64));
@@ -79,10 +83,10 @@ impl Maintainer {
         let named: BTreeSet<u128> = runs.iter().flat_map(Run::tables).collect();
         tables.extend(base.tables.iter().map(|(uuid, info)| (*uuid, *info)));
         tables.retain(|uuid, _| named.contains(uuid));
-        let mut points = base.points.clone();
-        points.extend(new.points);
         let LogTail { slot, digest, epoch, head, .. } = new.end;
-        Ok(Catalogue { slot, digest, epoch, head, dek: key.id, points, tables, runs, ..Catalogue::default() })
+        let dek = key.id;
+        let next = Catalogue { slot, digest, epoch, head, dek, tables, runs, ..Catalogue::default() };
+        Ok((next, new.points))
     }
 
     async fn merge(

@@ -2,7 +2,7 @@
 //!
 //! One round reads a bounded stretch of the log behind the newest catalogue, makes it a run, merged with the
 //! newest runs if they have grown alike, and publishes the next version of the catalogue. Then it deletes what
-//! no catalogue needs any more. A round that dies leaves objects that nobody names: a later maintainer finds them.
+//! no catalogue needs any more, and gives up points as its ladder says. A round that dies leaves objects that nobody names: a later maintainer finds them.
 //!
 //! Invariants
 //! - MT-1 Tables first, then the catalogue (CA-2). Only slots known to be durable are covered.
@@ -15,6 +15,7 @@
 
 mod build;
 mod publish;
+mod retain;
 #[cfg(test)]
 mod tests;
 
@@ -24,10 +25,13 @@ use crate::index::{Catalogue, Object, StoredIndex};
 use crate::key_ring::KeyRing;
 use crate::load::Log;
 use crate::names::{self, Role};
+use crate::reader::PointId;
 use crate::vault::Vault;
 use redoubt_core::MachineId;
-use redoubt_core::maintenance::{CATALOGUES_KEPT, Tenure};
+use redoubt_core::maintenance::{CATALOGUES_KEPT, Ladder, PinWatch, Tenure};
+use redoubt_core::{Instant, WallTime};
 use redoubt_ports::Entropy;
+use retain::retain;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -38,6 +42,30 @@ pub(crate) const CATALOGUES_TRIED: usize = CATALOGUES_KEPT as usize;
 /// Names of old catalogues listed at once; more of them are deleted in later rounds.
 const OLD_LISTED: usize = 1000;
 
+/// What a maintainer is told to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MaintainerSettings {
+    /// It writes once so many slots are not indexed.
+    pub every: u64,
+    /// Recovery points that are kept.
+    pub keep: Ladder,
+}
+
+impl Default for MaintainerSettings {
+    fn default() -> MaintainerSettings {
+        MaintainerSettings { every: INDEX_SLOTS, keep: Ladder::default() }
+    }
+}
+
+/// What the clocks of the host say as a round begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    /// Monotonic time: how long a pin has been watched.
+    pub now: Instant,
+    /// Wall time: points age by it, as far as their own clock agrees.
+    pub wall: WallTime,
+}
+
 /// The right to maintain one machine, until a newer claim exists.
 pub struct Maintainer {
     log: Log,
@@ -45,7 +73,8 @@ pub struct Maintainer {
     entropy: Arc<dyn Entropy>,
     claim: Claim,
     tenure: Tenure,
-    every: u64,
+    settings: MaintainerSettings,
+    pins: PinWatch<(PointId, u128)>,
     base: Option<Base>,
     /// Versions found damaged.
     avoid: BTreeSet<u64>,
@@ -81,12 +110,12 @@ struct Base {
 }
 
 impl Maintainer {
-    /// Claims the maintenance of a machine that has a log. It writes once `every` slots are not indexed.
+    /// Claims the maintenance of a machine that has a log.
     pub async fn claim(
         vault: &Vault,
         machine: MachineId,
         entropy: Arc<dyn Entropy>,
-        every: u64,
+        settings: MaintainerSettings,
     ) -> Result<Maintainer, VaultError> {
         let keys = KeyRing::open(vault, machine).await?;
         let log = Log { vault: vault.clone(), machine, keys };
@@ -95,10 +124,23 @@ impl Maintainer {
         let claim =
             take_claim(vault, machine, Role::Maintainer, entropy.id(), base.newest_maintainer).await?;
         let (avoid, uploads) = (BTreeSet::new(), BTreeSet::new());
-        let (tenure, every, swept, superseded) = (Tenure::new(claim.epoch), every.max(1), 0, None);
+        let (tenure, pins, swept, superseded) = (Tenure::new(claim.epoch), PinWatch::default(), 0, None);
         // Read again: somebody may have published before the claim.
         let base = None;
-        Ok(Maintainer { log, index, entropy, claim, tenure, every, base, avoid, uploads, swept, superseded })
+        Ok(Maintainer {
+            log,
+            index,
+            entropy,
+            claim,
+            tenure,
+            settings,
+            pins,
+            base,
+            avoid,
+            uploads,
+            swept,
+            superseded,
+        })
     }
 
     /// Returns this maintainer's epoch.
@@ -109,7 +151,7 @@ impl Maintainer {
     /// Indexes a stretch of the log, up to slot `durable` at most; returns the slot it came to, or none if
     /// there is not enough to do. Repeat it until then. After an error it may be called again; dropping
     /// the future is like a crash and as harmless. `Superseded` is final.
-    pub async fn round(&mut self, durable: u64) -> Result<Option<u64>, VaultError> {
+    pub async fn round(&mut self, durable: u64, times: Times) -> Result<Option<u64>, VaultError> {
         if let Some(by) = self.superseded {
             return Err(VaultError::Superseded { by });
         }
@@ -123,12 +165,18 @@ impl Maintainer {
                 found
             }
         };
-        if durable < base.catalogue.slot.saturating_add(self.every) {
+        if durable < base.catalogue.slot.saturating_add(self.settings.every.max(1)) {
             self.base = Some(base);
             return Ok(None);
         }
+        // What was not published proves nothing about pins.
+        let after = if base.catalogue.version == 0 { u64::MAX } else { base.catalogue.version };
+        let (pins, dead_pins) = self.list_pins(after, times).await?;
         let next = match self.extend(&base.catalogue, durable).await {
-            Ok(next) => next,
+            Ok((mut next, points)) => {
+                retain(&base.catalogue, &mut next, points, &pins, times, &self.settings.keep);
+                next
+            }
             Err(BuildError::Log(error)) => return Err(error),
             Err(BuildError::Base(ReadError::Store(failure))) => return Err(failure.into()),
             Err(BuildError::Base(damage)) => {
@@ -148,7 +196,7 @@ impl Maintainer {
             strays.extend(base.catalogue.objects());
             self.base = Some(Base { catalogue: next, strays, ..base });
         } else {
-            self.base = self.publish(next, base).await?;
+            self.base = self.publish(next, base, &dead_pins).await?;
         }
         Ok(Some(slot))
     }

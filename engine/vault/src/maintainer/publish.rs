@@ -31,6 +31,7 @@ impl Maintainer {
         &mut self,
         mut next: Catalogue,
         base: Base,
+        dead_pins: &[StoreKey],
     ) -> Result<Option<Base>, VaultError> {
         let (vault, machine) = (self.log.vault.uuid, self.log.machine);
         let Some(version) = self.tenure.next_version() else { return Ok(None) };
@@ -67,6 +68,7 @@ impl Maintainer {
         let mut base =
             Base { catalogue, digest, newest, newest_slot, newest_maintainer, strays, garbage, versions };
         self.clean(&mut base).await?;
+        self.delete_names(dead_pins).await?;
         Ok(Some(base))
     }
 
@@ -104,8 +106,12 @@ impl Maintainer {
 
     async fn delete(&self, objects: &[Object]) -> Result<(), StoreFailure> {
         let names: Vec<StoreKey> = objects.iter().map(|object| object.name(self.log.machine)).collect();
+        self.delete_names(&names).await
+    }
+
+    async fn delete_names(&self, names: &[StoreKey]) -> Result<(), StoreFailure> {
         let mut deletes = Vec::with_capacity(names.len());
-        for name in &names {
+        for name in names {
             deletes.push(self.log.vault.store.delete(name));
         }
         futures::stream::iter(deletes).buffer_unordered(DELETES_AT_ONCE).try_collect().await

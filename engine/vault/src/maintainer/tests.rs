@@ -6,6 +6,7 @@ use crate::{MachineReader, MemStore, PointId, Vault, VaultKeys};
 use async_trait::async_trait;
 use bytes::Bytes;
 use redoubt_core::change::ResyncReason;
+use redoubt_core::maintenance::{PIN_DEAD_AFTER, Rule, Which};
 use redoubt_core::{
     BatchPosition, Chain, Change, Extent, Generation, Lba, Marker, MarkerId, MarkerKind, Record, Sectors,
     VolumeId, VolumeIndex, WallTime, WriteSeq,
@@ -118,15 +119,27 @@ async fn log(store: &Arc<MemStore>, slots: u64) -> Vec<(PointId, Vec<u8>)> {
     images
 }
 
+async fn keeping(store: Arc<dyn RawStore>, seed: u64, keep: Ladder) -> Maintainer {
+    let vault = Vault::open(store, keys()).await.unwrap();
+    let settings = MaintainerSettings { every: 1, keep };
+    Maintainer::claim(&vault, MACHINE, entropy(seed), settings).await.unwrap()
+}
+
 async fn maintainer(store: Arc<dyn RawStore>, seed: u64) -> Result<Maintainer, VaultError> {
     let vault = Vault::open(store, keys()).await.unwrap();
-    Maintainer::claim(&vault, MACHINE, entropy(seed), 1).await
+    Maintainer::claim(
+        &vault,
+        MACHINE,
+        entropy(seed),
+        MaintainerSettings { every: 1, ..MaintainerSettings::default() },
+    )
+    .await
 }
 
 /// Rounds of two slots each, from one slot to another.
 async fn rounds(maintainer: &mut Maintainer, slots: Range<u64>) -> Result<(), VaultError> {
     for slot in slots.step_by(2) {
-        while maintainer.round(slot).await?.is_some() {}
+        while maintainer.round(slot, Times::default()).await?.is_some() {}
     }
     Ok(())
 }
@@ -223,7 +236,7 @@ async fn a_maintainer_that_was_frozen_before_it_deletes_deletes_nothing_that_is_
     gate.add_permits(1000);
     let (mut old, outcome) = work.await.unwrap();
     assert_eq!(outcome, Err(VaultError::Superseded { by: 2 }));
-    assert_eq!(old.round(40).await, Err(VaultError::Superseded { by: 2 }), "for good");
+    assert_eq!(old.round(40, Times::default()).await, Err(VaultError::Superseded { by: 2 }), "for good");
     assert_eq!(readable(&store).await, before);
     let mut third = maintainer(store.clone(), 5).await.unwrap();
     rounds(&mut third, 36..42).await.unwrap();
@@ -250,5 +263,63 @@ async fn a_maintainer_goes_on_behind_a_damaged_catalogue_and_forgets_no_garbage(
     assert!(tables(&store).is_subset(&known));
     points_read(&store, &images).await;
     assert!(second.epoch() > first.epoch());
-    assert_eq!(first.round(32).await, Err(VaultError::Superseded { by: second.epoch() }));
+    assert_eq!(first.round(32, Times::default()).await, Err(VaultError::Superseded { by: second.epoch() }));
+}
+
+async fn listed(store: &Arc<MemStore>) -> Vec<u64> {
+    let vault = Vault::open(store.clone(), keys()).await.unwrap();
+    let reader = MachineReader::open(&vault, MACHINE).await.unwrap();
+    reader.points().iter().map(|point| point.id.slot).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn points_go_as_the_ladder_says_but_pinned_ones_stay_and_their_content_never_changes() {
+    let store = Arc::new(MemStore::new());
+    let images = log(&store, 40).await;
+    let rules = vec![Rule::Newest { count: 3, which: Which::Any }];
+    let mut maintainer = keeping(store.clone(), 3, Ladder::new(rules)).await;
+    rounds(&mut maintainer, 2..22).await.unwrap();
+    assert_eq!(listed(&store).await[..3], [18, 19, 20], "and those of the log behind");
+    let vault = Vault::open(store.clone(), keys()).await.unwrap();
+    let (point, image) = &images[17];
+    assert_eq!(point.slot, 19);
+    let gone = vault.pin(MACHINE, images[4].0, &*entropy(8)).await.unwrap_err();
+    assert_eq!(gone, VaultError::NoPoint { slot: 6, ordinal: 0 });
+    let mut pin = vault.pin(MACHINE, *point, &*entropy(9)).await.unwrap();
+    for at in [22, 24] {
+        rounds(&mut maintainer, at..at + 1).await.unwrap();
+        pin.renew(&*entropy(10 + at)).await.unwrap();
+    }
+    rounds(&mut maintainer, 26..35).await.unwrap();
+    assert_eq!(listed(&store).await[..4], [19, 32, 33, 34]);
+    assert_eq!(vault.pins(MACHINE).await.unwrap(), [*point; 2], "the newest and the one before it");
+    let reader = MachineReader::open(&vault, MACHINE).await.unwrap();
+    let read = reader.view(*point).unwrap().read(VOLUME, Extent::new(0, SECTORS)).await.unwrap();
+    assert!(read == *image, "the pinned point reads as it was");
+    pin.remove().await.unwrap();
+    rounds(&mut maintainer, 36..40).await.unwrap();
+    assert_eq!(listed(&store).await[..3], [36, 37, 38]);
+    assert_eq!(vault.pins(MACHINE).await.unwrap(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pin_that_nobody_renews_is_removed_after_a_day_of_the_maintainers_own_time() {
+    let store = Arc::new(MemStore::new());
+    let images = log(&store, 30).await;
+    let vault = Vault::open(store.clone(), keys()).await.unwrap();
+    let mut maintainer = keeping(store.clone(), 3, Ladder::new(Vec::new())).await;
+    rounds(&mut maintainer, 2..11).await.unwrap();
+    let point = images[8].0;
+    drop(vault.pin(MACHINE, point, &*entropy(8)).await.unwrap());
+    let late = |hours: u64| Times {
+        now: Instant::default().after(PIN_DEAD_AFTER * hours as u32 / 24),
+        ..Times::default()
+    };
+    for (slot, hours) in [(12, 0), (14, 23)] {
+        maintainer.round(slot, late(hours)).await.unwrap();
+        assert_eq!(listed(&store).await[..2], [point.slot, slot], "after {hours} hours");
+    }
+    maintainer.round(16, late(24)).await.unwrap();
+    assert_eq!(vault.pins(MACHINE).await.unwrap(), []);
+    assert_eq!(listed(&store).await[0], 16);
 }

@@ -35,6 +35,7 @@ pub(super) enum Kind {
     Key(u32),
     Claim(Role, u64),
     Marks(u64),
+    Pin,
     Slot(u64),
     Segment(u64, u128),
     Catalogue(u64),
@@ -54,6 +55,8 @@ impl Kind {
             Kind::Claim(Role::Maintainer, epoch)
         } else if let Some(marks) = number(names::marks(machine), 16) {
             Kind::Marks(marks)
+        } else if names::pin_of(name, machine).is_some() {
+            Kind::Pin
         } else if let Some(slot) = number(names::log(machine), 16) {
             Kind::Slot(slot)
         } else if let Some(inverted) = number(names::catalogues(machine), 16) {
@@ -93,6 +96,7 @@ pub(super) fn small(bytes: &[u8], machine: MachineId, kind: Kind, vault: u128) -
             Kind::Key(dek) => magic == *b"DRKEY1\0\0" && word == dek,
             Kind::Claim(_, epoch) => magic == *b"DRCLAIM1" && take.u64()? == epoch,
             Kind::Marks(number) => magic == *b"DRMARKS1" && take.u64()? == number,
+            Kind::Pin => magic == *b"DRPIN1\0\0",
             _ => true,
         };
         let ours = matches && of == vault && whose == machine.0;

@@ -248,7 +248,8 @@ impl Run<'_> {
         }
         let is_small = |(name, _): (&StoreKey, &u64)| {
             let kind = Kind::of(name, self.machine);
-            matches!(kind, Kind::Key(_) | Kind::Claim(..) | Kind::Marks(_)).then(|| (name.clone(), kind))
+            matches!(kind, Kind::Key(_) | Kind::Claim(..) | Kind::Marks(_) | Kind::Pin)
+                .then(|| (name.clone(), kind))
         };
         let small: Vec<(StoreKey, Kind)> = self.inventory.iter().filter_map(is_small).collect();
         let mut keys = BTreeMap::new();
@@ -294,7 +295,7 @@ impl Run<'_> {
     fn cost_of(&self, kind: Kind) -> Takes {
         match kind {
             Kind::Claim(..) => Takes::Nothing("a claim's content counts for nothing, only that it exists"),
-            Kind::Marks(_) => Takes::Nothing("only that it exists counts"),
+            Kind::Marks(_) | Kind::Pin => Takes::Nothing("only that it exists counts"),
             _ => Takes::Unknown,
         }
     }

@@ -14,8 +14,8 @@ use redoubt_core::{
     Sectors, VolumeId, VolumeIndex, WallTime, WriteSeq,
 };
 use redoubt_vault::{
-    CommitError, MachineReader, MachineWriter, Maintainer, PointView, Vault, VaultError, VaultKeys,
-    WriterSettings,
+    CommitError, MachineReader, MachineWriter, Maintainer, MaintainerSettings, PointView, Times, Vault,
+    VaultError, VaultKeys, WriterSettings,
 };
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -131,7 +131,14 @@ async fn serve(
         };
         let floor = *acked.lock().unwrap();
         assert!(writer.head().position.seq.0 >= floor, "I1: an acknowledged commit is in every later head");
-        let mut maintainer = Maintainer::claim(&vault, MACHINE, dice.clone(), 1 + dice.below(5)).await.ok();
+        let mut maintainer = Maintainer::claim(
+            &vault,
+            MACHINE,
+            dice.clone(),
+            MaintainerSettings { every: 1 + dice.below(5), ..MaintainerSettings::default() },
+        )
+        .await
+        .ok();
         loop {
             let at = writer.head().position.seq.0;
             if at == records.len() as u64 {
@@ -181,7 +188,7 @@ async fn maintain(maintainer: &mut Option<Maintainer>, durable: u64, dice: &Seed
     let longest = std::time::Duration::from_millis(if dice.chance(20) { dice.below(80) } else { 600_000 });
     let rounds = async {
         loop {
-            match at_work.round(durable).await {
+            match at_work.round(durable, Times::default()).await {
                 Ok(Some(_)) => {}
                 Ok(None) | Err(VaultError::Store(_)) => return true,
                 Err(VaultError::Superseded { .. }) => return false,
