@@ -11,7 +11,8 @@ use redoubt_core::{
 };
 use redoubt_ports::{RawStore, StoreError, StoreKey};
 use redoubt_vault::{
-    MachineReader, MachineWriter, Maintainer, MemStore, Vault, VaultError, VaultKeys, WriterSettings,
+    MachineReader, MachineWriter, Maintainer, MaintainerSettings, MemStore, Times, Vault, VaultError,
+    VaultKeys, WriterSettings,
 };
 use redoubt_verifier::{Objects, prove};
 use std::collections::BTreeMap;
@@ -191,8 +192,15 @@ async fn estate() -> (Arc<MemStore>, Vec<Source>) {
     let mut writer = MachineWriter::claim(&vault, first, dice.clone()).await.unwrap();
     sources[0].commit(&mut writer).await;
     let slot = writer.slot();
-    let mut maintainer = Maintainer::claim(&vault, first, dice, 1).await.unwrap();
-    while maintainer.round(slot).await.unwrap().is_some() {}
+    let mut maintainer = Maintainer::claim(
+        &vault,
+        first,
+        dice,
+        MaintainerSettings { every: 1, ..MaintainerSettings::default() },
+    )
+    .await
+    .unwrap();
+    while maintainer.round(slot, Times::default()).await.unwrap().is_some() {}
     (store, sources)
 }
 

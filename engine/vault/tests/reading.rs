@@ -11,8 +11,8 @@ use redoubt_core::{
 };
 use redoubt_ports::{Entropy, RawStore, StoreError, StoreKey};
 use redoubt_vault::{
-    MachineReader, MachineWriter, Maintainer, MemStore, PartId, PointView, ReadError, SealedCache, Vault,
-    VaultKeys, WriterSettings,
+    MachineReader, MachineWriter, Maintainer, MaintainerSettings, MemStore, PartId, PointView, ReadError,
+    SealedCache, Times, Vault, VaultKeys, WriterSettings,
 };
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -151,8 +151,15 @@ impl Bench {
         let position = BatchPosition { generation: Generation(1), seq, chain: Chain([1; 32]) };
         writer.commit(records, position).await.unwrap();
         // What lies where is then in blocks of the index, not in the readers' memory.
-        let mut maintainer = Maintainer::claim(&vault, MACHINE, dice, 1).await.unwrap();
-        while maintainer.round(writer.slot()).await.unwrap().is_some() {}
+        let mut maintainer = Maintainer::claim(
+            &vault,
+            MACHINE,
+            dice,
+            MaintainerSettings { every: 1, ..MaintainerSettings::default() },
+        )
+        .await
+        .unwrap();
+        while maintainer.round(writer.slot(), Times::default()).await.unwrap().is_some() {}
         Bench { store, image, vault }
     }
 
