@@ -3,8 +3,10 @@
 use crate::failure::Outcome;
 use crate::kit::{Kit, passphrase};
 use crate::output::Format;
+use crate::settings::keep::ladder;
 use crate::units::{duration, size};
 use clap::{Args, Parser, Subcommand};
+use redoubt_core::maintenance::Ladder;
 use redoubt_host::store::RATE_MIN;
 use redoubt_host::{StoreSettings, StoreUrl};
 use redoubt_ports::Endpoint;
@@ -39,6 +41,8 @@ pub(crate) enum Command {
     Agent(Agent),
     /// Runs a process server alone: takes streams and writes them to a vault
     ProcessServer(ProcessServer),
+    /// Runs the maintainer of a vault alone, anywhere: keeps its index and deletes what is needed no more
+    Maintainer(Maintainer),
     /// Adds a disk to a running `up` or `agent`
     Protect(Protect),
     /// Shows health, lag and newest recovery point of a running service
@@ -229,6 +233,10 @@ pub(crate) struct Up {
     /// Most that is sent to the vault per second, on average [default: no bound]
     #[arg(long, value_name = "SIZE", value_parser = rate)]
     pub(crate) vault_rate_max: Option<u64>,
+    /// Recovery points to keep: all:AGE, hourly:AGE, daily:AGE, weekly:AGE, PERIOD:AGE, newest:COUNT, crash:COUNT or
+    /// app:COUNT with commas between them, or latest [default: all:2h,hourly:24h,daily:15d]
+    #[arg(long, value_name = "RULES", value_parser = ladder)]
+    pub(crate) keep: Option<Ladder>,
     #[command(flatten)]
     pub(crate) agent: AgentArgs,
     #[command(flatten)]
@@ -257,6 +265,10 @@ pub(crate) struct ProcessServer {
     /// Most that is sent to the vault per second, on average [default: no bound]
     #[arg(long, value_name = "SIZE", value_parser = rate)]
     pub(crate) vault_rate_max: Option<u64>,
+    /// Recovery points to keep: all:AGE, hourly:AGE, daily:AGE, weekly:AGE, PERIOD:AGE, newest:COUNT, crash:COUNT or
+    /// app:COUNT with commas between them, or latest [default: all:2h,hourly:24h,daily:15d]
+    #[arg(long, value_name = "RULES", value_parser = ladder)]
+    pub(crate) keep: Option<Ladder>,
     /// Where agents connect: tcp:HOST:PORT or unix:PATH
     #[arg(long, value_name = "ENDPOINT", value_parser = endpoint)]
     pub(crate) listen: Option<Endpoint>,
@@ -267,6 +279,29 @@ pub(crate) struct ProcessServer {
     /// Space for staged changes, divided among the machines [default: 8GiB]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) stage_max: Option<u64>,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+const MAINTAINER_HELP: &str = "\
+A process server maintains the vault it writes; this takes that work over, on a host of your choice.
+It needs the vault and its key, nothing of the protected site. Any number may run: each machine of the
+vault has one that does the work, the one that came last. If it stands still, another takes over.
+
+One line for each piece of work; ends when it is interrupted.";
+
+#[derive(Debug, Args)]
+#[command(after_help = MAINTAINER_HELP)]
+pub(crate) struct Maintainer {
+    #[command(flatten)]
+    pub(crate) which: WhichVault,
+    /// Recovery points to keep: all:AGE, hourly:AGE, daily:AGE, weekly:AGE, PERIOD:AGE, newest:COUNT, crash:COUNT or
+    /// app:COUNT with commas between them, or latest [default: all:2h,hourly:24h,daily:15d]
+    #[arg(long, value_name = "RULES", value_parser = ladder)]
+    pub(crate) keep: Option<Ladder>,
+    /// Machine to maintain; may be repeated [default: all of the vault]
+    #[arg(long = "machine", value_name = "ID", value_parser = machine)]
+    pub(crate) machines: Vec<u128>,
     #[command(flatten)]
     pub(crate) common: Common,
 }

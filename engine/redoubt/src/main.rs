@@ -81,6 +81,7 @@ fn format_of(command: &Command) -> Format {
         Command::Up(args) => args.common.format,
         Command::Agent(args) => args.common.format,
         Command::ProcessServer(args) => args.common.format,
+        Command::Maintainer(args) => args.common.format,
         Command::Protect(args) => args.common.format,
         Command::Status(args) => args.common.format,
         Command::Points(args) => args.common.format,

@@ -1,6 +1,7 @@
 //! Async shells around the pure machines. No decision is taken here that a machine could take.
 
 pub mod agent;
+pub mod maintainer;
 pub mod mount;
 pub mod nbd_server;
 #[cfg(test)]

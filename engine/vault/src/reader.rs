@@ -443,6 +443,11 @@ impl MachineReader {
         self.0.state().tail.slot
     }
 
+    /// Returns the last slot that the newest catalogue loaded covers, 0 without one.
+    pub fn covered(&self) -> u64 {
+        self.0.state().stored.slot
+    }
+
     /// Opens a recovery point.
     pub fn view(&self, id: PointId) -> Result<PointView, VaultError> {
         let state = self.0.state();

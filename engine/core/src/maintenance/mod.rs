@@ -19,6 +19,7 @@ mod orphans;
 mod pins;
 mod point_time;
 mod retention;
+mod standby;
 mod tenure;
 #[cfg(test)]
 mod tests;
@@ -29,4 +30,5 @@ pub use orphans::orphans;
 pub use pins::{PIN_DEAD_AFTER, PIN_RENEW_EVERY, PINS_WATCHED_MAX, PinListing, PinWatch};
 pub use point_time::{CREDIT, PointClock, PointTime};
 pub use retention::{KeptPoint, NewPoint, Retention, Turn};
+pub use standby::Standby;
 pub use tenure::{CATALOGUES_KEPT, Garbage, Tenure, is_past};

@@ -5,6 +5,7 @@ mod bench_plain;
 mod diff;
 mod export;
 mod keys;
+mod maintainer;
 mod mount;
 pub(crate) mod nbd;
 mod points;
@@ -26,6 +27,7 @@ pub(crate) async fn run(command: Command) -> Outcome<()> {
         Command::Up(args) => up::run(args).await,
         Command::Agent(args) => agent::run(args).await,
         Command::ProcessServer(args) => process_server::run(args).await,
+        Command::Maintainer(args) => maintainer::run(args).await,
         Command::Protect(args) => protect::run(args).await,
         Command::Status(args) => status::run(args).await,
         Command::Points(args) => points::run(args).await,

@@ -47,6 +47,7 @@ pub(crate) async fn run(args: ProcessServer) -> Outcome<()> {
     let keyed = plan.machines.into_iter().map(|machine| (machine, StreamKey::new(keys.stream_key(machine))));
     settings.machines = keyed.collect();
     settings.stage_bytes_max = plan.stage_bytes_max;
+    settings.keep = plan.keep;
     let control = HostNet.listen(&control::endpoint(&state.path)).await?;
     let server = ServerThread::start(settings, state.role("process-server")?, opened.store, keys).await?;
     state.save(&record).await?;

@@ -4,7 +4,7 @@ use crate::cli::Up;
 use crate::failure::Outcome;
 use crate::services::server::ServerThread;
 use crate::services::{agent, vault};
-use crate::settings::plan;
+use crate::settings::plan::{self, VaultPlan};
 use crate::signals::Signals;
 use redoubt_ports::Endpoint;
 use redoubt_roles::process_server::PsSettings;
@@ -13,7 +13,7 @@ use redoubt_wire::StreamKey;
 pub(crate) async fn run(args: Up) -> Outcome<()> {
     let stop = Signals::catch()?.watch();
     let format = args.common.format;
-    let (plan, store, stage_bytes_max) = plan::up(args)?;
+    let (plan, VaultPlan { store, stage_bytes_max, keep }) = plan::up(args)?;
     vault::check(&store, &plan.key).await?;
     let mut prepared = agent::prepare(&plan).await?;
     let opened = vault::open(&store, &plan.key).await?;
@@ -27,6 +27,7 @@ pub(crate) async fn run(args: Up) -> Outcome<()> {
     let mut settings = PsSettings::new(Endpoint::Unix(socket), "up");
     settings.machines.insert(machine, StreamKey::new(stream_key));
     settings.stage_bytes_max = stage_bytes_max;
+    settings.keep = keep;
     let state = prepared.state.role("process-server")?;
     let server = ServerThread::start(settings, state, opened.store, keys).await?;
     let probe = vault::PointsProbe::new(opened.vault, machine);

@@ -5,8 +5,10 @@
 //! What is *not* here: defaults and options of the command line (`settings`).
 
 use super::diagnostics::{Mistake, suggest};
+use super::keep::ladder;
 use crate::cli::{DiskArg, machine, rate, store_url, volume_name};
 use crate::units::{duration, size};
+use redoubt_core::maintenance::Ladder;
 use redoubt_host::StoreUrl;
 use redoubt_ports::Endpoint;
 use std::ops::Range;
@@ -15,7 +17,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "state",
     "vault",
     "vault-endpoint",
@@ -29,6 +31,7 @@ const KEYS: [&str; 14] = [
     "memory-max",
     "spill-max",
     "stage-max",
+    "keep",
     "disk",
 ];
 const DISK_KEYS: [&str; 2] = ["name", "path"];
@@ -49,6 +52,7 @@ pub(crate) struct FileSettings {
     pub(crate) memory_max: Option<u64>,
     pub(crate) spill_max: Option<u64>,
     pub(crate) stage_max: Option<u64>,
+    pub(crate) keep: Option<Ladder>,
     pub(crate) disks: Vec<DiskArg>,
 }
 
@@ -94,6 +98,7 @@ impl Reader {
                 "memory-max" => settings.memory_max = self.text(value, size),
                 "spill-max" => settings.spill_max = self.text(value, size),
                 "stage-max" => settings.stage_max = self.text(value, size),
+                "keep" => settings.keep = self.text(value, ladder),
                 "disk" => settings.disks = self.disks(value),
                 unknown => self.unknown(unknown, key.span(), &KEYS),
             }

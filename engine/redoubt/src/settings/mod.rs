@@ -2,6 +2,7 @@
 
 mod diagnostics;
 mod file;
+pub(crate) mod keep;
 pub(crate) mod plan;
 
 pub(crate) use file::FileSettings;

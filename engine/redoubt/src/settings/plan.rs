@@ -2,12 +2,13 @@
 //!
 //! Nothing here touches the system; that comes after the whole plan is known to make sense.
 
-use super::{FileSettings, read};
+use super::{FileSettings, keep, read};
 use crate::cli::{Agent, AgentArgs, DiskArg, ProcessServer, ServiceArgs, StoreArgs, Up};
 use crate::failure::{Failure, Outcome};
 use crate::key::{self, KeySource};
 use crate::kit::Kit;
 use redoubt_core::MachineId;
+use redoubt_core::maintenance::Ladder;
 use redoubt_host::{StoreSettings, StoreUrl};
 use redoubt_ports::Endpoint;
 use redoubt_roles::agent::AgentBounds;
@@ -16,7 +17,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// A recovery point this often, so that the quick start shows some soon.
-const POINT_INTERVAL_DEFAULT: Duration = Duration::from_secs(15);
+pub(crate) const POINT_INTERVAL_DEFAULT: Duration = Duration::from_secs(15);
 
 /// What an agent does.
 #[derive(Debug)]
@@ -41,6 +42,7 @@ pub(crate) struct ServerPlan {
     /// Machines that may connect; empty means every machine that holds the vault's key.
     pub(crate) machines: Vec<MachineId>,
     pub(crate) stage_bytes_max: u64,
+    pub(crate) keep: Ladder,
 }
 
 fn state_of(args: &ServiceArgs, file: &mut FileSettings) -> PathBuf {
@@ -108,15 +110,35 @@ fn agent_plan(args: AgentArgs, file: FileSettings, state: PathBuf, key: KeySourc
     })
 }
 
-/// Plans `up`: the agent and the store of its vault.
-pub(crate) fn up(args: Up) -> Outcome<(AgentPlan, StoreSettings, u64)> {
+/// Returns the rules by which points are kept; refuses those that would keep too many.
+pub(crate) fn keep_of(args: Option<Ladder>, file: Option<Ladder>, interval: Duration) -> Outcome<Ladder> {
+    let keep = args.or(file).unwrap_or_default();
+    keep::check(&keep, interval).map_err(|why| {
+        Failure::usage(format!("--keep asks for too much: {why}"))
+            .hint("thin out older points, as in all:2h,hourly:24h")
+    })?;
+    Ok(keep)
+}
+
+/// What `up` does with its vault.
+pub(crate) struct VaultPlan {
+    pub(crate) store: StoreSettings,
+    pub(crate) stage_bytes_max: u64,
+    pub(crate) keep: Ladder,
+}
+
+/// Plans `up`: the agent and its vault.
+pub(crate) fn up(mut args: Up) -> Outcome<(AgentPlan, VaultPlan)> {
     let mut file = read(args.service.config.as_deref())?;
     let state = state_of(&args.service, &mut file);
     let kit = kit_of(&args.service, &mut file)?;
     let vault = vault_under(&args.store, args.vault_rate_max, &mut file);
     let key = key_of(kit, &args.service, &mut file, &vault.url);
     let stage_bytes_max = file.stage_max.unwrap_or(STAGE_BYTES_MAX_DEFAULT);
-    Ok((agent_plan(args.agent, file, state, key)?, vault, stage_bytes_max))
+    let rules = (args.keep.take(), file.keep.take());
+    let agent = agent_plan(args.agent, file, state, key)?;
+    let keep = keep_of(rules.0, rules.1, agent.point_interval)?;
+    Ok((agent, VaultPlan { store: vault, stage_bytes_max, keep }))
 }
 
 /// Plans an agent and its process servers.
@@ -158,5 +180,7 @@ pub(crate) fn server(args: ProcessServer) -> Outcome<ServerPlan> {
         listen,
         machines: machines.into_iter().map(MachineId).collect(),
         stage_bytes_max: args.stage_max.or(file.stage_max).unwrap_or(STAGE_BYTES_MAX_DEFAULT),
+        // Agents say how often they make points, not this server: what they do by default is assumed.
+        keep: keep_of(args.keep, file.keep, file.point_interval.unwrap_or(POINT_INTERVAL_DEFAULT))?,
     })
 }

@@ -1,12 +1,14 @@
 //! Runs the maintainer of one machine, beside the packer.
 //!
 //! Nothing waits for it: it takes its turns after commits, what fails is told and tried again later, and with
-//! the task it is simply given up. When a newer maintainer has claimed the machine, that one does the work.
+//! the task it is simply given up. When a newer maintainer has claimed the machine, that one does the work, for as
+//! long as it does.
 
 use super::packer::{PAUSE_FIRST, PAUSE_MAX};
+use crate::maintainer::{Keeper, Means, Tended};
 use redoubt_core::MachineId;
 use redoubt_ports::World;
-use redoubt_vault::{ClaimWatch, Maintainer, MaintainerSettings, Times, Vault, VaultError};
+use redoubt_vault::{ClaimWatch, MaintainerSettings, Vault};
 
 /// Owns the task; dropping it ends it.
 pub(super) struct MaintainerTask(tokio::task::JoinHandle<()>);
@@ -37,30 +39,21 @@ async fn run(
     settings: MaintainerSettings,
     mut claim: ClaimWatch,
 ) {
-    let (mut maintainer, mut seen, mut pause) = (None, 0, PAUSE_FIRST);
+    let means = Means { clock: world.clock, entropy: world.entropy };
+    let mut keeper = Keeper::new(vault, machine, means, settings);
+    let (mut seen, mut pause) = (0, PAUSE_FIRST);
     loop {
         seen = claim.durable_after(seen).await;
         loop {
-            let round = async {
-                let maintainer = match &mut maintainer {
-                    Some(maintainer) => maintainer,
-                    none => {
-                        let (entropy, settings) = (world.entropy.clone(), settings.clone());
-                        none.insert(Maintainer::claim(&vault, machine, entropy, settings).await?)
-                    }
-                };
-                let times = Times { now: world.clock.now(), wall: world.clock.wall() };
-                maintainer.round(seen, times).await
-            };
-            match round.await {
-                Ok(Some(slot)) => {
+            match keeper.tend(seen).await {
+                Ok(Tended::Wrote(slot)) => {
                     pause = PAUSE_FIRST;
                     tracing::debug!(%machine, slot, "maintained the vault");
                 }
-                Ok(None) => break,
-                Err(VaultError::Superseded { by }) => {
+                Ok(Tended::Idle | Tended::StandsBy) => break,
+                Ok(Tended::Superseded(by)) => {
                     tracing::info!(%machine, by, "another maintainer has taken over");
-                    return;
+                    break;
                 }
                 Err(error) => {
                     tracing::warn!(%machine, %error, "cannot maintain the vault; recovery works without");

@@ -4,6 +4,7 @@
 #![cfg(not(madsim))]
 
 mod fencing;
+mod maintainers;
 mod overlap;
 mod site;
 mod stage;
