@@ -5,7 +5,9 @@
 //! given once, when it enters the catalogue, and kept there.
 //!
 //! Invariants
-//! - PT-1 While one of the two clocks is right, no point is older than it is, but for [`CREDIT`].
+//! - PT-1 While one of the two clocks is right, no point is older than it is, but for [`CREDIT`]. Which of the points
+//!   that are taken in together is how old only the source's clock says: if it stepped back among them, or ran away
+//!   from the maintainer's, all of them count as new as the newest.
 //! - PT-2 Later points never have earlier times, whatever the clocks say.
 //! - PT-3 Without new points no time passes: a machine that stops keeps what it has.
 //!
@@ -58,14 +60,21 @@ impl PointClock {
         let passed = maintainer.0.saturating_sub(self.maintainer.0).saturating_add(self.maintainer_credit);
         let mut left = if is_first { 0 } else { passed };
         let mut times = Vec::new();
+        let mut is_steady = true;
         for source in sources {
+            is_steady &= source >= self.source;
             let passed = source.0.saturating_sub(self.source.0).saturating_add(self.source_credit);
             let step = passed.min(left);
             left -= step;
+            is_steady &= passed - step <= CREDIT_MS;
             self.now = PointTime(self.now.0.saturating_add(step));
             self.source_credit = if is_first { 0 } else { (passed - step).min(CREDIT_MS) };
             self.source = source;
             times.push(self.now);
+        }
+        if !is_steady {
+            // PT-1
+            times.fill(self.now);
         }
         if !times.is_empty() {
             // PT-3: with no new point the clocks go on being compared from the old one.

@@ -68,6 +68,13 @@ fn sorted() -> impl Strategy<Value = Vec<(u64, i64)>> {
     })
 }
 
+/// Within one round's points the source's clock steps back three days, then forward four: what the step back hid must not
+/// be made up for at the expense of the points between the two.
+#[test]
+fn a_clock_that_steps_back_and_forth_between_two_rounds_ages_no_point() {
+    play(&[(17, -3), (18, 1)], &[], 7).expect("nothing is pruned early");
+}
+
 /// A machine that starts with the clock of its dead battery, until it is told the time.
 #[test]
 fn points_of_a_clock_from_1970_do_not_vanish_when_it_is_set() {
