@@ -4,10 +4,12 @@
 //! - HA-1 An answer shows everything up to the sequence asked for; until the reader sees it, it waits.
 //! - HA-2 Damage in the vault is answered by a digest that no content has: the agent sends the block
 //!   again, which heals it. It is never answered by "zeros".
-//! - HA-3 Each resync is answered from the store, not from what was read before it: a unit that rotted since is
-//!   damaged, although some memory still holds it.
+//! - HA-3 A requested resync is answered from the store, not from what was read before it: a unit that rotted since is
+//!   damaged, although some memory still holds it. Others may use that memory: they look for what the vault has not
+//!   got, and a machine that is overrun converges only if their answers are quick.
 
 use super::packer::{PAUSE_FIRST, PAUSE_MAX};
+use redoubt_core::change::ResyncReason;
 use redoubt_core::message::{HASH_BLOCK_SECTORS, HashReply, HashRequest};
 use redoubt_core::receiver::SessionId;
 use redoubt_core::{MachineId, VolumeIndex, WriteSeq};
@@ -77,15 +79,11 @@ async fn run(
     answers: mpsc::Sender<(SessionId, HashReply)>,
 ) {
     let mut reader: Option<MachineReader> = None;
-    let mut begun = WriteSeq(0);
+    let mut fresh = WriteSeq(0);
     while let Some((session, request)) = questions.recv().await {
-        if request.after > begun {
-            // HA-3: questions of one resync all ask for its begin.
-            (begun, reader) = (request.after, None);
-        }
         let mut pause = PAUSE_FIRST;
         let reply = loop {
-            match answer(&vault, machine, &mut reader, &request).await {
+            match answer(&vault, machine, &mut reader, &mut fresh, &request).await {
                 Ok(Some(reply)) => break reply,
                 Ok(None) => tracing::debug!(%machine, "the vault does not show the sequence asked for yet"),
                 Err(error) => tracing::warn!(%machine, %error, "cannot read the vault for a resync"),
@@ -99,20 +97,27 @@ async fn run(
     }
 }
 
-/// One attempt; `None` if the reader does not see far enough yet (HA-1).
+/// One attempt; `None` if the reader does not see far enough yet (HA-1). `fresh` is the begin of the newest requested
+/// resync for which the reader was opened.
 async fn answer(
     vault: &Vault,
     machine: MachineId,
     slot: &mut Option<MachineReader>,
+    fresh: &mut WriteSeq,
     request: &HashRequest,
 ) -> Result<Option<HashReply>, VaultError> {
     let reader = match slot.take() {
         Some(reader) => reader,
         None => MachineReader::open(vault, machine).await?,
     };
-    let reader = slot.insert(reader);
+    let mut reader = slot.insert(reader);
     if reader.head().position.seq < request.after {
         reader.refresh().await?;
+    }
+    if reader.head().resync == Some(ResyncReason::Requested) && *fresh < request.after {
+        // HA-3: questions of one resync all ask for its begin.
+        reader = slot.insert(MachineReader::open(vault, machine).await?);
+        *fresh = request.after;
     }
     let as_of = reader.head().position.seq;
     if as_of < request.after {
