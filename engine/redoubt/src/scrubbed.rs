@@ -309,7 +309,10 @@ fn last_line(scrubbed: &Scrubbed) -> String {
         }
         Word::Whole => " WHOLE: every checksum holds".to_owned(),
         Word::Harmless => " DAMAGED, and no recovery point needs what is lost".to_owned(),
-        Word::Damaged => format!(" DAMAGED: {} places", scrubbed.damage.len() as u64 + scrubbed.more_damage),
+        Word::Damaged => match scrubbed.damage.len() as u64 + scrubbed.more_damage {
+            1 => " DAMAGED: 1 place".to_owned(),
+            places => format!(" DAMAGED: {places} places"),
+        },
         Word::Unread => format!(" NOT KNOWN: could not read {}", objects(scrubbed.unread.len() as u64)),
         Word::Stopped => " STOPPED: what was checked is whole".to_owned(),
     };

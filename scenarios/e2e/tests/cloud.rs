@@ -1,5 +1,5 @@
 //! A vault in a cloud's store: the machine that was protected is gone with all it had, and any of its points
-//! comes back from the store, the key and the credentials alone.
+//! comes back from the store, the recovery kit and the credentials alone.
 #![allow(clippy::disallowed_methods)]
 
 use rand_chacha::ChaCha8Rng;
@@ -8,6 +8,7 @@ use redoubt_e2e::nbd::Client;
 use redoubt_e2e::servers::Server;
 use redoubt_e2e::service::{Service, Site};
 use redoubt_e2e::{Place, binary, run, text, try_run};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 const UNREACHABLE: i32 = 3;
@@ -59,9 +60,17 @@ fn a_lost_machine_comes_back(server: &Server, place: &Place) {
     assert!(service.terminate().unwrap().success());
     // What the state directory says of the vault is enough for the machine itself.
     run(binary(), &["points", "--state", text(&site.state)]).unwrap();
+    let (kit, phrase) = (place.path("kit.txt"), place.path("phrase"));
+    std::fs::write(&phrase, "walrus pencil harbour tulip\n").unwrap();
+    std::fs::set_permissions(&phrase, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let state = ["--state", text(&site.state), "--passphrase-file", text(&phrase)];
+    run(binary(), &[&["keys", "export-kit", text(&kit)], &state[..]].concat()).unwrap();
     std::fs::remove_dir_all(&site.state).unwrap();
     std::fs::remove_file(&image).unwrap();
-    let vault = [&["--vault", &url, "--key", text(&key)], &server.options()[..]].concat();
+    std::fs::remove_file(&key).unwrap();
+    // The kit says where the vault is.
+    let kit = ["--recovery-kit", text(&kit), "--passphrase-file", text(&phrase)];
+    let vault = [&kit[..], &["--vault-credentials", text(&server.credentials)]].concat();
     let list = run(binary(), &[&["points", "--format", "json"], &vault[..]].concat()).unwrap();
     let list: serde_json::Value = serde_json::from_str(&list).unwrap();
     let names: Vec<&str> =
@@ -69,6 +78,12 @@ fn a_lost_machine_comes_back(server: &Server, place: &Place) {
     assert!(names.len() >= 4, "{names:?}");
     is_exact(place, &vault, names[0], &oldest);
     is_exact(place, &vault, names[names.len() - 1], &newest);
+    for point in [names[0], names[names.len() - 1]] {
+        let proof = run(binary(), &[&["verify", point], &vault[..]].concat()).unwrap();
+        assert!(proof.contains("PROVEN: the point is changes 1 to"), "{proof}");
+    }
+    let scrubbed = run(binary(), &[&["scrub"], &vault[..]].concat()).unwrap();
+    assert!(scrubbed.contains("WHOLE: every unit opens"), "{scrubbed}");
 }
 
 #[test]
