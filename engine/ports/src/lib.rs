@@ -24,7 +24,7 @@ pub use clock::{Clock, Entropy};
 pub use disk::{Disk, DiskInfo, Disks};
 pub use files::{File, Files, OpenMode};
 pub use net::{ByteStream, Endpoint, Listener, Net, NetError};
-pub use store::{RawStore, StoreError, StoreKey};
+pub use store::{RawStore, StoreAround, StoreError, StoreKey};
 pub use workers::{InPlace, Workers, compute};
 
 /// Everything a role needs from outside, for one host.

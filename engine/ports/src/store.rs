@@ -90,3 +90,59 @@ pub trait RawStore: Send + Sync {
     /// Deletes the object; missing is fine.
     async fn delete(&self, key: &StoreKey) -> Result<(), StoreError>;
 }
+
+/// A store around another one. Whoever implements it says what differs; the rest is handed through.
+#[async_trait]
+pub trait StoreAround: Send + Sync {
+    /// Returns the store within.
+    fn inner(&self) -> &dyn RawStore;
+
+    /// As [`RawStore::put_if_absent`].
+    async fn put_if_absent(&self, key: &StoreKey, body: Bytes) -> Result<(), StoreError> {
+        self.inner().put_if_absent(key, body).await
+    }
+
+    /// As [`RawStore::get`].
+    async fn get(&self, key: &StoreKey, range: Option<Range<u64>>) -> Result<Option<Bytes>, StoreError> {
+        self.inner().get(key, range).await
+    }
+
+    /// As [`RawStore::list_after`].
+    async fn list_after(
+        &self,
+        prefix: &str,
+        after: Option<&StoreKey>,
+        limit: usize,
+    ) -> Result<Vec<(StoreKey, u64)>, StoreError> {
+        self.inner().list_after(prefix, after, limit).await
+    }
+
+    /// As [`RawStore::delete`].
+    async fn delete(&self, key: &StoreKey) -> Result<(), StoreError> {
+        self.inner().delete(key).await
+    }
+}
+
+#[async_trait]
+impl<S: StoreAround> RawStore for S {
+    async fn put_if_absent(&self, key: &StoreKey, body: Bytes) -> Result<(), StoreError> {
+        StoreAround::put_if_absent(self, key, body).await
+    }
+
+    async fn get(&self, key: &StoreKey, range: Option<Range<u64>>) -> Result<Option<Bytes>, StoreError> {
+        StoreAround::get(self, key, range).await
+    }
+
+    async fn list_after(
+        &self,
+        prefix: &str,
+        after: Option<&StoreKey>,
+        limit: usize,
+    ) -> Result<Vec<(StoreKey, u64)>, StoreError> {
+        StoreAround::list_after(self, prefix, after, limit).await
+    }
+
+    async fn delete(&self, key: &StoreKey) -> Result<(), StoreError> {
+        StoreAround::delete(self, key).await
+    }
+}

@@ -4,7 +4,7 @@ mod support;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use redoubt_ports::{RawStore, StoreError, StoreKey};
+use redoubt_ports::{RawStore, StoreAround, StoreError, StoreKey};
 use redoubt_vault::{MemStore, StoreRule, Vault, VaultError, VaultKeys};
 use std::ops::Range;
 use std::sync::Arc;
@@ -38,7 +38,11 @@ impl Liar {
 }
 
 #[async_trait]
-impl RawStore for Liar {
+impl StoreAround for Liar {
+    fn inner(&self) -> &dyn RawStore {
+        &self.inner
+    }
+
     async fn put_if_absent(&self, key: &StoreKey, body: Bytes) -> Result<(), StoreError> {
         if self.lie == Lie::Racy && self.inner.peek(key).is_none() {
             sleep(LAG).await;
@@ -67,10 +71,6 @@ impl RawStore for Liar {
             return Ok(Vec::new());
         }
         self.inner.list_after(prefix, after, limit).await
-    }
-
-    async fn delete(&self, key: &StoreKey) -> Result<(), StoreError> {
-        self.inner.delete(key).await
     }
 }
 

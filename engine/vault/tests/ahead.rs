@@ -9,11 +9,10 @@ use redoubt_core::{
     BatchPosition, Chain, Change, Extent, Generation, Lba, MachineId, Marker, MarkerId, MarkerKind, Record,
     Sectors, VolumeId, VolumeIndex, WallTime, WriteSeq,
 };
-use redoubt_ports::{RawStore, StoreError, StoreKey};
+use redoubt_ports::{RawStore, StoreAround, StoreError, StoreKey};
 use redoubt_vault::{
     CommitError, MachineReader, MachineWriter, MemStore, Preparer, Vault, VaultKeys, WriterSettings,
 };
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use support::{Seeded, run};
@@ -38,7 +37,11 @@ impl Store {
 }
 
 #[async_trait]
-impl RawStore for Store {
+impl StoreAround for Store {
+    fn inner(&self) -> &dyn RawStore {
+        &*self.inner
+    }
+
     async fn put_if_absent(&self, key: &StoreKey, body: Bytes) -> Result<(), StoreError> {
         if key.as_str().contains("/seg/") && self.is_full.load(Ordering::Relaxed) {
             return Err(StoreError::NoSpace);
@@ -48,23 +51,6 @@ impl RawStore for Store {
             true => Err(StoreError::Ambiguous("reply lost".to_owned())),
             false => answer,
         }
-    }
-
-    async fn get(&self, key: &StoreKey, range: Option<Range<u64>>) -> Result<Option<Bytes>, StoreError> {
-        self.inner.get(key, range).await
-    }
-
-    async fn list_after(
-        &self,
-        prefix: &str,
-        after: Option<&StoreKey>,
-        limit: usize,
-    ) -> Result<Vec<(StoreKey, u64)>, StoreError> {
-        self.inner.list_after(prefix, after, limit).await
-    }
-
-    async fn delete(&self, key: &StoreKey) -> Result<(), StoreError> {
-        self.inner.delete(key).await
     }
 }
 

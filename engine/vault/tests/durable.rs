@@ -8,10 +8,9 @@ use redoubt_core::change::ResyncReason;
 use redoubt_core::{
     BatchPosition, Chain, Change, Generation, MachineId, Record, Sectors, VolumeId, VolumeIndex, WriteSeq,
 };
-use redoubt_ports::{RawStore, StoreError, StoreKey};
+use redoubt_ports::{RawStore, StoreAround, StoreError, StoreKey};
 use redoubt_vault::{MachineReader, MachineWriter, MemStore, Vault, VaultError, VaultKeys};
 use std::collections::BTreeSet;
-use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use support::{Seeded, run};
@@ -63,7 +62,11 @@ impl Cached {
 }
 
 #[async_trait]
-impl RawStore for Cached {
+impl StoreAround for Cached {
+    fn inner(&self) -> &dyn RawStore {
+        &*self.inner
+    }
+
     async fn put_if_absent(&self, key: &StoreKey, body: Bytes) -> Result<(), StoreError> {
         let fate = self.fate();
         let put = self.inner.put_if_absent(key, body).await;
@@ -82,23 +85,6 @@ impl RawStore for Cached {
                 Err(StoreError::Ambiguous("the sync failed".to_owned()))
             }
         }
-    }
-
-    async fn get(&self, key: &StoreKey, range: Option<Range<u64>>) -> Result<Option<Bytes>, StoreError> {
-        self.inner.get(key, range).await
-    }
-
-    async fn list_after(
-        &self,
-        prefix: &str,
-        after: Option<&StoreKey>,
-        limit: usize,
-    ) -> Result<Vec<(StoreKey, u64)>, StoreError> {
-        self.inner.list_after(prefix, after, limit).await
-    }
-
-    async fn delete(&self, key: &StoreKey) -> Result<(), StoreError> {
-        self.inner.delete(key).await
     }
 }
 

@@ -9,7 +9,7 @@ use redoubt_core::{
     BatchPosition, Chain, Change, Extent, Generation, Lba, MachineId, Marker, MarkerId, MarkerKind, Record,
     Sectors, VolumeId, VolumeIndex, WallTime, WriteSeq,
 };
-use redoubt_ports::{Entropy, RawStore, StoreError, StoreKey};
+use redoubt_ports::{Entropy, RawStore, StoreAround, StoreError, StoreKey};
 use redoubt_vault::{
     MachineReader, MachineWriter, Maintainer, MaintainerSettings, MemStore, PartId, PointView, ReadError,
     SealedCache, Times, Vault, VaultKeys, WriterSettings,
@@ -40,9 +40,9 @@ struct Watched {
 }
 
 #[async_trait]
-impl RawStore for Watched {
-    async fn put_if_absent(&self, key: &StoreKey, body: Bytes) -> Result<(), StoreError> {
-        self.inner.put_if_absent(key, body).await
+impl StoreAround for Watched {
+    fn inner(&self) -> &dyn RawStore {
+        &self.inner
     }
 
     async fn get(&self, key: &StoreKey, range: Option<Range<u64>>) -> Result<Option<Bytes>, StoreError> {
@@ -58,19 +58,6 @@ impl RawStore for Watched {
         tokio::time::sleep(Duration::from_millis(10)).await;
         self.busy.lock().unwrap().0 -= 1;
         self.inner.get(key, range).await
-    }
-
-    async fn list_after(
-        &self,
-        prefix: &str,
-        after: Option<&StoreKey>,
-        limit: usize,
-    ) -> Result<Vec<(StoreKey, u64)>, StoreError> {
-        self.inner.list_after(prefix, after, limit).await
-    }
-
-    async fn delete(&self, key: &StoreKey) -> Result<(), StoreError> {
-        self.inner.delete(key).await
     }
 }
 

@@ -4,7 +4,7 @@ mod support;
 
 use bytes::Bytes;
 use redoubt_core::Extent;
-use redoubt_ports::{InPlace, RawStore, StoreError, StoreKey};
+use redoubt_ports::{InPlace, RawStore, StoreAround, StoreError, StoreKey};
 use redoubt_vault::scrub::{Damage, Ended, Report, Scrub, ScrubSettings, ScrubWatch, Takes};
 use redoubt_vault::{
     MachineReader, MachineWriter, Maintainer, MaintainerSettings, MemStore, PointId, Times, Vault, VaultKeys,
@@ -204,9 +204,9 @@ fn damage_beside_an_index_takes_exactly_what_the_scrub_says() {
 struct Failing(Arc<MemStore>, fn(&str) -> bool);
 
 #[async_trait::async_trait]
-impl RawStore for Failing {
-    async fn put_if_absent(&self, key: &StoreKey, body: Bytes) -> Result<(), StoreError> {
-        self.0.put_if_absent(key, body).await
+impl StoreAround for Failing {
+    fn inner(&self) -> &dyn RawStore {
+        &*self.0
     }
 
     async fn get(&self, key: &StoreKey, range: Option<Range<u64>>) -> Result<Option<Bytes>, StoreError> {
@@ -214,19 +214,6 @@ impl RawStore for Failing {
             return Err(StoreError::Unavailable("no answer".into()));
         }
         self.0.get(key, range).await
-    }
-
-    async fn list_after(
-        &self,
-        prefix: &str,
-        after: Option<&StoreKey>,
-        limit: usize,
-    ) -> Result<Vec<(StoreKey, u64)>, StoreError> {
-        self.0.list_after(prefix, after, limit).await
-    }
-
-    async fn delete(&self, key: &StoreKey) -> Result<(), StoreError> {
-        self.0.delete(key).await
     }
 }
 

@@ -2,8 +2,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use redoubt_ports::{RawStore, StoreError, StoreKey};
-use std::ops::Range;
+use redoubt_ports::{RawStore, StoreAround, StoreError, StoreKey};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -36,27 +35,14 @@ impl Paced {
 }
 
 #[async_trait]
-impl RawStore for Paced {
+impl StoreAround for Paced {
+    fn inner(&self) -> &dyn RawStore {
+        &*self.store
+    }
+
     async fn put_if_absent(&self, key: &StoreKey, body: Bytes) -> Result<(), StoreError> {
         tokio::time::sleep_until(self.reserve(body.len())).await;
         self.store.put_if_absent(key, body).await
-    }
-
-    async fn get(&self, key: &StoreKey, range: Option<Range<u64>>) -> Result<Option<Bytes>, StoreError> {
-        self.store.get(key, range).await
-    }
-
-    async fn list_after(
-        &self,
-        prefix: &str,
-        after: Option<&StoreKey>,
-        limit: usize,
-    ) -> Result<Vec<(StoreKey, u64)>, StoreError> {
-        self.store.list_after(prefix, after, limit).await
-    }
-
-    async fn delete(&self, key: &StoreKey) -> Result<(), StoreError> {
-        self.store.delete(key).await
     }
 }
 

@@ -7,7 +7,7 @@ use redoubt_core::{
     BatchPosition, Chain, Change, Generation, Lba, MachineId, Marker, MarkerId, MarkerKind, Record, VolumeId,
     WallTime, WriteSeq,
 };
-use redoubt_ports::{Entropy, Files, RawStore, StoreError, StoreKey};
+use redoubt_ports::{Entropy, Files, RawStore, StoreAround, StoreError, StoreKey};
 use redoubt_vault::{MachineReader, MachineWriter, MemStore, Vault, VaultKeys, WriterSettings};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -32,9 +32,9 @@ struct FarStore {
 }
 
 #[async_trait]
-impl RawStore for FarStore {
-    async fn put_if_absent(&self, key: &StoreKey, body: Bytes) -> Result<(), StoreError> {
-        self.inner.put_if_absent(key, body).await
+impl StoreAround for FarStore {
+    fn inner(&self) -> &dyn RawStore {
+        &self.inner
     }
 
     async fn get(&self, key: &StoreKey, range: Option<Range<u64>>) -> Result<Option<Bytes>, StoreError> {
@@ -45,19 +45,6 @@ impl RawStore for FarStore {
             _ => std::future::pending().await,
         }
         self.inner.get(key, range).await
-    }
-
-    async fn list_after(
-        &self,
-        prefix: &str,
-        after: Option<&StoreKey>,
-        limit: usize,
-    ) -> Result<Vec<(StoreKey, u64)>, StoreError> {
-        self.inner.list_after(prefix, after, limit).await
-    }
-
-    async fn delete(&self, key: &StoreKey) -> Result<(), StoreError> {
-        self.inner.delete(key).await
     }
 }
 

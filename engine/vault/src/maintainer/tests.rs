@@ -11,7 +11,7 @@ use redoubt_core::{
     BatchPosition, Chain, Change, Extent, Generation, Lba, Marker, MarkerId, MarkerKind, Record, Sectors,
     VolumeId, VolumeIndex, WallTime, WriteSeq,
 };
-use redoubt_ports::{RawStore, StoreError, StoreKey};
+use redoubt_ports::{RawStore, StoreAround, StoreError, StoreKey};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Semaphore;
@@ -56,23 +56,14 @@ impl Mortal {
 }
 
 #[async_trait]
-impl RawStore for Mortal {
+impl StoreAround for Mortal {
+    fn inner(&self) -> &dyn RawStore {
+        &*self.inner
+    }
+
     async fn put_if_absent(&self, key: &StoreKey, body: Bytes) -> Result<(), StoreError> {
         self.effect()?;
         self.inner.put_if_absent(key, body).await
-    }
-
-    async fn get(&self, key: &StoreKey, range: Option<Range<u64>>) -> Result<Option<Bytes>, StoreError> {
-        self.inner.get(key, range).await
-    }
-
-    async fn list_after(
-        &self,
-        prefix: &str,
-        after: Option<&StoreKey>,
-        limit: usize,
-    ) -> Result<Vec<(StoreKey, u64)>, StoreError> {
-        self.inner.list_after(prefix, after, limit).await
     }
 
     async fn delete(&self, key: &StoreKey) -> Result<(), StoreError> {

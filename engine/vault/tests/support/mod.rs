@@ -9,7 +9,7 @@ use bytes::Bytes;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 use redoubt_core::{Change, MarkerId, Record, SECTOR_BYTES, VolumeId, VolumeIndex};
-use redoubt_ports::{Entropy, RawStore, StoreError, StoreKey};
+use redoubt_ports::{Entropy, RawStore, StoreAround, StoreError, StoreKey};
 use redoubt_vault::MemStore;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -53,7 +53,11 @@ pub(crate) struct Faulty {
 }
 
 #[async_trait]
-impl RawStore for Faulty {
+impl StoreAround for Faulty {
+    fn inner(&self) -> &dyn RawStore {
+        &*self.inner
+    }
+
     async fn put_if_absent(&self, key: &StoreKey, body: Bytes) -> Result<(), StoreError> {
         tokio::time::sleep(Duration::from_millis(1 + self.dice.below(40))).await;
         let lost = |what: &str| Err(StoreError::Ambiguous(what.to_owned()));
@@ -103,10 +107,6 @@ impl RawStore for Faulty {
     ) -> Result<Vec<(StoreKey, u64)>, StoreError> {
         tokio::time::sleep(Duration::from_millis(1 + self.dice.below(20))).await;
         self.inner.list_after(prefix, after, limit).await
-    }
-
-    async fn delete(&self, key: &StoreKey) -> Result<(), StoreError> {
-        self.inner.delete(key).await
     }
 }
 
