@@ -167,6 +167,8 @@ pub enum Verdict {
     Held,
     /// A `sometimes` was never seen.
     NeverSeen,
+    /// An objective was missed.
+    Missed,
     /// No convergence within the bound.
     NotConverged,
     /// An invariant is broken.
@@ -181,6 +183,7 @@ impl Verdict {
         match self {
             Verdict::Held => "held",
             Verdict::NeverSeen => "never seen",
+            Verdict::Missed => "objective missed",
             Verdict::NotConverged => "no convergence",
             Verdict::Broken => "broken",
             Verdict::Crashed => "crashed",
@@ -192,6 +195,7 @@ impl Verdict {
         match self {
             Verdict::Held => "held",
             Verdict::NeverSeen => "never",
+            Verdict::Missed => "missed",
             Verdict::NotConverged => "stuck",
             Verdict::Broken => "broken",
             Verdict::Crashed => "crashed",
@@ -225,7 +229,7 @@ pub struct Run {
 /// Something that does not hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// The oracle; `assertion` for a crash of the engine, `converges` if something is waited for.
+    /// The oracle; `assertion` for a crash of the engine, `converges` if something is waited for, `objective` if one is missed.
     pub oracle: String,
     /// What was found.
     pub what: String,

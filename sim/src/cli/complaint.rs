@@ -20,7 +20,8 @@ pub(super) fn causes(outcome: &Outcome) -> Vec<(String, String)> {
     let mut spoke = BTreeSet::new();
     let all = outcome.cause().into_iter();
     let findings = outcome.findings.iter().map(|finding| (finding.oracle.to_owned(), finding.what.clone()));
-    all.chain(findings).filter(|(oracle, _)| spoke.insert(oracle.clone())).collect()
+    let missed = outcome.missed.iter().map(|what| ("objective".to_owned(), what.clone()));
+    all.chain(findings).chain(missed).filter(|(oracle, _)| spoke.insert(oracle.clone())).collect()
 }
 
 /// Prints what broke in a run, what happened around it in the trace and how to play it again; nothing if

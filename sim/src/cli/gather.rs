@@ -192,6 +192,7 @@ fn run(outcome: &Outcome) -> Run {
         verdict: match outcome.verdict() {
             Verdict::Held => model::Verdict::Held,
             Verdict::NeverSeen => model::Verdict::NeverSeen,
+            Verdict::Missed => model::Verdict::Missed,
             Verdict::NotConverged => model::Verdict::NotConverged,
             Verdict::Broken | Verdict::NotDeterministic => model::Verdict::Broken,
             Verdict::Crashed => model::Verdict::Crashed,

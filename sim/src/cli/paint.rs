@@ -36,7 +36,7 @@ pub(super) fn cell(text: impl ToString, colour: Color) -> Cell {
 pub(super) fn verdict(verdict: Verdict) -> Cell {
     let colour = match verdict {
         Verdict::Held => Color::Green,
-        Verdict::NeverSeen | Verdict::NotConverged => Color::Yellow,
+        Verdict::NeverSeen | Verdict::Missed | Verdict::NotConverged => Color::Yellow,
         _ => Color::Red,
     };
     cell(verdict.word(), colour)
@@ -49,7 +49,7 @@ pub(super) fn paint(text: &str, verdict: Verdict) -> String {
     }
     let code = match verdict {
         Verdict::Held => 32,
-        Verdict::NeverSeen | Verdict::NotConverged => 33,
+        Verdict::NeverSeen | Verdict::Missed | Verdict::NotConverged => 33,
         _ => 31,
     };
     format!("\u{1b}[{code}m{text}\u{1b}[0m")

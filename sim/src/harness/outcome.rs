@@ -11,6 +11,8 @@ pub enum Verdict {
     Held,
     /// A `sometimes` was never seen.
     NeverSeen,
+    /// Everything that must hold did, but an objective was missed.
+    Missed,
     /// No convergence within the bound.
     NotConverged,
     /// An invariant is broken.
@@ -27,6 +29,7 @@ impl Verdict {
         match self {
             Verdict::Held => 0,
             Verdict::NeverSeen => 25,
+            Verdict::Missed => 21,
             Verdict::NotConverged => 22,
             Verdict::Broken => 20,
             Verdict::Crashed => 23,
@@ -39,6 +42,7 @@ impl Verdict {
         match self {
             Verdict::Held => "held",
             Verdict::NeverSeen => "never seen",
+            Verdict::Missed => "objective missed",
             Verdict::NotConverged => "no convergence",
             Verdict::Broken => "BROKEN",
             Verdict::Crashed => "CRASHED",
@@ -80,6 +84,8 @@ pub struct Outcome {
     pub findings: Vec<Finding>,
     /// What each role waited for when the bound of the liveness phase passed.
     pub waiting: Option<String>,
+    /// Objectives that were missed, each with what was measured instead.
+    pub missed: Vec<String>,
     /// The panic of the engine.
     pub panic: Option<String>,
     /// Marks reached.
@@ -103,6 +109,8 @@ impl Outcome {
             Verdict::Broken
         } else if self.waiting.is_some() {
             Verdict::NotConverged
+        } else if !self.missed.is_empty() {
+            Verdict::Missed
         } else {
             Verdict::Held
         }
@@ -116,7 +124,8 @@ impl Outcome {
         if let Some(finding) = self.findings.first() {
             return Some((finding.oracle.into(), finding.what.clone()));
         }
-        self.waiting.clone().map(|waiting| ("converges".into(), waiting))
+        let waiting = self.waiting.clone().map(|waiting| ("converges".into(), waiting));
+        waiting.or_else(|| Some(("objective".into(), self.missed.first()?.clone())))
     }
 }
 
@@ -130,12 +139,13 @@ mod tests {
         let mildest_first = [
             Verdict::Held,
             Verdict::NeverSeen,
+            Verdict::Missed,
             Verdict::NotConverged,
             Verdict::Broken,
             Verdict::Crashed,
             Verdict::NotDeterministic,
         ];
-        for (count, code) in (1..).zip([0, 25, 22, 20, 23, 24]) {
+        for (count, code) in (1..).zip([0, 25, 21, 22, 20, 23, 24]) {
             assert_eq!(codes(&mildest_first[..count]), Some(code));
         }
     }
@@ -143,7 +153,9 @@ mod tests {
     #[test]
     fn a_crash_counts_more_than_what_was_found_before_it() {
         let found = vec![Finding::new("prefix", "x")];
-        let outcome = Outcome { findings: found, waiting: Some("y".into()), ..Outcome::default() };
+        let missed = Outcome { missed: vec!["lag".into()], ..Outcome::default() };
+        assert_eq!(missed.verdict(), Verdict::Missed);
+        let outcome = Outcome { findings: found, waiting: Some("y".into()), ..missed };
         assert_eq!(outcome.verdict(), Verdict::Broken);
         assert_eq!(Outcome { panic: Some("z".into()), ..outcome }.verdict(), Verdict::Crashed);
     }
