@@ -70,6 +70,9 @@ fn the_bytes_of_each_object_stay_as_they_are() {
         crate::index::example(TableId { vault: VAULT, machine: MACHINE, uuid: 0x88, dek: 1 }, &dek());
     insta::assert_snapshot!("index_table", hex(&table));
     insta::assert_snapshot!("catalogue", hex(&catalogue));
+    let id = TableId { vault: VAULT, machine: MACHINE, uuid: 0xaa, dek: 1 };
+    let fold = crate::fold::encode(&id, 6, &crate::fold::example(), &dek()).unwrap();
+    insta::assert_snapshot!("fold", hex(&fold));
 }
 
 #[test]

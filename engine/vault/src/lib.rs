@@ -16,6 +16,7 @@ mod codec;
 mod early;
 pub mod error;
 mod flights;
+mod fold;
 #[cfg(test)]
 mod format_tests;
 mod index;
@@ -44,6 +45,7 @@ mod units;
 pub mod vault;
 pub mod vault_keys;
 pub mod view;
+mod whole;
 pub mod writer;
 
 pub use admission::StoreRule;

@@ -2,7 +2,7 @@
 
 use crate::chain::{LogMark, LogTail};
 use crate::error::VaultError;
-use crate::index::{SegmentPlace, Tail};
+use crate::index::{Held, SegmentPlace, Tail};
 use crate::key_ring::KeyRing;
 use crate::log::{LogRecord, SegmentRow};
 use crate::reader::{PointId, PointInfo};
@@ -177,8 +177,11 @@ fn skip(row: &SegmentRow) -> u64 {
     if row.units == 0 { 0 } else { row.tail }
 }
 
-fn place(record: &LogRecord, row: &SegmentRow) -> SegmentPlace {
+pub(crate) fn place(record: &LogRecord, row: &SegmentRow) -> SegmentPlace {
     let (epoch, dek) = (record.header.epoch, record.header.dek);
-    let inline = row.inline.then_some((record.header.slot, record.inline_at));
-    SegmentPlace { uuid: row.uuid, epoch, dek, inline }
+    let held = match row.inline {
+        true => Held::Inline { slot: record.header.slot, base: record.inline_at },
+        false => Held::Own,
+    };
+    SegmentPlace { uuid: row.uuid, epoch, dek, held }
 }

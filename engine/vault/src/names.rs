@@ -112,7 +112,30 @@ pub(crate) fn slot(machine: MachineId, slot: u64) -> StoreKey {
 }
 
 pub(crate) fn segment(machine: MachineId, epoch: u64, uuid: u128) -> StoreKey {
-    StoreKey::new(format!("g/{machine}/seg/{epoch:08x}/{uuid:032x}"))
+    StoreKey::new(format!("{}{epoch:08x}/{uuid:032x}", segments(machine)))
+}
+
+/// Prefix of the segments that writers put.
+pub(crate) fn segments(machine: MachineId) -> String {
+    format!("g/{machine}/seg/")
+}
+
+/// Prefix of the segments that maintainers packed.
+pub(crate) fn packed_segments(machine: MachineId) -> String {
+    format!("g/{machine}/cseg/")
+}
+
+pub(crate) fn packed_segment(machine: MachineId, epoch: u64, uuid: u128) -> StoreKey {
+    StoreKey::new(format!("{}{epoch:08x}/{uuid:032x}", packed_segments(machine)))
+}
+
+/// Prefix of the machine's folds.
+pub(crate) fn folds(machine: MachineId) -> String {
+    format!("g/{machine}/fold/")
+}
+
+pub(crate) fn fold(machine: MachineId, epoch: u64, uuid: u128) -> StoreKey {
+    StoreKey::new(format!("{}{epoch:08x}/{uuid:032x}", folds(machine)))
 }
 
 /// Prefix of the machine's catalogues.
@@ -139,9 +162,9 @@ pub(crate) fn table(machine: MachineId, epoch: u64, uuid: u128) -> StoreKey {
     StoreKey::new(format!("{}{epoch:08x}/{uuid:032x}", tables(machine)))
 }
 
-/// Reads epoch and identity from a table's name.
-pub(crate) fn table_of(key: &StoreKey, machine: MachineId) -> Option<(u64, u128)> {
-    let (epoch, uuid) = key.as_str().strip_prefix(&tables(machine))?.split_once('/')?;
+/// Reads epoch and identity from the name of an upload: a table, a fold or a segment, by its prefix.
+pub(crate) fn upload_of(key: &StoreKey, prefix: &str) -> Option<(u64, u128)> {
+    let (epoch, uuid) = key.as_str().strip_prefix(prefix)?.split_once('/')?;
     let epoch = (epoch.len() == 8).then(|| u64::from_str_radix(epoch, 16).ok())??;
     let uuid = (uuid.len() == 32).then(|| u128::from_str_radix(uuid, 16).ok())??;
     Some((epoch, uuid))

@@ -6,7 +6,7 @@
 
 use super::entry::{Entry, ZERO};
 use super::key::{Space, Version};
-use super::place::{SegmentPlace, Tables, UnitPlace};
+use super::place::{Held, SegmentPlace, Tables, UnitPlace};
 use super::run::Item;
 use crate::codec::{Malformed, Put, Take};
 use crate::segment::{GRANULE_SECTORS, UNIT_BYTES};
@@ -111,9 +111,27 @@ fn put_segment(out: &mut Vec<u8>, segment: &SegmentPlace) {
     out.put_u128(segment.uuid);
     out.put_varint(segment.epoch);
     out.put_u32(segment.dek);
-    let (slot, base) = segment.inline.unwrap_or_default();
+    put_held(out, segment.held);
+}
+
+/// Slots count from 1: 0 says that the segment has an object of its own.
+pub(crate) fn put_held(out: &mut Vec<u8>, held: Held) {
+    let (slot, base) = match held {
+        Held::Own => (0, 0),
+        Held::Packed => (0, 1),
+        Held::Inline { slot, base } => (slot, base),
+    };
     out.put_varint(slot);
     out.put_varint(base);
+}
+
+pub(crate) fn take_held(take: &mut Take<'_>) -> Result<Held, Malformed> {
+    match (take.varint()?, take.varint()?) {
+        (0, 0) => Ok(Held::Own),
+        (0, 1) => Ok(Held::Packed),
+        (0, _) => Err(Malformed("a segment in an unknown kind of object")),
+        (slot, base) => Ok(Held::Inline { slot, base }),
+    }
 }
 
 fn put_units(out: &mut Vec<u8>, units: &[UnitPlace], segments: &[SegmentPlace]) {
@@ -155,8 +173,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Block, Malformed> {
 
 fn take_segment(take: &mut Take<'_>) -> Result<SegmentPlace, Malformed> {
     let (uuid, epoch, dek) = (take.u128()?, take.varint()?, take.u32()?);
-    let (slot, base) = (take.varint()?, take.varint()?);
-    Ok(SegmentPlace { uuid, epoch, dek, inline: (slot > 0).then_some((slot, base)) })
+    Ok(SegmentPlace { uuid, epoch, dek, held: take_held(take)? })
 }
 
 fn take_deltas(take: &mut Take<'_>, count: usize, limit: usize) -> Result<Vec<u32>, Malformed> {

@@ -7,29 +7,27 @@
 //! - CA-3 Its clear header only says where to look: nothing is deleted or served because of it.
 
 use super::key::{LEVELS, Space, Version};
+use super::object::{Object, Trash, put_trash, take_trash};
 use super::run::{Row, Run};
 use super::seal::{Blob, TableId};
 use crate::codec::{Malformed, Put, Take, checked_crc, put_crc};
-use crate::keys::ONCE;
+use crate::fold::{FoldInfo, Mark};
 use crate::log::{HeadState, POINTS_MAX, put_head, put_point, take_head, take_point};
-use crate::names;
 use crate::reader::{PointId, PointInfo};
-use crate::segment::{Shrinker, inflater};
+use crate::whole;
+pub(crate) use crate::whole::HEADER_BYTES;
 use redoubt_core::maintenance::{PointClock, PointTime};
 use redoubt_core::{MachineId, VolumeIndex, WallTime};
-use redoubt_ports::StoreKey;
-use redoubt_wire::aead::{Key, TAG_BYTES};
+use redoubt_wire::aead::Key;
 use std::collections::BTreeMap;
 
 const MAGIC: &[u8; 8] = b"DRCAT1\0\0";
-pub(crate) const HEADER_BYTES: usize = 128;
 /// Required features this program knows.
 const KNOWN_FEATURES: u64 = 0;
 /// Plain bytes at most: the directory of some billion entries.
 const PLAIN_MAX: usize = 64 << 20;
 /// Runs at most: merging keeps them to a few per power of four.
 const RUNS_MAX: usize = 1024;
-const RAW: u8 = 0;
 
 /// A table object: whose work it is, and what a scrub needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,20 +39,6 @@ pub(crate) struct TableInfo {
     pub(crate) digest: [u8; 32],
     /// Data key of its parts.
     pub(crate) dek: u32,
-}
-
-/// An object that a maintainer may delete some day.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Object {
-    Table { epoch: u64, uuid: u128 },
-}
-
-impl Object {
-    pub(crate) fn name(&self, machine: MachineId) -> StoreKey {
-        match *self {
-            Object::Table { epoch, uuid } => names::table(machine, epoch, uuid),
-        }
-    }
 }
 
 /// A point, and the time by which it ages.
@@ -81,6 +65,8 @@ pub(crate) struct Catalogue {
     pub(crate) head: HeadState,
     /// The data key it is sealed with.
     pub(crate) dek: u32,
+    /// The end of what was folded: the log is needed from the slot behind it on.
+    pub(crate) mark: Mark,
     /// Points up to that slot that can be listed and pinned, oldest first.
     pub(crate) live: Vec<PointOf>,
     /// Points that nobody new can pin, oldest first.
@@ -88,10 +74,10 @@ pub(crate) struct Catalogue {
     /// The clock at the newest point.
     pub(crate) clock: PointClock,
     pub(crate) tables: BTreeMap<u128, TableInfo>,
-    /// Oldest first; together they cover all slots.
+    /// Oldest first; together they cover all slots. Folded ones come first, up to the mark.
     pub(crate) runs: Vec<Run>,
-    /// What this version does not name and one before did, by the first version that did not.
-    pub(crate) garbage: BTreeMap<Object, u64>,
+    /// What this version does not need and one before did, by the first version that did not.
+    pub(crate) garbage: Trash,
 }
 
 impl Catalogue {
@@ -101,9 +87,17 @@ impl Catalogue {
         among(&self.live) || among(&self.retired)
     }
 
-    /// Returns the objects that only a maintainer writes and that this version needs.
+    /// Returns the objects that only a maintainer writes and that this version names itself; what its folds name
+    /// comes on top.
     pub(crate) fn objects(&self) -> impl Iterator<Item = Object> {
-        self.tables.iter().map(|(uuid, table)| Object::Table { epoch: table.epoch, uuid: *uuid })
+        let table = |(uuid, table): (&u128, &TableInfo)| Object::Table { epoch: table.epoch, uuid: *uuid };
+        let fold = |fold: &FoldInfo| Object::Fold { epoch: fold.epoch, uuid: fold.uuid };
+        self.tables.iter().map(table).chain(self.folds().map(fold))
+    }
+
+    /// Returns the folds, oldest stretch first.
+    pub(crate) fn folds(&self) -> impl Iterator<Item = &FoldInfo> {
+        self.runs.iter().flat_map(|run| &run.folds)
     }
 }
 
@@ -118,28 +112,27 @@ pub(crate) fn encode(id: &TableId, catalogue: &Catalogue, dek: &Key) -> Option<V
     if plain.len() > PLAIN_MAX {
         return None;
     }
-    let mut body = Vec::new();
-    let codec = Shrinker::new().put(&plain, &mut body);
-    let mut object = Vec::with_capacity(HEADER_BYTES + body.len() + TAG_BYTES);
-    object.put(MAGIC);
-    object.put_u16(crate::vault::MAJOR);
-    object.put_u16(crate::vault::MINOR);
-    object.put_u32(id.dek);
-    object.put_u64(KNOWN_FEATURES);
-    object.put_u128(id.vault);
-    object.put_u128(id.machine.0);
-    object.put_u128(id.uuid);
-    object.put_u64(catalogue.version);
-    object.put_u64(catalogue.slot);
-    object.put_u64(catalogue.maintainer);
-    object.put_u32((body.len() + TAG_BYTES) as u32);
-    object.put_u32(plain.len() as u32 | u32::from(codec) << 31);
-    object.resize(HEADER_BYTES - 4, 0);
-    put_crc(&mut object);
-    let tag = key(id, dek).seal(ONCE, &object, &mut body);
-    object.put(&body);
-    object.put(&tag);
-    Some(object)
+    let header = |sealed, packed| {
+        let mut header = Vec::with_capacity(HEADER_BYTES);
+        header.put(MAGIC);
+        header.put_u16(crate::vault::MAJOR);
+        header.put_u16(crate::vault::MINOR);
+        header.put_u32(id.dek);
+        header.put_u64(KNOWN_FEATURES);
+        header.put_u128(id.vault);
+        header.put_u128(id.machine.0);
+        header.put_u128(id.uuid);
+        header.put_u64(catalogue.version);
+        header.put_u64(catalogue.slot);
+        header.put_u64(catalogue.maintainer);
+        header.put_u32(sealed);
+        header.put_u32(packed);
+        header.put_u64(catalogue.mark.log_from());
+        header.resize(HEADER_BYTES - 4, 0);
+        put_crc(&mut header);
+        header
+    };
+    Some(whole::seal(&key(id, dek), &plain, header))
 }
 
 /// Why a catalogue is not used.
@@ -157,6 +150,8 @@ pub(crate) struct Header {
     id: TableId,
     version: u64,
     pub(crate) slot: u64,
+    /// The first slot that the log is needed from.
+    pub(crate) log_from: u64,
     maintainer: u64,
     sealed: u32,
     packed: u32,
@@ -189,7 +184,11 @@ pub(crate) fn peek(bytes: &[u8], vault: u128, machine: MachineId, version: u64) 
         return Err(Malformed("the catalogue is another version").into());
     }
     let (slot, maintainer, sealed, packed) = (take.u64()?, take.u64()?, take.u32()?, take.u32()?);
-    Ok(Header { id, version, slot, maintainer, sealed, packed })
+    let log_from = take.u64()?;
+    if log_from == 0 || log_from > slot.max(1) {
+        return Err(Malformed("the log begins behind the catalogue's slot").into());
+    }
+    Ok(Header { id, version, slot, log_from, maintainer, sealed, packed })
 }
 
 /// Decodes and checks a version of the catalogue.
@@ -201,21 +200,8 @@ pub(crate) fn decode(
     dek: &Key,
 ) -> Result<Catalogue, Unusable> {
     let header = peek(bytes, vault, machine, version)?;
-    let (clear, sealed) = bytes.split_at(HEADER_BYTES);
-    let (codec, plain) = ((header.packed >> 31) as u8, (header.packed & !(1 << 31)) as usize);
-    if header.sealed as usize != sealed.len() || plain > PLAIN_MAX {
-        return Err(Malformed("the catalogue has an impossible length").into());
-    }
-    let (body, tag) = sealed.split_last_chunk::<TAG_BYTES>().ok_or(Malformed("shorter than its tag"))?;
-    let mut body = body.to_vec();
-    key(&header.id, dek).open(ONCE, clear, &mut body, tag).map_err(|_| Malformed("the seal is broken"))?;
-    let body = match codec {
-        RAW => body,
-        _ => inflater()?.decompress(&body, plain).map_err(|_| Malformed("does not decompress"))?,
-    };
-    if body.len() != plain {
-        return Err(Malformed("has the wrong length").into());
-    }
+    let lengths = (header.sealed, header.packed);
+    let body = whole::open(&key(&header.id, dek), bytes, lengths, PLAIN_MAX)?;
     Ok(decode_body(&header, &body)?)
 }
 
@@ -225,6 +211,7 @@ fn encode_body(catalogue: &Catalogue) -> Vec<u8> {
     out.put(&catalogue.digest);
     out.put_u64(catalogue.epoch);
     put_head(&mut out, &catalogue.head);
+    put_mark(&mut out, &catalogue.mark);
     put_clock(&mut out, &catalogue.clock);
     put_points(&mut out, &catalogue.live);
     put_points(&mut out, &catalogue.retired);
@@ -241,6 +228,7 @@ fn encode_body(catalogue: &Catalogue) -> Vec<u8> {
     for run in &catalogue.runs {
         out.put_varint(run.to);
         out.put_varint(run.entries);
+        put_folds(&mut out, &run.folds);
         out.put_varint(run.rows().len() as u64);
         for row in run.rows() {
             out.put_varint(u64::from(row.space.volume.0));
@@ -252,19 +240,50 @@ fn encode_body(catalogue: &Catalogue) -> Vec<u8> {
             put_blob(&mut out, &row.blob, &ordinals);
         }
     }
-    out.put_varint(catalogue.garbage.len() as u64);
-    for (object, since) in &catalogue.garbage {
-        let Object::Table { epoch, uuid } = *object;
-        out.put_u8(TABLE);
-        out.put_varint(epoch);
-        out.put_u128(uuid);
-        out.put_varint(*since);
-    }
+    put_trash(&mut out, &catalogue.garbage);
     out
 }
 
-/// Kinds of garbage.
-const TABLE: u8 = 1;
+/// A mark at slot 0 has nothing more to say; the slot itself is in the header.
+fn put_mark(out: &mut Vec<u8>, mark: &Mark) {
+    if mark.slot > 0 {
+        out.put(&mark.digest);
+        out.put_varint(mark.epoch);
+        out.put_varint(u64::from(mark.dek));
+        put_head(out, &mark.head);
+    }
+}
+
+fn take_mark(take: &mut Take<'_>, slot: u64) -> Result<Mark, Malformed> {
+    if slot == 0 {
+        return Ok(Mark::default());
+    }
+    let (digest, epoch, dek) = (take.array()?, take.varint()?, narrow(take)?);
+    Ok(Mark { slot, digest, epoch, dek, head: take_head(take)? })
+}
+
+fn put_folds(out: &mut Vec<u8>, folds: &[FoldInfo]) {
+    out.put_varint(folds.len() as u64);
+    for fold in folds {
+        out.put_u128(fold.uuid);
+        out.put_varint(fold.epoch);
+        out.put_varint(fold.length);
+        out.put(&fold.digest);
+        out.put_varint(u64::from(fold.dek));
+        out.put_varint(fold.stored);
+        out.put_varint(fold.live);
+    }
+}
+
+fn take_folds(take: &mut Take<'_>) -> Result<Vec<FoldInfo>, Malformed> {
+    let mut folds = Vec::new();
+    for _ in 0..take.varint()? {
+        let (uuid, epoch, length, digest) = (take.u128()?, take.varint()?, take.varint()?, take.array()?);
+        let (dek, stored, live) = (narrow(take)?, take.varint()?, take.varint()?);
+        folds.push(FoldInfo { uuid, epoch, length, digest, dek, stored, live });
+    }
+    Ok(folds)
+}
 
 fn put_clock(out: &mut Vec<u8>, clock: &PointClock) {
     let PointClock { now, source, maintainer, source_credit, maintainer_credit } = *clock;
@@ -325,6 +344,7 @@ pub(crate) fn decode_body(header: &Header, bytes: &[u8]) -> Result<Catalogue, Ma
     let Header { version, slot, maintainer, .. } = *header;
     let mut take = Take::new(bytes);
     let (before, digest, epoch, head) = (take.array()?, take.array()?, take.u64()?, take_head(&mut take)?);
+    let mark = take_mark(&mut take, header.log_from - 1)?;
     let clock = take_clock(&mut take)?;
     let (live, retired) = (take_points(&mut take, slot)?, take_points(&mut take, slot)?);
     let mut catalogue = Catalogue {
@@ -336,6 +356,7 @@ pub(crate) fn decode_body(header: &Header, bytes: &[u8]) -> Result<Catalogue, Ma
         epoch,
         head,
         dek: header.dek(),
+        mark,
         live,
         retired,
         clock,
@@ -352,6 +373,10 @@ pub(crate) fn decode_body(header: &Header, bytes: &[u8]) -> Result<Catalogue, Ma
     let mut from = 1;
     for _ in 0..take.varint()? {
         let run = take_run(&mut take, from, &uuids, &catalogue.tables)?;
+        let is_folded = run.to <= catalogue.mark.slot;
+        if is_folded == run.folds.is_empty() || run.from <= catalogue.mark.slot && !is_folded {
+            return Err(Malformed("the folded runs do not end with the mark"));
+        }
         from = run
             .to
             .checked_add(1)
@@ -362,13 +387,7 @@ pub(crate) fn decode_body(header: &Header, bytes: &[u8]) -> Result<Catalogue, Ma
             return Err(Malformed("too many runs"));
         }
     }
-    for _ in 0..take.varint()? {
-        if take.u8()? != TABLE {
-            return Err(Malformed("garbage of an unknown kind"));
-        }
-        let object = Object::Table { epoch: take.varint()?, uuid: take.u128()? };
-        catalogue.garbage.insert(object, take.varint()?);
-    }
+    catalogue.garbage = take_trash(&mut take)?;
     take.finish()?;
     if from - 1 != slot {
         return Err(Malformed("the runs do not cover the catalogue's slots"));
@@ -382,7 +401,8 @@ fn take_run(
     uuids: &[u128],
     tables: &BTreeMap<u128, TableInfo>,
 ) -> Result<Run, Malformed> {
-    let mut run = Run { from, to: take.varint()?, entries: take.varint()?, ..Run::default() };
+    let (to, entries) = (take.varint()?, take.varint()?);
+    let mut run = Run { from, to, entries, folds: take_folds(take)?, ..Run::default() };
     for _ in 0..take.varint()? {
         let volume = u16::try_from(narrow(take)?).map_err(|_| Malformed("a volume's number is too large"))?;
         let space = Space { volume: VolumeIndex(volume), level: take.u8()?, high: narrow(take)? };

@@ -4,6 +4,7 @@ use super::catalogue::Unusable;
 use super::run::Item;
 use super::*;
 use crate::codec::{Put, put_crc};
+use crate::fold::{FoldInfo, Mark};
 use crate::log::{HeadState, PointRow, VolumeInfo, Volumes};
 use crate::reader::{PointId, PointInfo};
 use redoubt_core::maintenance::{PointClock, PointTime};
@@ -30,8 +31,8 @@ fn point() -> PointInfo {
 }
 
 fn items() -> Vec<Item> {
-    let segment = SegmentPlace { uuid: 0x99, epoch: 3, dek: 1, inline: None };
-    let inline = SegmentPlace { uuid: 0x9a, inline: Some((4, 200)), ..segment };
+    let segment = SegmentPlace { uuid: 0x99, epoch: 3, dek: 1, held: Held::Own };
+    let inline = SegmentPlace { uuid: 0x9a, held: Held::Inline { slot: 4, base: 200 }, ..segment };
     let unit =
         |segment, number| UnitPlace { segment, number, offset: 128, sealed: 70, plain: 4096, codec: 1 };
     let cell = |level, index| Cell::new(VolumeIndex(0), level, index);
@@ -53,7 +54,7 @@ fn items() -> Vec<Item> {
 }
 
 fn build(id: TableId, dek: &Key) -> (TableBytes, Catalogue) {
-    let mut builder = RunBuilder::new(id, EPOCH, dek, id.uuid, (1, SLOT));
+    let mut builder = RunBuilder::new(id, EPOCH, dek, id.uuid, (3, SLOT));
     for item in items() {
         assert!(builder.add(item, || 0).is_none());
     }
@@ -67,7 +68,18 @@ fn build(id: TableId, dek: &Key) -> (TableBytes, Catalogue) {
     };
     let (digest, head) = ([6; 32], HeadState { volumes: point().volumes, ..HeadState::default() });
     let tables = [(id.uuid, info)].into();
-    let garbage = [(Object::Table { epoch: 2, uuid: 0x77 }, 4)].into();
+    let garbage = [
+        (Object::Table { epoch: 2, uuid: 0x77 }, 4),
+        (Object::Fold { epoch: 2, uuid: 0x78 }, 4),
+        (Object::Segment { epoch: 1, uuid: 0x79 }, 5),
+        (Object::Packed { epoch: 2, uuid: 0x7a }, 5),
+        (Object::Slots { first: 1, last: 2 }, 5),
+    ]
+    .into();
+    let fold =
+        FoldInfo { uuid: 0x66, epoch: EPOCH, length: 300, digest: [9; 32], dek: 1, stored: 90, live: 70 };
+    let folded = Run { from: 1, to: 2, folds: vec![fold], ..Run::default() };
+    let mark = Mark { slot: 2, digest: [8; 32], epoch: 3, dek: 1, head: HeadState::default() };
     let retired = PointInfo { id: PointId { slot: 2, ordinal: 1 }, ..point() };
     let catalogue = Catalogue {
         version: VERSION,
@@ -82,7 +94,8 @@ fn build(id: TableId, dek: &Key) -> (TableBytes, Catalogue) {
         retired: vec![PointOf { info: retired, at: PointTime(60) }],
         clock: PointClock { now: PointTime(70), source: WallTime(1000), ..PointClock::default() },
         tables,
-        runs: vec![run],
+        mark,
+        runs: vec![folded, run],
         garbage,
     };
     (table, catalogue)
@@ -130,7 +143,7 @@ fn a_catalogue_that_requires_an_unknown_feature_is_refused_by_its_name() {
 #[test]
 fn any_flip_cut_or_swap_of_a_part_is_noticed() {
     let (table, catalogue) = build(ID, &key());
-    let run = &catalogue.runs[0];
+    let run = &catalogue.runs[1];
     let blobs: Vec<Blob> = run.rows().iter().map(|row| row.blob).collect();
     assert_eq!(blobs.len(), 2, "a block for each level");
     for blob in &blobs {
@@ -192,12 +205,12 @@ fn a_directory_that_leaves_its_table_or_its_order_is_refused() {
         with(&mut bad);
         assert!(check(&bad).is_err());
     };
-    spoil(&|bad| bad.runs[0].rows.reverse());
-    spoil(&|bad| bad.runs[0].to -= 1);
+    spoil(&|bad| bad.runs[1].rows.reverse());
+    spoil(&|bad| bad.runs[1].to -= 1);
     spoil(&|bad| bad.runs.clear());
-    spoil(&|bad| bad.runs[0].rows[0].blob.offset = 1 << 20);
-    spoil(&|bad| bad.runs[0].rows[0].blob.table = 77);
-    spoil(&|bad| bad.runs[0].rows[0].space.level = LEVELS);
+    spoil(&|bad| bad.runs[1].rows[0].blob.offset = 1 << 20);
+    spoil(&|bad| bad.runs[1].rows[0].blob.table = 77);
+    spoil(&|bad| bad.runs[1].rows[0].space.level = LEVELS);
     spoil(&|bad| bad.tables.clear());
     spoil(&|bad| bad.live.push(bad.live[0].clone()));
     spoil(&|bad| bad.retired[0].info.id.slot = SLOT + 1);

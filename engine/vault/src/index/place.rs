@@ -6,14 +6,24 @@ use crate::segment::{SegmentId, UnitRow};
 use redoubt_core::MachineId;
 use redoubt_ports::StoreKey;
 
+/// What holds a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Held {
+    /// An object of its own that a writer put.
+    Own,
+    /// The object of a log slot, from byte `base` on, behind the record.
+    Inline { slot: u64, base: u64 },
+    /// An object of its own that a maintainer packed.
+    Packed,
+}
+
 /// A segment's identity and object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SegmentPlace {
     pub(crate) uuid: u128,
     pub(crate) epoch: u64,
     pub(crate) dek: u32,
-    /// Slot of the record it lies behind, and where in that object; none if it has an object of its own.
-    pub(crate) inline: Option<(u64, u64)>,
+    pub(crate) held: Held,
 }
 
 impl SegmentPlace {
@@ -23,9 +33,18 @@ impl SegmentPlace {
 
     /// Returns the object that holds the segment, and where in it the segment starts.
     pub(crate) fn object(&self, machine: MachineId) -> (StoreKey, u64) {
-        match self.inline {
-            Some((slot, base)) => (names::slot(machine, slot), base),
-            None => (names::segment(machine, self.epoch, self.uuid), 0),
+        match self.held {
+            Held::Own => (names::segment(machine, self.epoch, self.uuid), 0),
+            Held::Inline { slot, base } => (names::slot(machine, slot), base),
+            Held::Packed => (names::packed_segment(machine, self.epoch, self.uuid), 0),
+        }
+    }
+
+    /// Returns the slot whose object holds the segment, and where in it, if one does.
+    pub(crate) fn inline(&self) -> Option<(u64, u64)> {
+        match self.held {
+            Held::Inline { slot, base } => Some((slot, base)),
+            Held::Own | Held::Packed => None,
         }
     }
 }

@@ -8,6 +8,7 @@ use super::entry::{Entry, ZERO, mask};
 use super::key::{Cell, Space, Version};
 use super::place::{Tables, UnitPlace};
 use super::seal::{Blob, Sealer, TableId};
+use crate::fold::FoldInfo;
 use bytes::Bytes;
 use redoubt_core::VolumeIndex;
 use redoubt_wire::aead::Key;
@@ -60,6 +61,8 @@ pub(crate) struct Run {
     pub(crate) from: u64,
     pub(crate) to: u64,
     pub(crate) entries: u64,
+    /// What is left of its stretch, if that was folded; a folded run has one at least.
+    pub(crate) folds: Vec<FoldInfo>,
     /// By (space, first, cut).
     pub(super) rows: Vec<Row>,
     /// Levels that have rows, as bits.

@@ -180,7 +180,8 @@ proptest! {
                 let version = Version::new(slot, number as u16 % 2);
                 let volume = VolumeIndex(u16::from(number % 4 == 3));
                 let uuid = number as u128;
-                let place = SegmentPlace { uuid, epoch: 1, dek: 1, inline: (number % 3 == 0).then_some((slot, 9)) };
+                let held = if number % 3 == 0 { Held::Inline { slot, base: 9 } } else { Held::Own };
+                let place = SegmentPlace { uuid, epoch: 1, dek: 1, held };
                 let mut rows = Vec::new();
                 for (unit, (first, end, is_content)) in extents(change).into_iter().enumerate() {
                     let content = is_content.then_some((uuid, unit as u32, 0));

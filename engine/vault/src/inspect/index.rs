@@ -3,7 +3,8 @@
 use super::objects::Shown;
 use super::walk::{Ended, Walk, hex};
 use super::{Dump, Finding, Value};
-use crate::index::{self, Catalogue, PointOf, TableInfo};
+use crate::fold::{self, Fold, Spans};
+use crate::index::{self, Catalogue, PointOf, TableId, TableInfo};
 use redoubt_core::MachineId;
 
 const HEADER_BYTES: usize = 128;
@@ -27,7 +28,8 @@ impl Shown<'_> {
             walk.number("maintainer's epoch", 8)?;
             walk.number("sealed length", 4)?;
             walk.number("its plain length and codec", 4)?;
-            walk.reserved(20)?;
+            walk.number("first slot of the log", 8)?;
+            walk.reserved(12)?;
             walk.crc()?;
             Ok(vault)
         };
@@ -39,6 +41,43 @@ impl Shown<'_> {
         };
         match index::decode(self.bytes, vault, machine, version, dek) {
             Ok(catalogue) => show(dump, machine, &catalogue),
+            Err(why) => dump.findings.push(Finding::new(0, dump.bytes, why.to_string())),
+        }
+        Ok(())
+    }
+
+    pub(super) fn fold(
+        &self,
+        dump: &mut Dump,
+        machine: MachineId,
+        (epoch, uuid): (u64, u128),
+    ) -> Result<(), Ended> {
+        dump.summary = "what is left of a stretch of the log".to_owned();
+        let mut walk = Walk::new(&self.bytes[..self.bytes.len().min(HEADER_BYTES)], 0);
+        let mut fields = || {
+            walk.magic(b"DRFOLD1\0")?;
+            let dek = walk.number("data key", 4)? as u32;
+            let vault = walk.id("vault")?;
+            let of = walk.id("machine")?;
+            walk.must(of == machine.0, "its name says another machine");
+            let found = walk.id("fold")?;
+            walk.must(found == uuid, "its name says another fold");
+            let found = walk.number("maintainer's epoch", 8)?;
+            walk.must(found == epoch, "its name says another epoch");
+            walk.number("sealed length", 4)?;
+            walk.packed("plain length")?;
+            walk.reserved(44)?;
+            walk.crc()?;
+            Ok(TableId { vault, machine, uuid, dek })
+        };
+        let id = fields();
+        dump.fields("fold", walk);
+        let (id, Some(dek)) = (id?, &self.dek) else {
+            dump.findings.push(Finding::new(0, dump.bytes, "there is no data key to open it with"));
+            return Ok(());
+        };
+        match fold::decode(&id, epoch, self.bytes, dek) {
+            Ok(fold) => show_fold(dump, machine, &fold),
             Err(why) => dump.findings.push(Finding::new(0, dump.bytes, why.to_string())),
         }
         Ok(())
@@ -85,11 +124,50 @@ fn show(dump: &mut Dump, machine: MachineId, catalogue: &Catalogue) {
     dump.rows("tables", vec![">EPOCH", "TABLE", ">BYTES", "DIGEST"], tables.collect());
     let runs = catalogue.runs.iter().map(|run| {
         let blocks = run.rows().len() as u64;
-        [run.from, run.to, run.entries, blocks].map(Value::Number).to_vec()
+        [run.from, run.to, run.entries, blocks, run.folds.len() as u64].map(Value::Number).to_vec()
     });
-    dump.rows("runs", vec![">FROM SLOT", ">TO SLOT", ">ENTRIES", ">BLOCKS"], runs.collect());
+    dump.rows("runs", vec![">FROM SLOT", ">TO SLOT", ">ENTRIES", ">BLOCKS", ">FOLDS"], runs.collect());
+    let folds = catalogue.folds().map(|fold| {
+        let sizes = [fold.length, fold.stored, fold.live].map(Value::Number);
+        let mut row = vec![Value::Number(fold.epoch), text(format!("{:032x}", fold.uuid))];
+        row.extend(sizes);
+        row
+    });
+    dump.rows("folds", vec![">EPOCH", "FOLD", ">BYTES", ">STORED", ">LIVE"], folds.collect());
     let garbage = catalogue.garbage.iter();
-    let garbage =
-        garbage.map(|(object, since)| vec![text(object.name(machine).to_string()), Value::Number(*since)]);
-    dump.rows("garbage", vec!["OBJECT", ">SINCE VERSION"], garbage.collect());
+    let garbage = garbage.map(|(object, since)| {
+        let mut names = object.names(machine);
+        let first = names.next().map(|name| name.to_string()).unwrap_or_default();
+        vec![text(first), Value::Number(object.count()), Value::Number(*since)]
+    });
+    dump.rows("garbage", vec!["OBJECT", ">COUNT", ">SINCE VERSION"], garbage.collect());
+}
+
+fn show_fold(dump: &mut Dump, machine: MachineId, fold: &Fold) {
+    let (rows, zeros) = (fold.rows.len(), fold.zeros.len());
+    dump.summary =
+        format!("what is left of slots {} to {}: segments: {rows}, zeros: {zeros}", fold.from, fold.to);
+    let versions = |spans: &Spans| match spans {
+        Spans::Of(slot) => format!("{slot}"),
+        Spans::Each(all) => {
+            let ends = all.first().zip(all.last());
+            ends.map_or(String::new(), |(first, last)| format!("{}..{}", first.slot(), last.slot()))
+        }
+    };
+    let segments = fold.rows.iter().map(|row| {
+        let object = row.place.object(machine).0.to_string();
+        let numbers = [row.length, u64::from(row.units)].map(Value::Number);
+        let mut shown = vec![Value::Text(object), Value::Text(versions(&row.spans))];
+        shown.extend(numbers);
+        shown
+    });
+    dump.rows("segments", vec!["OBJECT", "SLOTS", ">BYTES", ">UNITS"], segments.collect());
+    let zeros = fold.zeros.iter().map(|zeros| {
+        let (slot, span) = (zeros.version.slot(), zeros.version.0 & 0xffff);
+        let numbers = [u64::from(zeros.volume.0), zeros.first, zeros.sectors].map(Value::Number);
+        let mut shown = vec![Value::Text(format!("{slot}.{span}"))];
+        shown.extend(numbers);
+        shown
+    });
+    dump.rows("zeros", vec!["VERSION", ">VOLUME", ">FIRST", ">SECTORS"], zeros.collect());
 }

@@ -63,6 +63,8 @@ impl Shown<'_> {
             self.catalogue(&mut dump, machine, !inverted)
         } else if place.starts_with("idx/") {
             self.table(&mut dump, machine)
+        } else if let Some(id) = names::upload_of(&StoreKey::new(self.name), &names::folds(machine)) {
+            self.fold(&mut dump, machine, id)
         } else if let Some((epoch, uuid)) = segment_name(place) {
             self.segment(&mut dump, machine, epoch, uuid);
             Ok(())
@@ -284,7 +286,8 @@ impl Shown<'_> {
 }
 
 fn segment_name(place: &str) -> Option<(u64, u128)> {
-    let (epoch, uuid) = place.strip_prefix("seg/")?.split_once('/')?;
+    let place = place.strip_prefix("seg/").or_else(|| place.strip_prefix("cseg/"))?;
+    let (epoch, uuid) = place.split_once('/')?;
     let right = epoch.len() == 8 && uuid.len() == 32;
     right.then_some((u64::from_str_radix(epoch, 16).ok()?, u128::from_str_radix(uuid, 16).ok()?))
 }

@@ -1,15 +1,16 @@
 //! Makes the next version of a catalogue: a stretch of the log becomes a run, merged with the newest ones.
 
-use super::{BuildError, Maintainer};
+use super::retain::retain;
+use super::{BuildError, Maintainer, Times};
 use crate::chain::{LogMark, LogTail};
 use crate::error::{ReadError, StoreFailure, VaultError};
-use crate::index::{Catalogue, Input, Object, Run, RunBuilder, TableBytes, TableId, TableInfo, Tail};
+use crate::index::{Catalogue, Input, Item, Object, Run, RunBuilder, TableBytes, TableId, TableInfo, Tail};
 use crate::key_ring::DataKey;
 use crate::load::STRETCH_SLOTS;
-use crate::names;
-use crate::reader::PointInfo;
+use crate::reader::{PointId, PointInfo};
 use crate::store::Created;
-use redoubt_core::maintenance::{RunShape, Work, next_work};
+use bytes::Bytes;
+use redoubt_core::maintenance::{PinListing, RunShape, Work, next_work};
 use redoubt_ports::StoreError;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,21 +28,29 @@ struct Stretch {
 }
 
 /// Tables put so far.
-type Tables = BTreeMap<u128, TableInfo>;
+pub(super) type Tables = BTreeMap<u128, TableInfo>;
 
 impl Maintainer {
-    /// Makes a version that covers more of the log, up to slot `durable` at most, and returns the points that
-    /// came; which of all points it has is for the ladder, its number and what became garbage for who publishes it.
+    /// Makes a version that covers more of the log, up to slot `durable` at most, and returns what it needs no more
+    /// of the log and of what folds named; its number and what became garbage of the rest is for who publishes it.
     pub(super) async fn extend(
         &mut self,
         base: &Catalogue,
         durable: u64,
-    ) -> Result<(Catalogue, Vec<PointInfo>), BuildError> {
-        let stretch = self.read(base, durable).await.map_err(BuildError::Log)?;
+        pins: &PinListing<PointId>,
+        times: Times,
+    ) -> Result<(Catalogue, BTreeSet<Object>), BuildError> {
+        let mut stretch = self.read(base, durable).await.map_err(BuildError::Log)?;
         // The key of a record was fit for use, whatever became of the writer.
         let id = if stretch.end.dek == 0 { base.dek } else { stretch.end.dek };
         let key = DataKey { id, key: self.log.keys.get(id).await.map_err(BuildError::Log)? };
-        self.store_run(base, stretch, &key).await.map_err(BuildError::Base)
+        let LogTail { slot, digest, epoch, head, .. } = stretch.end.clone();
+        let (mark, dek) = (base.mark.clone(), key.id);
+        let mut next = Catalogue { slot, digest, epoch, head, mark, dek, ..Catalogue::default() };
+        let points = std::mem::take(&mut stretch.points);
+        retain(base, &mut next, points, pins, times, &self.settings.keep);
+        let dropped = self.store_runs(base, &mut next, &mut stretch.tail, &key).await?;
+        Ok((next, dropped))
     }
 
     async fn read(&self, base: &Catalogue, durable: u64) -> Result<Stretch, VaultError> {
@@ -61,38 +70,49 @@ impl Maintainer {
         Ok(read)
     }
 
-    /// Stores the stretch as a run, merged with the newest ones as they have grown.
-    async fn store_run(
+    /// Stores the new stretch as a run, merged with the newest ones as they have grown, or folds old ones; returns
+    /// what the folds need no more.
+    async fn store_runs(
         &mut self,
         base: &Catalogue,
-        mut new: Stretch,
+        next: &mut Catalogue,
+        new: &mut Tail,
         key: &DataKey,
-    ) -> Result<(Catalogue, Vec<PointInfo>), ReadError> {
-        let shape = |last, entries| RunShape { last, entries, is_folded: false };
-        let mut runs: Vec<RunShape> = base.runs.iter().map(|run| shape(run.to, run.entries)).collect();
-        runs.push(shape(new.end.slot, new.tail.entries() as u64));
-        // The log keeps everything: no stretch is decided.
-        let kept = match next_work(&runs, 0, new.end.slot) {
-            Some(Work::Merge(range)) => range.start,
-            _ => base.runs.len(),
-        };
-        let (mut runs, old) = (base.runs[..kept].to_vec(), &base.runs[kept..]);
-        let mut tables = Tables::new();
-        let slots = (old.first().map_or(base.slot + 1, |run| run.from), new.end.slot);
-        runs.push(self.merge(old, &mut new.tail, slots, key, &mut tables).await?);
-        let named: BTreeSet<u128> = runs.iter().flat_map(Run::tables).collect();
+    ) -> Result<BTreeSet<Object>, BuildError> {
+        let shape = |last, entries, is_folded| RunShape { last, entries, is_folded };
+        let of = |run: &Run| shape(run.to, run.entries, !run.folds.is_empty());
+        let mut runs: Vec<RunShape> = base.runs.iter().map(of).collect();
+        runs.push(shape(next.slot, new.entries() as u64, false));
+        let decided = if self.settings.folds { self.decided(next) } else { 0 };
+        let (mut tables, mut dropped) = (Tables::new(), BTreeSet::new());
+        let mut kept = base.runs.len();
+        next.runs.clone_from(&base.runs);
+        match next_work(&runs, decided, next.slot) {
+            Some(Work::Merge(range)) => kept = range.start,
+            Some(Work::Fold(range)) => {
+                let folded = self.fold(base, next, range.clone(), key, &mut tables).await?;
+                next.runs.splice(range, [folded.run]);
+                (next.mark, dropped) = (folded.mark, folded.dropped);
+                kept = next.runs.len();
+            }
+            None => {}
+        }
+        let old = next.runs.split_off(kept);
+        let slots = (old.first().map_or(base.slot + 1, |run| run.from), next.slot);
+        let run = self.merge(&old, new.items(), slots, key, &mut tables).await.map_err(BuildError::Base)?;
+        next.runs.push(run);
+        let named: BTreeSet<u128> = next.runs.iter().flat_map(Run::tables).collect();
         tables.extend(base.tables.iter().map(|(uuid, info)| (*uuid, *info)));
         tables.retain(|uuid, _| named.contains(uuid));
-        let LogTail { slot, digest, epoch, head, .. } = new.end;
-        let dek = key.id;
-        let next = Catalogue { slot, digest, epoch, head, dek, tables, runs, ..Catalogue::default() };
-        Ok((next, new.points))
+        next.tables = tables;
+        Ok(dropped)
     }
 
-    async fn merge(
+    /// Makes one run of stored runs and of items that are newer.
+    pub(super) async fn merge(
         &mut self,
         old: &[Run],
-        tail: &mut Tail,
+        new: impl Iterator<Item = Item> + Send,
         slots: (u64, u64),
         key: &DataKey,
         tables: &mut Tables,
@@ -106,7 +126,7 @@ impl Maintainer {
         for run in old {
             inputs.push(Input::open(&self.index, run).await?);
         }
-        let mut fresh = tail.items().peekable();
+        let mut fresh = new.peekable();
         let mut turn = 0;
         loop {
             // The first of equals: older runs come first.
@@ -137,17 +157,24 @@ impl Maintainer {
     async fn put(&mut self, table: Option<TableBytes>, tables: &mut Tables) -> Result<(), StoreFailure> {
         let Some(TableBytes { uuid, dek, bytes }) = table else { return Ok(()) };
         let epoch = self.claim.epoch;
-        let name = names::table(self.log.machine, epoch, uuid);
-        // Noted first: a put of which nothing is known may land.
-        self.uploads.insert(Object::Table { epoch, uuid });
-        if self.log.vault.store.create(&name, &bytes).await? != Created::Mine {
-            // 128 random bits met twice: the next round takes others.
-            self.uploads.remove(&Object::Table { epoch, uuid });
-            let (object, last) = (name.to_string(), StoreError::AlreadyExists);
-            return Err(StoreFailure { operation: "create", object, attempts: 1, last });
-        }
+        self.upload(Object::Table { epoch, uuid }, &bytes).await?;
         let (length, digest) = (bytes.len() as u64, *blake3::hash(&bytes).as_bytes());
         tables.insert(uuid, TableInfo { epoch, length, digest, dek });
+        Ok(())
+    }
+
+    /// Puts an object that the version to come will name.
+    pub(super) async fn upload(&mut self, object: Object, bytes: &Bytes) -> Result<(), StoreFailure> {
+        // Noted first: a put of which nothing is known may land.
+        self.uploads.insert(object);
+        for name in object.names(self.log.machine) {
+            if self.log.vault.store.create(&name, bytes).await? != Created::Mine {
+                // 128 random bits met twice: the next round takes others.
+                self.uploads.remove(&object);
+                let (object, last) = (name.to_string(), StoreError::AlreadyExists);
+                return Err(StoreFailure { operation: "create", object, attempts: 1, last });
+            }
+        }
         Ok(())
     }
 }

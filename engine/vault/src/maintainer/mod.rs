@@ -14,6 +14,7 @@
 //! or writing anything (`redoubt_core::maintenance`).
 
 mod build;
+mod fold;
 mod publish;
 mod retain;
 #[cfg(test)]
@@ -31,7 +32,6 @@ use redoubt_core::MachineId;
 use redoubt_core::maintenance::{CATALOGUES_KEPT, Ladder, PinWatch, Tenure};
 use redoubt_core::{Instant, WallTime};
 use redoubt_ports::Entropy;
-use retain::retain;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -49,11 +49,13 @@ pub struct MaintainerSettings {
     pub every: u64,
     /// Recovery points that are kept.
     pub keep: Ladder,
+    /// Whether stretches of the log whose points are all decided are folded, and the log before them given up.
+    pub folds: bool,
 }
 
 impl Default for MaintainerSettings {
     fn default() -> MaintainerSettings {
-        MaintainerSettings { every: INDEX_SLOTS, keep: Ladder::default() }
+        MaintainerSettings { every: INDEX_SLOTS, keep: Ladder::default(), folds: false }
     }
 }
 
@@ -101,7 +103,7 @@ struct Base {
     newest: u64,
     newest_slot: u64,
     newest_maintainer: u64,
-    /// Named by versions that cannot be built on, or by the base of one that was not published.
+    /// Named by versions that cannot be built on, or needed by the base of one that was not published.
     strays: BTreeSet<Object>,
     /// As in a catalogue, of all versions read.
     garbage: BTreeMap<Object, u64>,
@@ -172,11 +174,8 @@ impl Maintainer {
         // What was not published proves nothing about pins.
         let after = if base.catalogue.version == 0 { u64::MAX } else { base.catalogue.version };
         let (pins, dead_pins) = self.list_pins(after, times).await?;
-        let next = match self.extend(&base.catalogue, durable).await {
-            Ok((mut next, points)) => {
-                retain(&base.catalogue, &mut next, points, &pins, times, &self.settings.keep);
-                next
-            }
+        let (next, dropped) = match self.extend(&base.catalogue, durable, &pins, times).await {
+            Ok(built) => built,
             Err(BuildError::Log(error)) => return Err(error),
             Err(BuildError::Base(ReadError::Store(failure))) => return Err(failure.into()),
             Err(BuildError::Base(damage)) => {
@@ -190,6 +189,8 @@ impl Maintainer {
             }
         };
         let slot = next.slot;
+        let mut base = base;
+        base.strays.extend(dropped);
         if slot < base.newest_slot {
             // MT-4: built anew after damage, and not there yet.
             let mut strays = base.strays;

@@ -105,7 +105,7 @@ impl Maintainer {
     }
 
     async fn delete(&self, objects: &[Object]) -> Result<(), StoreFailure> {
-        let names: Vec<StoreKey> = objects.iter().map(|object| object.name(self.log.machine)).collect();
+        let names: Vec<StoreKey> = objects.iter().flat_map(|object| object.names(self.log.machine)).collect();
         self.delete_names(&names).await
     }
 
@@ -132,7 +132,7 @@ impl Maintainer {
             }
         }
         let sealed = sealed.unwrap_or(0).min(self.claim.epoch);
-        let listed = listed.iter().filter_map(|name| names::table_of(name, machine));
+        let listed = listed.iter().filter_map(|name| names::upload_of(name, &names::tables(machine)));
         let listed = listed.map(|(epoch, uuid)| (Object::Table { epoch, uuid }, epoch));
         self.delete(&orphans(listed, sealed, |object| used.contains(object))).await?;
         Ok(true)

@@ -112,7 +112,7 @@ async fn log(store: &Arc<MemStore>, slots: u64) -> Vec<(PointId, Vec<u8>)> {
 
 async fn keeping(store: Arc<dyn RawStore>, seed: u64, keep: Ladder) -> Maintainer {
     let vault = Vault::open(store, keys()).await.unwrap();
-    let settings = MaintainerSettings { every: 1, keep };
+    let settings = MaintainerSettings { every: 1, keep, folds: false };
     Maintainer::claim(&vault, MACHINE, entropy(seed), settings).await.unwrap()
 }
 
@@ -151,7 +151,7 @@ async fn readable(store: &Arc<MemStore>) -> BTreeSet<StoreKey> {
             assert_eq!(*blake3::hash(&bytes).as_bytes(), info.digest, "{table}");
             known.insert(table);
         }
-        known.extend(catalogue.garbage.keys().map(|object| object.name(MACHINE)));
+        known.extend(catalogue.garbage.keys().flat_map(|object| object.names(MACHINE)));
     }
     known
 }
@@ -313,4 +313,26 @@ async fn a_pin_that_nobody_renews_is_removed_after_a_day_of_the_maintainers_own_
     maintainer.round(16, late(24)).await.unwrap();
     assert_eq!(vault.pins(MACHINE).await.unwrap(), []);
     assert_eq!(listed(&store).await[0], 16);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fold_moves_the_beginning_of_the_log_and_kept_points_read_as_they_were() {
+    let store = Arc::new(MemStore::new());
+    let images = log(&store, 40).await;
+    let vault = Vault::open(store.clone(), keys()).await.unwrap();
+    let keep = Ladder::new(vec![Rule::Newest { count: 3, which: Which::Any }]);
+    let settings = MaintainerSettings { every: 1, keep, folds: true };
+    let mut maintainer = Maintainer::claim(&vault, MACHINE, entropy(3), settings).await.unwrap();
+    rounds(&mut maintainer, 2..36).await.unwrap();
+    let base = maintainer.base.as_ref().unwrap();
+    let catalogue = &base.catalogue;
+    assert!(catalogue.mark.slot > 20 && catalogue.mark.slot < catalogue.slot, "{:?}", catalogue.mark);
+    assert!(catalogue.folds().count() > 0);
+    let reader = MachineReader::open(&vault, MACHINE).await.unwrap();
+    assert_eq!(reader.findings(), []);
+    for point in reader.points() {
+        let image = &images.iter().find(|(id, _)| *id == point.id).unwrap().1;
+        let read = reader.view(point.id).unwrap().read(VOLUME, Extent::new(0, SECTORS)).await.unwrap();
+        assert!(read == *image, "point {:?} reads as it was", point.id);
+    }
 }

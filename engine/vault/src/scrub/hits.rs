@@ -44,10 +44,10 @@ pub(super) enum Which {
 
 impl Bad {
     fn holds(&self, unit: &UnitPlace) -> bool {
-        let base = unit.segment.inline.map_or(0, |(_, base)| base);
+        let base = unit.segment.inline().map_or(0, |(_, base)| base);
         let is_there = match self.uuid {
             Some(uuid) => unit.segment.uuid == uuid,
-            None => unit.segment.inline.is_some_and(|(slot, _)| slot == self.slot),
+            None => unit.segment.inline().is_some_and(|(slot, _)| slot == self.slot),
         };
         is_there
             && match self.which {

@@ -52,7 +52,8 @@ impl Run<'_> {
                         Ok((_, Some(dek))) => {
                             match index::decode(&bytes, self.vault, machine, version, dek) {
                                 Ok(catalogue) => {
-                                    let garbage = catalogue.garbage.keys().map(|object| object.name(machine));
+                                    let garbage =
+                                        catalogue.garbage.keys().flat_map(|object| object.names(machine));
                                     self.named.extend(garbage);
                                     // Of older ones the tables may be gone already.
                                     let is_kept = |(uuid, info): &(u128, TableInfo)| {
