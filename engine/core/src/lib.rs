@@ -19,6 +19,7 @@ pub mod link;
 pub mod maintenance;
 pub mod markers;
 pub mod message;
+pub mod names;
 pub mod planted;
 pub mod read_ahead;
 pub mod receiver;
@@ -34,6 +35,7 @@ pub mod watermarks;
 
 pub use change::{Batch, BatchError, Change, Marker, MarkerKind, Record};
 pub use ids::{BatchPosition, Chain, Generation, MachineId, MarkerId, VolumeId, VolumeIndex, WriteSeq};
+pub use names::Names;
 pub use sealed::{SealedBatch, SealedFlags, SealedMeta};
 pub use time::{Instant, WallTime};
 pub use units::{Extent, Lba, SECTOR_BYTES, Sectors};

@@ -5,6 +5,7 @@
 //! that nobody relies on. The bytes are in `redoubt-wire`.
 
 use crate::ids::{BatchPosition, Generation, MachineId, VolumeId, VolumeIndex, WriteSeq};
+use crate::names::Names;
 use crate::sealed::SealedBatch;
 use crate::units::{Extent, Sectors};
 use std::fmt;
@@ -63,6 +64,8 @@ pub struct Hello {
     pub generation: Generation,
     /// Its volumes.
     pub volumes: Vec<VolumeInfo>,
+    /// What it and they are called.
+    pub names: Names,
     /// First and last sequence in its spool, if it holds any batch.
     pub held: Option<(WriteSeq, WriteSeq)>,
     /// The end of its newest sealed batch.

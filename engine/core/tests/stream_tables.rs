@@ -126,6 +126,7 @@ fn hello(generation: u64, newest: BatchPosition) -> Hello {
         machine: MachineId(1),
         generation: Generation(generation),
         volumes: vec![],
+        names: redoubt_core::Names::default(),
         held: None,
         newest,
         proof: [0; 32],

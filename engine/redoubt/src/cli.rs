@@ -2,10 +2,12 @@
 
 use crate::failure::Outcome;
 use crate::kit::{Kit, passphrase};
+use crate::names::WhichMachine;
 use crate::output::Format;
 use crate::settings::keep::ladder;
 use crate::units::{duration, size};
 use clap::{Args, Parser, Subcommand};
+use redoubt_core::MachineId;
 use redoubt_core::maintenance::Ladder;
 use redoubt_host::store::RATE_MIN;
 use redoubt_host::{StoreSettings, StoreUrl};
@@ -314,6 +316,14 @@ pub(crate) fn machine(text: &str) -> Result<u128, String> {
     u128::from_str_radix(text, 16).map_err(|_| wrong())
 }
 
+fn which_machine(text: &str) -> Result<WhichMachine, String> {
+    match machine(text) {
+        Ok(id) => Ok(WhichMachine::Id(MachineId(id))),
+        Err(_) if text.is_empty() => Err("write the machine's name or its 32 hexadecimal digits".to_owned()),
+        Err(_) => Ok(WhichMachine::Name(text.to_owned())),
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Protect {
     /// Disk to protect and its name, such as erp=/dev/sdb or erp=disk.img
@@ -355,9 +365,9 @@ pub(crate) struct WhichVault {
 pub(crate) struct VaultArgs {
     #[command(flatten)]
     pub(crate) which: WhichVault,
-    /// Machine, if the vault holds several
-    #[arg(long, value_name = "ID", value_parser = machine)]
-    pub(crate) machine: Option<u128>,
+    /// Machine, if the vault holds several: its name, or its 32 hexadecimal digits
+    #[arg(long, value_name = "NAME|ID", value_parser = which_machine)]
+    pub(crate) machine: Option<WhichMachine>,
 }
 
 #[derive(Debug, Args)]

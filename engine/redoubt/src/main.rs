@@ -13,6 +13,7 @@ mod hold;
 mod image;
 mod key;
 mod kit;
+mod names;
 mod output;
 mod overlay_file;
 mod qcow2;

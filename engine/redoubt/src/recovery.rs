@@ -5,12 +5,12 @@
 use crate::cli::{PointArgs, VaultArgs, WhichVault};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::key::{self, KeySource};
+use crate::names::{self, Known, WhichMachine};
 use crate::state;
 use crate::units::show_wall;
-use redoubt_core::{MachineId, Sectors, VolumeId, VolumeIndex};
+use redoubt_core::{MachineId, Sectors, VolumeIndex};
 use redoubt_host::StoreSettings;
 use redoubt_ports::{RawStore, StoreError};
-use redoubt_roles::agent::VolumeSpec;
 use redoubt_roles::mount::{Overlay, OverlayOf, PointDisk};
 use redoubt_vault::{MachineReader, PointId, PointInfo, PointView, Vault, VaultError};
 use std::sync::Arc;
@@ -25,8 +25,8 @@ pub(crate) struct Recovery {
     pub(crate) is_near: bool,
     /// Points are missing, because the log is damaged before them.
     is_damaged: bool,
-    /// Names known from the state directory, if there is one.
-    names: Vec<String>,
+    /// What the machine and its volumes are called.
+    pub(crate) known: Known,
 }
 
 /// What it means that the first request of a command to a store in a cloud failed.
@@ -87,11 +87,10 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Returns the name under which a volume is protected, or its id where none is known.
-    pub(crate) fn volume_name(&self, machine: MachineId, id: VolumeId) -> String {
-        let mut disks = self.record.iter().flat_map(|record| &record.disks);
-        let known = disks.find(|disk| VolumeSpec::new(&disk.name, "").id_in(machine) == id);
-        known.map_or_else(|| id.to_string(), |disk| disk.name.clone())
+    /// Returns the names under which the state directory knows disks.
+    pub(crate) fn local_names(&self) -> impl Iterator<Item = String> {
+        let disks = self.record.iter().flat_map(|record| &record.disks);
+        disks.map(|disk| disk.name.clone())
     }
 }
 
@@ -128,11 +127,16 @@ pub(crate) async fn open(args: &VaultArgs) -> Outcome<Recovery> {
 
 /// As [`open`]; a point that is given by its name is enough, and what the vault got since may be left out.
 async fn open_at(args: &VaultArgs, point: Option<PointId>) -> Outcome<Recovery> {
-    let Place { settings, key, record } = locate(&args.which)?;
+    let place = locate(&args.which)?;
+    let Place { settings, key, record } = &place;
     let own = record.as_ref().and_then(state::Record::machine);
-    let guess = args.machine.map(MachineId).or(own);
+    let guess = match &args.machine {
+        Some(WhichMachine::Id(id)) => Some(*id),
+        Some(WhichMachine::Name(_)) => None,
+        None => own,
+    };
     let workers = Arc::new(redoubt_host::HostWorkers::new());
-    let vault = open_vault_for(&settings, &key, guess).await?.with_workers(workers);
+    let vault = open_vault_for(settings, key, guess).await?.with_workers(workers);
     // The names of other machines are nobody's business unless the machine is not known.
     let opened = match guess {
         Some(machine) => match open_machine(&vault, machine, point).await {
@@ -144,7 +148,11 @@ async fn open_at(args: &VaultArgs, point: Option<PointId>) -> Outcome<Recovery> 
     let (machine, (reader, damage)) = match opened {
         Some(opened) => opened,
         None => {
-            let machine = only_machine(&vault, &settings).await?;
+            let name = match &args.machine {
+                Some(WhichMachine::Name(name)) => Some(name.as_str()),
+                _ => None,
+            };
+            let machine = names::find_machine(&vault, &settings.url.to_string(), name).await?;
             (machine, open_machine(&vault, machine, point).await?)
         }
     };
@@ -154,9 +162,10 @@ async fn open_at(args: &VaultArgs, point: Option<PointId>) -> Outcome<Recovery> 
     for finding in reader.findings() {
         crate::output::say(format!("warning: {finding}; no recovery point is affected"));
     }
-    let names = record.iter().flat_map(|record| &record.disks).map(|disk| disk.name.clone()).collect();
+    let known = Known::new(machine, &reader.names(), place.local_names());
     let (is_damaged, is_near) = (damage.is_some(), settings.url.directory().is_some());
-    Ok(Recovery { machine, reader, vault, key, is_near, is_damaged, names })
+    let key = place.key;
+    Ok(Recovery { machine, reader, vault, key, is_near, is_damaged, known })
 }
 
 async fn open_machine(
@@ -167,21 +176,6 @@ async fn open_machine(
     match point {
         Some(point) => MachineReader::open_at(vault, machine, point).await,
         None => MachineReader::open_damaged(vault, machine).await,
-    }
-}
-
-async fn only_machine(vault: &Vault, settings: &StoreSettings) -> Outcome<MachineId> {
-    match &vault.list_machines().await?[..] {
-        [only] => Ok(*only),
-        [] => {
-            let what = format!("vault {} holds no machine yet", settings.url);
-            Err(Failure::new(Exit::Refused, what).hint("wait for the first recovery point"))
-        }
-        many => {
-            let list: Vec<String> = many.iter().map(MachineId::to_string).collect();
-            let what = format!("vault {} holds several machines: {}", settings.url, list.join(", "));
-            Err(Failure::usage(what).hint("choose one with --machine"))
-        }
     }
 }
 
@@ -210,11 +204,7 @@ impl Recovery {
 
     /// Returns the volumes of a point with their names, or their ids where no name is known.
     pub(crate) fn volumes(&self, point: &PointInfo) -> Vec<(VolumeIndex, String, u64)> {
-        let named = |id| {
-            let known = self.names.iter().find(|name| VolumeSpec::new(*name, "").id_in(self.machine) == id);
-            known.cloned().unwrap_or_else(|| id.to_string())
-        };
-        point.volumes.iter().map(|(index, info)| (*index, named(info.id), info.sectors.bytes())).collect()
+        self.known.volumes(point)
     }
 
     /// Finds a point by `newest`, its name, or a beginning of its marker's id. Behind a damaged log nobody
@@ -266,26 +256,6 @@ impl Recovery {
             }
         }
     }
-
-    /// Finds a volume of a point: the named one, or the only one.
-    pub(crate) fn volume(&self, point: &PointInfo, name: Option<&str>) -> Outcome<(VolumeIndex, String)> {
-        let volumes = self.volumes(point);
-        let known: Vec<&str> = volumes.iter().map(|(_, name, _)| name.as_str()).collect();
-        let Some(name) = name else {
-            return match &volumes[..] {
-                [(index, name, _)] => Ok((*index, name.clone())),
-                _ => Err(Failure::usage(format!("the point holds several volumes: {}", known.join(", ")))
-                    .hint("choose one with --volume")),
-            };
-        };
-        let id = VolumeSpec::new(name, "").id_in(self.machine);
-        let found = point.volumes.iter().find(|(_, info)| info.id == id || info.id.to_string() == name);
-        match found {
-            Some((index, _)) => Ok((*index, name.to_owned())),
-            None => Err(Failure::new(Exit::Refused, format!("the point holds no volume {name:?}"))
-                .hint(format!("it holds {}", known.join(", ")))),
-        }
-    }
 }
 
 /// A volume at a point, found by what the user typed.
@@ -308,7 +278,7 @@ pub(crate) async fn find_fast(args: &PointArgs) -> Outcome<Found> {
 
 fn find_in(recovery: Recovery, args: &PointArgs) -> Outcome<Found> {
     let point = recovery.point(&args.point)?;
-    let (index, volume) = recovery.volume(&point, args.volume.as_deref())?;
+    let (index, volume) = recovery.known.find(&point, args.volume.as_deref())?;
     Ok(Found { recovery, point, index, volume })
 }
 

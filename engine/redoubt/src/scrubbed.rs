@@ -3,6 +3,7 @@
 //! What is *not* here: the scrub itself (`redoubt_vault::scrub`).
 
 use crate::failure::{Exit, Failure, Outcome};
+use crate::names::machine;
 use crate::output::{self, Cell, Tone};
 use crate::units::show_size;
 use redoubt_core::{SECTOR_BYTES, VolumeIndex};
@@ -11,8 +12,6 @@ use redoubt_vault::scrub::{Damage, Ended, Report, Takes};
 use serde::Serialize;
 use std::ops::Range;
 
-/// Rows of a table that people are shown; programs get all.
-const ROWS_MAX: usize = 20;
 /// Ranges of one row that people are shown.
 const RANGES_MAX: usize = 3;
 
@@ -95,6 +94,8 @@ pub(crate) struct RepairJson {
 pub(crate) struct Scrubbed {
     pub(crate) verdict: Word,
     machine: String,
+    /// What it is called; empty if nobody said.
+    pub(crate) name: String,
     with_key: bool,
     objects: u64,
     checked: u64,
@@ -129,6 +130,7 @@ impl Scrubbed {
         Scrubbed {
             verdict,
             machine: report.machine.to_string(),
+            name: String::new(),
             with_key: report.with_keys,
             objects: report.objects,
             checked: report.checked,
@@ -217,7 +219,7 @@ fn show_one(scrubbed: &Scrubbed) -> String {
     let depth = if scrubbed.with_key { "opened with their key" } else { "by their checksums, without a key" };
     let mut text = format!(
         " machine {}: {} of {} checked, {}, {} units {depth}\n\n",
-        scrubbed.machine,
+        machine(&scrubbed.machine, &scrubbed.name),
         scrubbed.checked,
         objects(scrubbed.objects),
         show_size(scrubbed.bytes),
@@ -225,14 +227,14 @@ fn show_one(scrubbed: &Scrubbed) -> String {
     );
     if !scrubbed.damage.is_empty() {
         let rows = scrubbed.damage.iter().flat_map(rows_of).collect();
-        text += &cut(&["DAMAGED OBJECT", ">BYTES", "WHAT", "POINTS", "VOLUME", "LOST"], rows);
+        text += &output::beginning(&["DAMAGED OBJECT", ">BYTES", "WHAT", "POINTS", "VOLUME", "LOST"], rows);
     }
     if scrubbed.more_damage > 0 {
         text += &format!(" and {} damaged places more\n\n", scrubbed.more_damage);
     }
     if !scrubbed.unread.is_empty() {
         let row = |unread: &UnreadJson| vec![unread.object.clone().into(), unread.why.clone().into()];
-        text += &cut(&["NOT READ", "WHY"], scrubbed.unread.iter().map(row).collect());
+        text += &output::beginning(&["NOT READ", "WHY"], scrubbed.unread.iter().map(row).collect());
     }
     if !scrubbed.orphans.is_empty() {
         let bytes = scrubbed.orphans.iter().map(|orphan| orphan.bytes).sum();
@@ -289,17 +291,6 @@ fn ranges(ranges: &[RangeJson]) -> String {
         text.push(format!("{} in {} more", show_size(rest), ranges.len() - RANGES_MAX));
     }
     text.join(", ")
-}
-
-/// A table of which people are shown the beginning.
-fn cut(header: &[&str], mut rows: Vec<Vec<Cell>>) -> String {
-    let more = rows.len().saturating_sub(ROWS_MAX);
-    rows.truncate(ROWS_MAX);
-    let mut text = output::table(header, rows);
-    if more > 0 {
-        text += &format!("\n and {more} more; `--format json` lists all");
-    }
-    text + "\n\n"
 }
 
 fn last_line(scrubbed: &Scrubbed) -> String {

@@ -1,6 +1,7 @@
 //! What `redoubt verify` found: values, the verdict, and how it looks.
 
 use crate::failure::{Exit, Failure, Outcome};
+use crate::names::machine;
 use crate::output::{self, Cell, Tone};
 use crate::units::{show_size, show_wall};
 use redoubt_core::SECTOR_BYTES;
@@ -8,9 +9,6 @@ use redoubt_vault::PointInfo;
 use redoubt_verifier::{Damage, Hit, Point, Proof};
 use serde::Serialize;
 use std::ops::Range;
-
-/// Rows of a table of damaged ranges that people are shown; programs get all.
-const ROWS_MAX: usize = 20;
 
 /// How both readers agree on one volume.
 #[derive(Debug, Default, Serialize)]
@@ -99,6 +97,8 @@ struct HitJson {
 pub(crate) struct Verdict {
     pub(crate) verdict: Word,
     machine: String,
+    /// What it is called; empty if nobody said.
+    pub(crate) name: String,
     /// The point that was asked for; all points if none.
     asked: Option<String>,
     /// The point whose bytes were compared.
@@ -157,6 +157,7 @@ impl Verdict {
         Verdict {
             verdict,
             machine,
+            name: String::new(),
             asked,
             compared_point: compared.map(PointJson::from),
             slots: proof.slots,
@@ -257,10 +258,15 @@ pub(crate) fn show(verdict: &Verdict) -> String {
             point.point,
             show_wall(point.wall_ms),
             point.seq,
-            verdict.machine
+            machine(&verdict.machine, &verdict.name)
         ),
-        (Some(asked), None) => format!(" point {asked}, machine {}\n\n", verdict.machine),
-        (None, _) => format!(" all {} points of machine {}\n\n", verdict.points, verdict.machine),
+        (Some(asked), None) => {
+            format!(" point {asked}, machine {}\n\n", machine(&verdict.machine, &verdict.name))
+        }
+        (None, _) => {
+            let machine = machine(&verdict.machine, &verdict.name);
+            format!(" all {} points of machine {machine}\n\n", verdict.points)
+        }
     };
     text += &output::table(&["CHECK", "RESULT", "WHAT"], checks(verdict));
     text += "\n\n";
@@ -269,7 +275,7 @@ pub(crate) fn show(verdict: &Verdict) -> String {
         let bytes =
             |d: &DamageJson| if d.to > d.from { format!("{}..{}", d.from, d.to) } else { "-".to_owned() };
         let row = |d: &&DamageJson| vec![d.object.clone().into(), bytes(d).into(), d.what.clone().into()];
-        text += &cut(&["DAMAGED OBJECT", ">BYTES", "WHAT"], damage.iter().map(row).collect());
+        text += &output::beginning(&["DAMAGED OBJECT", ">BYTES", "WHAT"], damage.iter().map(row).collect());
     }
     if !verdict.hits.is_empty() {
         let row = |hit: &HitJson| {
@@ -283,27 +289,19 @@ pub(crate) fn show(verdict: &Verdict) -> String {
             cells.into_iter().map(Cell::from).collect()
         };
         let header = ["POINT HIT", "TAKEN (UTC)", "VOLUME", ">FROM BYTE", ">LENGTH"];
-        text += &cut(&header, verdict.hits.iter().map(row).collect());
+        text += &output::beginning(&header, verdict.hits.iter().map(row).collect());
     }
     if !verdict.lost.is_empty() {
         let row = |point: &PointJson| {
             let cells = [point.point.clone(), show_wall(point.wall_ms), point.seq.to_string()];
             cells.into_iter().map(Cell::from).collect()
         };
-        text += &cut(&["POINT LOST", "TAKEN (UTC)", ">SEQUENCE"], verdict.lost.iter().map(row).collect());
+        text += &output::beginning(
+            &["POINT LOST", "TAKEN (UTC)", ">SEQUENCE"],
+            verdict.lost.iter().map(row).collect(),
+        );
     }
     text + &last_line(verdict)
-}
-
-/// A table of which people are shown the beginning.
-fn cut(header: &[&str], mut rows: Vec<Vec<Cell>>) -> String {
-    let more = rows.len().saturating_sub(ROWS_MAX);
-    rows.truncate(ROWS_MAX);
-    let mut text = output::table(header, rows);
-    if more > 0 {
-        text += &format!("\n and {more} more; `--format json` lists all");
-    }
-    text + "\n\n"
 }
 
 fn last_line(verdict: &Verdict) -> String {
@@ -346,6 +344,7 @@ mod tests {
         Verdict {
             verdict: Word::Proven,
             machine: "0123456789abcdef0123456789abcdef".into(),
+            name: "erp-host".into(),
             asked: Some("17.1".into()),
             compared_point: Some(point("17.1")),
             slots: 17,

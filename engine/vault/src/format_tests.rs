@@ -7,7 +7,7 @@ use crate::log::{self, Body, HeadState, Header, Kind, PointRow, VolumeInfo, Volu
 use crate::segment::{Builder, SegmentId, Shrinker, parse_tail};
 use proptest::prelude::*;
 use redoubt_core::{
-    MachineId, Marker, MarkerId, MarkerKind, Sectors, VolumeId, VolumeIndex, WallTime, WriteSeq,
+    MachineId, Marker, MarkerId, MarkerKind, Names, Sectors, VolumeId, VolumeIndex, WallTime, WriteSeq,
 };
 use redoubt_wire::aead::Key;
 
@@ -41,7 +41,10 @@ fn body() -> Body {
     let volumes = Volumes::from([(VolumeIndex(0), info)]);
     let marker = Marker { id: MarkerId(0x66), kind: MarkerKind::App, wall: WallTime(1000) };
     let point = PointRow { marker, seq: WriteSeq(8), exact: true, volumes: volumes.clone() };
-    let head = HeadState { volumes, exact: true, ..HeadState::default() };
+    let mut names = Names::default();
+    names.call_machine("erp");
+    names.call_volume(VolumeId(0x55), "data");
+    let head = HeadState { volumes, names, exact: true, ..HeadState::default() };
     Body { from: WriteSeq(2), head, points: vec![point], segments: Vec::new(), sealed: 9 }
 }
 

@@ -64,4 +64,4 @@ pub use sealing::DataKeyInfo;
 pub use vault::Vault;
 pub use vault_keys::VaultKeyInfo;
 pub use view::PointView;
-pub use writer::{CommitDone, MachineWriter, WriterSettings};
+pub use writer::{CommitDone, MachineWriter, Naming, WriterSettings};

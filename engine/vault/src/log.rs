@@ -11,8 +11,9 @@ use crate::codec::{Malformed, Put, Take, put_crc};
 use crate::keys::ONCE;
 use crate::segment::SegmentId;
 use redoubt_core::change::ResyncReason;
+use redoubt_core::names::{NAME_BYTES_MAX, NAMES_MAX};
 use redoubt_core::{
-    BatchPosition, Chain, Generation, MachineId, Marker, MarkerId, MarkerKind, Sectors, VolumeId,
+    BatchPosition, Chain, Generation, MachineId, Marker, MarkerId, MarkerKind, Names, Sectors, VolumeId,
     VolumeIndex, WallTime, WriteSeq,
 };
 use redoubt_wire::aead::{Key, TAG_BYTES};
@@ -51,6 +52,8 @@ pub struct HeadState {
     pub exact: bool,
     /// Why a resync is under way, if one is.
     pub resync: Option<ResyncReason>,
+    /// What the machine and its volumes are called, those of older points included.
+    pub names: Names,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -245,6 +248,36 @@ fn take_volumes(take: &mut Take<'_>) -> Result<Volumes, Malformed> {
     Ok(volumes)
 }
 
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    out.put_u8(text.len() as u8);
+    out.put(text.as_bytes());
+}
+
+fn take_text<'a>(take: &mut Take<'a>) -> Result<&'a str, Malformed> {
+    let length = usize::from(take.u8()?);
+    let text = std::str::from_utf8(take.bytes(length)?).ok().filter(|text| text.len() <= NAME_BYTES_MAX);
+    text.ok_or(Malformed("a name is too long, or no text"))
+}
+
+fn put_names(out: &mut Vec<u8>, names: &Names) {
+    put_text(out, names.machine());
+    out.put_u16(names.volumes().len() as u16);
+    for (id, name) in names.volumes() {
+        out.put_u128(id.0);
+        put_text(out, name);
+    }
+}
+
+fn take_names(take: &mut Take<'_>) -> Result<Names, Malformed> {
+    let mut names = Names::default();
+    names.call_machine(take_text(take)?);
+    for _ in 0..count(take, NAMES_MAX)? {
+        let id = VolumeId(take.u128()?);
+        names.call_volume(id, take_text(take)?);
+    }
+    Ok(names)
+}
+
 const REASONS: [ResyncReason; 7] = [
     ResyncReason::Initial,
     ResyncReason::UncleanStop,
@@ -268,6 +301,7 @@ pub(crate) fn put_head(out: &mut Vec<u8>, head: &HeadState) {
     out.put_u8(u8::from(head.exact));
     out.put_u8(head.resync.map_or(0, |reason| number(&REASONS, &reason)));
     put_volumes(out, &head.volumes);
+    put_names(out, &head.names);
 }
 
 pub(crate) fn put_point(out: &mut Vec<u8>, point: &PointRow) {
@@ -307,7 +341,7 @@ pub(crate) fn take_head(take: &mut Take<'_>) -> Result<HeadState, Malformed> {
         0 => None,
         at => Some(*REASONS.get(usize::from(at) - 1).ok_or(Malformed("unknown reason of a resync"))?),
     };
-    Ok(HeadState { position, exact, resync, volumes: take_volumes(take)? })
+    Ok(HeadState { position, exact, resync, volumes: take_volumes(take)?, names: take_names(take)? })
 }
 
 pub(crate) fn take_point(take: &mut Take<'_>) -> Result<PointRow, Malformed> {

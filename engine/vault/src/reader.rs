@@ -22,7 +22,7 @@ use crate::segment::GRANULE_SECTORS;
 use crate::units::Units;
 use crate::vault::Vault;
 use crate::view::PointView;
-use redoubt_core::{MachineId, Marker, VolumeIndex, WriteSeq};
+use redoubt_core::{MachineId, Marker, Names, VolumeIndex, WriteSeq};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::atomic::AtomicBool;
@@ -436,6 +436,11 @@ impl MachineReader {
     /// Returns the head as of the last refresh.
     pub fn head(&self) -> HeadState {
         self.0.state().tail.head.clone()
+    }
+
+    /// Returns what the machine and its volumes are called, as of the last refresh.
+    pub fn names(&self) -> Names {
+        self.0.state().tail.head.names.clone()
     }
 
     /// Returns the newest slot loaded.

@@ -6,15 +6,18 @@
 //! - VT-3 A writer puts the vault object and its key again before it builds on them: found is not durable.
 
 use crate::admission;
+use crate::chain::LogTail;
 use crate::codec::{Malformed, Put, Take, checked_crc, put_crc};
 use crate::error::{StoreFailure, VaultError};
+use crate::key_ring::KeyRing;
 use crate::keys::VaultKeys;
 use crate::names;
 use crate::opening;
+use crate::reader::MachineReader;
 use crate::store::{Created, Store};
 use crate::vault_keys;
 use bytes::Bytes;
-use redoubt_core::MachineId;
+use redoubt_core::{MachineId, Names};
 use redoubt_ports::{Entropy, InPlace, RawStore, StoreKey, Workers};
 use std::sync::Arc;
 
@@ -144,6 +147,15 @@ impl Vault {
     /// Returns the machines that have objects in this vault, sorted.
     pub async fn list_machines(&self) -> Result<Vec<MachineId>, VaultError> {
         machines(&self.store).await
+    }
+
+    /// Returns what a machine and its volumes are called, as the newest record that can be read says.
+    pub async fn names(&self, machine: MachineId) -> Result<Names, VaultError> {
+        let keys = KeyRing::new(self, machine);
+        match LogTail::at_end(self, machine, &keys).await {
+            Ok((tail, Some(_))) => Ok(tail.head.names),
+            _ => Ok(MachineReader::open_damaged(self, machine).await?.0.names()),
+        }
     }
 
     /// Checks again, with few requests, that the store may be written.

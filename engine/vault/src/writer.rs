@@ -24,9 +24,9 @@ use crate::segment::TARGET_BYTES;
 use crate::store::Created;
 use crate::vault::Vault;
 use bytes::Bytes;
-use redoubt_core::{BatchPosition, MachineId, Record};
+use redoubt_core::{BatchPosition, MachineId, Names, Record};
 use redoubt_ports::{Entropy, InPlace, Workers};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -73,6 +73,25 @@ pub struct CommitDone {
     pub position: BatchPosition,
 }
 
+/// How a writer that is busy is told of names.
+#[derive(Clone, Debug, Default)]
+pub struct Naming(Arc<Mutex<Names>>);
+
+impl Naming {
+    /// Says what the machine and its volumes are called from the next commit on.
+    pub fn tell(&self, names: Names) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = names;
+    }
+
+    /// Adds what was told to what the log knows.
+    fn add_to(&self, head: &mut HeadState, known: &Names) {
+        head.names.clone_from(known);
+        let told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let HeadState { names, volumes, .. } = head;
+        names.learn(&told, |id| volumes.values().any(|volume| volume.id == id));
+    }
+}
+
 /// A slot whose outcome is not known yet.
 struct Pending {
     bytes: Bytes,
@@ -99,6 +118,7 @@ pub struct MachineWriter {
     fenced: Option<u64>,
     /// The newest slot known to be durable, for whoever follows the log.
     durable: watch::Sender<u64>,
+    naming: Naming,
 }
 
 impl std::fmt::Debug for MachineWriter {
@@ -163,6 +183,7 @@ impl MachineWriter {
             unreported,
             fenced,
             durable,
+            naming: Naming::default(),
         };
         writer.seal().await?;
         writer.preparer.go_to(&writer.tail.head);
@@ -193,6 +214,11 @@ impl MachineWriter {
     /// Returns this writer's claim, to be looked at while the writer is busy.
     pub fn watch(&self) -> ClaimWatch {
         ClaimWatch { claim: self.claim.clone(), durable: self.durable.subscribe() }
+    }
+
+    /// Returns what it is told of names with.
+    pub fn naming(&self) -> Naming {
+        self.naming.clone()
     }
 
     /// Returns the newest slot known.
@@ -251,9 +277,11 @@ impl MachineWriter {
         let slot = self.tail.slot + 1;
         let points = (0..commit.points.len()).map(|at| PointId { slot, ordinal: at as u16 }).collect();
         let units: u64 = commit.segments.iter().map(|row| u64::from(row.units)).sum();
+        let mut head = commit.head.clone();
+        self.naming.add_to(&mut head, &self.tail.head.names);
         let body = Body {
             from: commit.from.seq,
-            head: commit.head.clone(),
+            head,
             points: commit.points.clone(),
             segments: commit.segments.clone(),
             sealed: self.sealed_with(&commit.key) + units,

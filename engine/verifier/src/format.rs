@@ -52,6 +52,18 @@ impl<'a> Fields<'a> {
         (self.raw(8)? == magic && self.le(2)? == 1 && self.le(2).is_some()).then_some(())
     }
 
+    /// Names are for people: nothing is proven of them.
+    fn names(&mut self) -> Option<()> {
+        let length = self.le(1)? as usize;
+        self.raw(length)?;
+        for _ in 0..self.le(2)? {
+            self.raw(16)?;
+            let length = self.le(1)? as usize;
+            self.raw(length)?;
+        }
+        Some(())
+    }
+
     fn volumes(&mut self) -> Option<Volumes> {
         (0..self.le(2)?).map(|_| Some((self.le(2)? as u16, (self.array()?, self.le(8)?)))).collect()
     }
@@ -200,6 +212,7 @@ fn body(plain: &[u8], slot: u64) -> Option<Record> {
     record.head = (fields.le(8)?, fields.le(8)?, fields.array()?);
     fields.raw(2)?;
     fields.volumes()?;
+    fields.names()?;
     for ordinal in 0..fields.le(2)? as u16 {
         let (marker, _, wall_ms) = (fields.array()?, fields.le(1)?, fields.le(8)?);
         let (seq, exact, volumes) = (fields.le(8)?, fields.le(1)? == 1, fields.volumes()?);

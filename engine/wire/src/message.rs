@@ -12,8 +12,9 @@ use redoubt_core::message::{
     DETAIL_BYTES_MAX, HASH_BLOCKS_MAX, HashReply, HashRequest, Hello, MarksReply, MarksRequest, Message,
     PROTOCOL_VERSIONS, RefusedReason, VOLUMES_MAX, Versions, VolumeInfo, Welcome,
 };
+use redoubt_core::names::NAME_BYTES_MAX;
 use redoubt_core::{
-    BatchPosition, Chain, Extent, Generation, MachineId, Sectors, VolumeId, VolumeIndex, WriteSeq,
+    BatchPosition, Chain, Extent, Generation, MachineId, Names, Sectors, VolumeId, VolumeIndex, WriteSeq,
 };
 use thiserror::Error;
 
@@ -98,6 +99,7 @@ fn put_hello(out: &mut BytesMut, hello: &Hello) {
         out.put_u128_le(volume.id.0);
         out.put_u64_le(volume.sectors.0);
     }
+    put_names(out, &hello.names);
     // A held range is never empty and starts at 1, so (0, 0) can say "nothing".
     let (first, last) = hello.held.unwrap_or_default();
     out.put_u64_le(first.0);
@@ -121,13 +123,54 @@ fn hello(reader: &mut Reader<'_>) -> Result<Hello, MessageError> {
             sectors: Sectors(reader.u64()?),
         });
     }
+    let names = names(reader)?;
     let held = match (reader.u64()?, reader.u64()?) {
         (0, 0) => None,
         (first, last) if first >= 1 && first <= last => Some((WriteSeq(first), WriteSeq(last))),
         _ => return Err(MessageError::Field("held range")),
     };
     let newest = position(reader)?;
-    Ok(Hello { versions, machine, generation, volumes, held, newest, proof: reader.array()? })
+    Ok(Hello { versions, machine, generation, volumes, names, held, newest, proof: reader.array()? })
+}
+
+fn put_text(out: &mut BytesMut, text: &str) {
+    out.put_u8(text.len() as u8);
+    out.put_slice(text.as_bytes());
+}
+
+fn put_names(out: &mut BytesMut, names: &Names) {
+    assert!(names.volumes().len() <= VOLUMES_MAX, "only volumes of the machine have names");
+    put_text(out, names.machine());
+    out.put_u16_le(names.volumes().len() as u16);
+    for (id, name) in names.volumes() {
+        out.put_u128_le(id.0);
+        put_text(out, name);
+    }
+}
+
+fn text<'a>(reader: &mut Reader<'a>) -> Result<&'a str, MessageError> {
+    let length = usize::from(reader.u8()?);
+    let text = std::str::from_utf8(reader.take(length)?).ok().filter(|text| text.len() <= NAME_BYTES_MAX);
+    text.ok_or(MessageError::Field("name"))
+}
+
+fn names(reader: &mut Reader<'_>) -> Result<Names, MessageError> {
+    let mut names = Names::default();
+    names.call_machine(text(reader)?);
+    let count = usize::from(reader.u16()?);
+    if count > VOLUMES_MAX {
+        return Err(MessageError::Field("count of names"));
+    }
+    let mut last = None;
+    for _ in 0..count {
+        let (id, name) = (VolumeId(reader.u128()?), text(reader)?);
+        if last >= Some(id) || name.is_empty() {
+            return Err(MessageError::Field("name"));
+        }
+        names.call_volume(id, name);
+        last = Some(id);
+    }
+    Ok(names)
 }
 
 fn proof_of(key: &StreamKey, challenge: &[u8; 32], hello: &Hello) -> blake3::Hash {

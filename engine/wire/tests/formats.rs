@@ -10,8 +10,8 @@ use redoubt_core::message::{
     MarksRequest, RefusedReason, Versions, VolumeInfo, Welcome,
 };
 use redoubt_core::{
-    BatchPosition, Chain, Extent, Generation, Lba, MachineId, MarkerId, Sectors, VolumeId, VolumeIndex,
-    WallTime, WriteSeq,
+    BatchPosition, Chain, Extent, Generation, Lba, MachineId, MarkerId, Names, Sectors, VolumeId,
+    VolumeIndex, WallTime, WriteSeq,
 };
 use redoubt_wire::record::{body_bytes, decode_body, encode_body};
 use redoubt_wire::{Decoder, Message, SealedBatch, StreamKey, encode, open, peek, prove, seal, verify};
@@ -86,6 +86,13 @@ fn position() -> impl Strategy<Value = BatchPosition> {
     })
 }
 
+fn names_of(machine: &str, volumes: &[(u128, String)]) -> Names {
+    let mut names = Names::default();
+    names.call_machine(machine);
+    volumes.iter().for_each(|(id, name)| names.call_volume(VolumeId(*id), name));
+    names
+}
+
 fn hello() -> impl Strategy<Value = Hello> {
     let volume = (volume(), any::<u128>(), any::<u64>()).prop_map(|(index, id, sectors)| VolumeInfo {
         index,
@@ -94,12 +101,15 @@ fn hello() -> impl Strategy<Value = Hello> {
     });
     let held = prop::option::of((1u64..1000, 0u64..1000));
     let ids = (any::<u16>(), any::<u16>(), any::<u128>(), any::<u64>());
-    (ids, prop::collection::vec(volume, 0..5), held, position(), any::<[u8; 32]>()).prop_map(
-        |((min, max, machine, generation), volumes, held, newest, proof)| Hello {
+    let names = ("[a-z]{0,70}", prop::collection::vec((any::<u128>(), "[a-zä]{0,70}"), 0..4));
+    let named = (prop::collection::vec(volume, 0..5), names);
+    (ids, named, held, position(), any::<[u8; 32]>()).prop_map(
+        |((min, max, machine, generation), (volumes, names), held, newest, proof)| Hello {
             versions: Versions { min, max },
             machine: MachineId(machine),
             generation: Generation(generation),
             volumes,
+            names: names_of(&names.0, &names.1),
             held: held.map(|(first, more)| (WriteSeq(first), WriteSeq(first + more))),
             newest,
             proof,
@@ -271,7 +281,10 @@ fn a_long_detail_is_cut_at_a_character() {
 #[test]
 fn the_largest_messages_fit_their_frames() {
     let volume = VolumeInfo { index: VolumeIndex(1), id: VolumeId(1), sectors: Sectors(1) };
-    let hello = Hello { volumes: vec![volume; redoubt_core::message::VOLUMES_MAX], ..fixed_hello() };
+    let many = redoubt_core::message::VOLUMES_MAX;
+    let names: Vec<(u128, String)> = (0..many as u128).map(|id| (id, "x".repeat(64))).collect();
+    let names = names_of(&"x".repeat(64), &names);
+    let hello = Hello { volumes: vec![volume; many], names, ..fixed_hello() };
     let reply = HashReply { id: 1, as_of: WriteSeq(1), blocks: vec![Some([1; 32]); HASH_BLOCKS_MAX] };
     for message in [Message::Hello(hello), Message::HashReply(reply)] {
         let mut decoder = Decoder::new();
@@ -344,6 +357,7 @@ fn fixed_hello() -> Hello {
         machine: MachineId(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10),
         generation: Generation(2),
         volumes: vec![VolumeInfo { index: VolumeIndex(1), id: VolumeId(0xab), sectors: Sectors(2048) }],
+        names: names_of("erp", &[(0xab, "data".to_owned())]),
         held: Some((WriteSeq(5), WriteSeq(9))),
         newest: fixed_position(9),
         proof: [0; 32],

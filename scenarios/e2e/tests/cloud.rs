@@ -26,7 +26,7 @@ fn is_exact(place: &Place, vault: &[&str], point: &str, image: &[u8]) {
     let socket = place.path(&format!("{point}.sock"));
     let listen = format!("unix:{}", text(&socket));
     let mount = Service::start(&[&["mount", point, "--listen", &listen], vault].concat()).unwrap();
-    let mut client = Client::connect(&socket, "").unwrap();
+    let mut client = Client::connect(&socket, "erp").unwrap();
     for offset in (0..DISK_BYTES).step_by(STEP) {
         let wanted = &image[offset as usize..offset as usize + STEP];
         assert!(
@@ -76,12 +76,26 @@ fn a_lost_machine_comes_back(server: &Server, place: &Place) {
     let names: Vec<&str> =
         list["points"].as_array().unwrap().iter().map(|point| point["point"].as_str().unwrap()).collect();
     assert!(names.len() >= 4, "{names:?}");
+    for point in list["points"].as_array().unwrap() {
+        assert_eq!(point["volumes"][0]["name"], "erp", "the vault says what the disk was called: {point}");
+        assert_eq!(point["volumes"][0]["bytes"], DISK_BYTES);
+    }
+    let host = list["name"].as_str().unwrap();
+    assert!(!host.is_empty(), "and its machine");
     is_exact(place, &vault, names[0], &oldest);
     is_exact(place, &vault, names[names.len() - 1], &newest);
     for point in [names[0], names[names.len() - 1]] {
         let proof = run(binary(), &[&["verify", point], &vault[..]].concat()).unwrap();
         assert!(proof.contains("PROVEN: the point is changes 1 to"), "{proof}");
     }
+    let restored = place.path("restored.img");
+    let export = ["export", names[0], text(&restored), "--volume", "erp", "--machine", host];
+    run(binary(), &[&export, &vault[..]].concat()).unwrap();
+    assert!(std::fs::read(&restored).unwrap() == oldest, "exported by the names that the vault knows");
+    let log = "g/MACHINE/log/0000000000000002".replace("MACHINE", list["machine"].as_str().unwrap());
+    let kit_only = [&["vault-dump", &log], &vault[..]].concat();
+    let dump = run(binary(), &kit_only).unwrap();
+    assert!(dump.contains("erp") && dump.contains(host), "{dump}");
     let scrubbed = run(binary(), &[&["scrub"], &vault[..]].concat()).unwrap();
     assert!(scrubbed.contains("WHOLE: every unit opens"), "{scrubbed}");
 }

@@ -260,6 +260,7 @@ impl Agent {
             machine: MACHINE,
             generation: Generation(self.generation),
             volumes: vec![],
+            names: redoubt_core::Names::default(),
             held: self.spool.range(),
             newest: self.newest,
             proof: [0; 32],

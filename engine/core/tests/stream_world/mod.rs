@@ -256,6 +256,7 @@ impl World {
             machine: MACHINE,
             generation: Generation(generation),
             volumes: vec![],
+            names: redoubt_core::Names::default(),
             held: None,
             newest: BatchPosition::default(),
             proof: [0; 32],

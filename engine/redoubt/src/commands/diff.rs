@@ -67,7 +67,7 @@ fn volumes_of(
     wanted: Option<&str>,
 ) -> Outcome<Vec<(VolumeIndex, String)>> {
     if let Some(name) = wanted {
-        let found = recovery.volume(b, wanted).or_else(|_| recovery.volume(a, wanted));
+        let found = recovery.known.find(b, wanted).or_else(|_| recovery.known.find(a, wanted));
         return found.map(|found| vec![found]).map_err(|failure| Failure {
             what: format!("neither point holds a volume {name:?}"),
             ..failure

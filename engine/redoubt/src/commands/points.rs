@@ -11,6 +11,8 @@ use serde::Serialize;
 #[derive(Serialize)]
 struct PointsJson {
     machine: String,
+    /// What it is called; empty if nobody said.
+    name: String,
     points: Vec<PointJson>,
 }
 
@@ -49,7 +51,11 @@ pub(crate) async fn run(args: Points) -> Outcome<()> {
         pins: pinned.iter().filter(|pinned| **pinned == point.id).count(),
         volumes: volumes(point),
     });
-    let list = PointsJson { machine: recovery.machine.to_string(), points: points.collect() };
+    let list = PointsJson {
+        machine: recovery.machine.to_string(),
+        name: recovery.known.machine_name().to_owned(),
+        points: points.collect(),
+    };
     output::data(args.common.format, &list, table);
     recovery.done()
 }

@@ -5,11 +5,12 @@ use super::progress;
 use crate::cli::Scrub as Args;
 use crate::control::{RangeRequest, Request, ask};
 use crate::failure::{Exit, Failure, Outcome};
+use crate::names::{self, Known, WhichMachine};
 use crate::output;
 use crate::recovery::{self, Place};
 use crate::scrubbed::{RepairJson, Scrubbed, Word, show};
 use crate::signals::Signals;
-use redoubt_core::{Extent, MachineId, SECTOR_BYTES, VolumeId, VolumeIndex};
+use redoubt_core::{Extent, MachineId, Names, SECTOR_BYTES, VolumeId, VolumeIndex};
 use redoubt_host::HostWorkers;
 use redoubt_ports::RawStore;
 use redoubt_vault::scrub::{Report, Scrub, ScrubSettings, ScrubWatch};
@@ -40,9 +41,21 @@ pub(crate) async fn run(args: Args) -> Outcome<()> {
             Scrub::with_keys(Arc::clone(&store), keys, workers, settings).await?
         }
     };
-    let machines = match args.vault.machine {
-        Some(machine) => vec![MachineId(machine)],
-        None => scrub.machines().await?,
+    let vault = match args.without_key {
+        true => None,
+        // A vault that does not open is for the scrub to tell.
+        false => Vault::open(Arc::clone(&store), place.key.read()?).await.ok(),
+    };
+    let machines = match (&args.vault.machine, &vault) {
+        (Some(WhichMachine::Id(machine)), _) => vec![*machine],
+        (Some(WhichMachine::Name(name)), Some(vault)) => {
+            vec![names::find_machine(vault, &place.settings.url.to_string(), Some(name)).await?]
+        }
+        (Some(WhichMachine::Name(_)), None) => {
+            let what = "without a key no name of a machine can be read";
+            return Err(Failure::usage(what).hint("write its 32 hexadecimal digits"));
+        }
+        (None, _) => scrub.machines().await?,
     };
     if machines.is_empty() {
         let what = format!("vault {} holds no machine yet", place.settings.url);
@@ -52,11 +65,17 @@ pub(crate) async fn run(args: Args) -> Outcome<()> {
     let watch = ScrubWatch::default();
     for machine in machines {
         let report = one(&args, &scrub, machine, &watch, &mut signals).await?;
+        let told = match &vault {
+            Some(vault) => vault.names(machine).await.unwrap_or_default(),
+            None => Names::default(),
+        };
+        let known = Known::new(machine, &told, place.local_names());
         let named = |index: VolumeIndex| {
             let id = report.volumes.get(&index).copied();
-            id.map_or_else(|| index.0.to_string(), |id| place.volume_name(machine, id))
+            id.map_or_else(|| index.0.to_string(), |id| known.volume(id))
         };
         let mut scrubbed = Scrubbed::new(&report, named);
+        known.machine_name().clone_into(&mut scrubbed.name);
         if args.repair {
             scrubbed.repair = Some(repair(&args, &place, &store, &report, &mut signals).await?);
         }

@@ -82,7 +82,8 @@ fn finish(
         point.and_then(of).or_else(|| points.iter().rev().find_map(of)).unwrap_or_else(|| ordinal.to_string())
     };
     let asked = args.point.as_ref().map(|text| point.map_or(text.clone(), point_name));
-    let verdict = Verdict::new(recovery.machine.to_string(), asked, point, proof, compared, named);
+    let mut verdict = Verdict::new(recovery.machine.to_string(), asked, point, proof, compared, named);
+    recovery.known.machine_name().clone_into(&mut verdict.name);
     output::data(args.common.format, &verdict, show);
     verdict.outcome()?;
     // The newest point that is left may be older than the one that was meant.

@@ -5,10 +5,10 @@ use super::trouble::Concern;
 use super::workers::until;
 use crate::process_server::session;
 use crate::tasks::Tasks;
-use redoubt_core::Generation;
 use redoubt_core::agent::AgentEvent;
 use redoubt_core::link::{ConnectionId, HANDSHAKE, Link, LinkEffect, LinkEvent, LinkState};
 use redoubt_core::message::{Hello, Message, PROTOCOL_VERSIONS};
+use redoubt_core::{Generation, Names};
 use redoubt_wire::{Decoder, StreamKey};
 use std::sync::Arc;
 use std::time::Duration;
@@ -141,11 +141,15 @@ impl LinkTask {
     fn hello(&self) -> Hello {
         let core = self.shell.lock();
         let generation: Generation = core.machine.generation();
+        let mut names = Names::default();
+        names.call_machine(&self.shell.settings.name);
+        core.volumes.values().for_each(|volume| names.call_volume(volume.id, &volume.name));
         Hello {
             versions: PROTOCOL_VERSIONS,
             machine: self.shell.settings.machine,
             generation,
             volumes: core.machine.volumes(),
+            names,
             held: core.machine.held(),
             newest: core.machine.newest(),
             proof: [0; 32],

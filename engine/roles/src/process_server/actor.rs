@@ -283,6 +283,7 @@ impl Actor {
             self.successor = outbox.map(|outbox| Caller { session, hello, outbox });
         } else if self.outboxes.contains_key(&session) {
             self.generation = self.generation.max(hello.generation);
+            self.packer.name(hello.names);
         }
     }
 

@@ -12,8 +12,8 @@
 
 use super::stage::StagedBatch;
 use redoubt_core::receiver::COMMITS_AT_ONCE;
-use redoubt_core::{BatchPosition, Record, WriteSeq};
-use redoubt_vault::{CommitError, MachineWriter, Prepared, Preparer};
+use redoubt_core::{BatchPosition, Names, Record, WriteSeq};
+use redoubt_vault::{CommitError, MachineWriter, Naming, Prepared, Preparer};
 use redoubt_wire::StreamKey;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -56,6 +56,7 @@ pub(super) enum Report {
 pub(super) struct Packer {
     jobs: mpsc::Sender<(u64, Job)>,
     reports: mpsc::Receiver<Report>,
+    naming: Naming,
     task: tokio::task::JoinHandle<()>,
     /// Jobs that have not ended.
     under_way: usize,
@@ -79,8 +80,9 @@ impl Packer {
             taken: 0,
             round: 0,
         };
+        let naming = writer.naming();
         let task = tokio::spawn(run(writer, line, report_queue));
-        Packer { jobs, reports, task, under_way: 0, end: WriteSeq(0), round: 0 }
+        Packer { jobs, reports, naming, task, under_way: 0, end: WriteSeq(0), round: 0 }
     }
 
     /// Begins a job, which must follow the one before it.
@@ -90,6 +92,11 @@ impl Packer {
         if self.jobs.try_send((self.round, job)).is_ok() {
             (self.under_way, self.end) = (self.under_way + 1, end);
         }
+    }
+
+    /// Says what the machine and its volumes are called: the next commit tells the vault.
+    pub(super) fn name(&self, names: Names) {
+        self.naming.tell(names);
     }
 
     /// Tells whether it takes no further job now.

@@ -77,6 +77,7 @@ impl Session {
             machine: MACHINE,
             generation: from.generation,
             volumes: vec![volume],
+            names: redoubt_core::Names::default(),
             held: None,
             newest: from.at,
             proof: [0; 32],

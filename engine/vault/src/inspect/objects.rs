@@ -296,6 +296,7 @@ fn segment_name(place: &str) -> Option<(u64, u128)> {
 fn body(dump: &mut Dump, slot: u64, plain: &[u8]) {
     let mut walk = Walk::new(plain, log::HEADER_BYTES as u64);
     let mut state = Vec::new();
+    let mut called = Vec::new();
     let mut points = Vec::new();
     let mut segments = Vec::new();
     let mut fields = || {
@@ -306,6 +307,7 @@ fn body(dump: &mut Dump, slot: u64, plain: &[u8]) {
         walk.code("exact", &["no", "yes"])?;
         walk.code("running resync", &REASONS)?;
         state = volumes(&mut walk)?;
+        called = names(&mut walk)?;
         let shown = walk.fields.len();
         for ordinal in 0..walk.number("points", 2)? {
             points.push(point(&mut walk, slot, ordinal)?);
@@ -326,6 +328,7 @@ fn body(dump: &mut Dump, slot: u64, plain: &[u8]) {
     let _ = fields();
     dump.fields("body, sealed", walk);
     dump.rows("volumes", vec![">ORDINAL", "VOLUME", ">SECTORS"], state);
+    dump.rows("names", vec!["VOLUME", "NAME"], called);
     let columns = vec!["POINT", "MARKER", "KIND", "TAKEN (UTC)", ">SEQUENCE", "EXACT", ">VOLUMES"];
     dump.rows("points", columns, points);
     let columns = vec!["SEGMENT", ">BYTES", ">TABLES AT", ">UNITS", "PLACE", "ROOT"];
@@ -340,6 +343,19 @@ fn volumes(walk: &mut Walk<'_>) -> Result<Vec<Vec<Value>>, Ended> {
         let (ordinal, id) = (walk.number("ordinal", 2)?, walk.id("volume")?);
         let sectors = walk.number("sectors", 8)?;
         rows.push(vec![Value::Number(ordinal), Value::Text(format!("{id:032x}")), Value::Number(sectors)]);
+    }
+    walk.fields.truncate(shown);
+    Ok(rows)
+}
+
+fn names(walk: &mut Walk<'_>) -> Result<Vec<Vec<Value>>, Ended> {
+    walk.text("name of the machine")?;
+    let count = walk.number("names of volumes", 2)?;
+    let shown = walk.fields.len();
+    let mut rows = Vec::new();
+    for _ in 0..count {
+        let (id, name) = (walk.id("volume")?, walk.text("name of the volume")?);
+        rows.push(vec![Value::Text(format!("{id:032x}")), Value::Text(name)]);
     }
     walk.fields.truncate(shown);
     Ok(rows)

@@ -90,6 +90,14 @@ impl<'a> Walk<'a> {
         Ok(packed)
     }
 
+    /// Takes a text with its length before it.
+    pub(super) fn text(&mut self, name: &'static str) -> Result<String, Ended> {
+        let length = usize::from(self.take(name, 1)?[0]);
+        let text = String::from_utf8_lossy(self.take(name, length)?).escape_debug().to_string();
+        self.show(name, length + 1, Value::Text(text.clone()));
+        Ok(text)
+    }
+
     pub(super) fn wall(&mut self, name: &'static str) -> Result<u64, Ended> {
         let wall = self.number(name, 8)?;
         if let Some(field) = self.fields.last_mut() {
