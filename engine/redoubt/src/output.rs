@@ -8,6 +8,9 @@ use comfy_table::{Attribute, CellAlignment, Color};
 use serde::Serialize;
 use std::io::{IsTerminal, Write};
 
+/// Rows of a table's beginning: what fits on a screen.
+const ROWS_MAX: usize = 20;
+
 /// Form of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Format {
@@ -143,4 +146,15 @@ pub(crate) fn table(header: &[&str], rows: Vec<Vec<Cell>>) -> String {
         }
     }
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
+/// A table of which people are shown the beginning, so that what matters is not scrolled away.
+pub(crate) fn beginning(header: &[&str], mut rows: Vec<Vec<Cell>>) -> String {
+    let more = rows.len().saturating_sub(ROWS_MAX);
+    rows.truncate(ROWS_MAX);
+    let mut text = table(header, rows);
+    if more > 0 {
+        text += &format!("\n and {more} more; `--format json` lists all");
+    }
+    text + "\n\n"
 }

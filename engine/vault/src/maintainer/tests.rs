@@ -1,17 +1,19 @@
 //! Maintainers that die, freeze and race: what the newest catalogues need is there, and nothing leaks.
 
+#[path = "../../tests/support/mortal.rs"]
+mod mortal;
+
 use super::*;
 use crate::writer::MachineWriter;
 use crate::{MachineReader, MemStore, PointId, Vault, VaultKeys};
-use async_trait::async_trait;
-use bytes::Bytes;
+use mortal::Mortal;
 use redoubt_core::change::ResyncReason;
 use redoubt_core::maintenance::{PIN_DEAD_AFTER, Rule, Which};
 use redoubt_core::{
     BatchPosition, Chain, Change, Extent, Generation, Lba, Marker, MarkerId, MarkerKind, Record, Sectors,
     VolumeId, VolumeIndex, WallTime, WriteSeq,
 };
-use redoubt_ports::{RawStore, StoreAround, StoreError, StoreKey};
+use redoubt_ports::{RawStore, StoreKey};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Semaphore;
@@ -33,46 +35,6 @@ impl Entropy for Counting {
 
 fn entropy(seed: u64) -> Arc<Counting> {
     Arc::new(Counting(AtomicU64::new(seed << 32)))
-}
-
-/// Refuses every effect after so many, and everything from then on: the process is dead. Deletes wait for a
-/// permit of the gate.
-struct Mortal {
-    inner: Arc<MemStore>,
-    effects: AtomicU64,
-    gate: Option<Arc<Semaphore>>,
-}
-
-impl Mortal {
-    fn new(inner: &Arc<MemStore>, effects: u64) -> Arc<Mortal> {
-        Arc::new(Mortal { inner: inner.clone(), effects: AtomicU64::new(effects), gate: None })
-    }
-
-    fn effect(&self) -> Result<(), StoreError> {
-        let one_less = |left: u64| left.checked_sub(1);
-        let left = self.effects.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
-        left.map(drop).map_err(|_| StoreError::Denied("dead".to_owned()))
-    }
-}
-
-#[async_trait]
-impl StoreAround for Mortal {
-    fn inner(&self) -> &dyn RawStore {
-        &*self.inner
-    }
-
-    async fn put_if_absent(&self, key: &StoreKey, body: Bytes) -> Result<(), StoreError> {
-        self.effect()?;
-        self.inner.put_if_absent(key, body).await
-    }
-
-    async fn delete(&self, key: &StoreKey) -> Result<(), StoreError> {
-        if let Some(gate) = &self.gate {
-            gate.acquire().await.unwrap().forget();
-        }
-        self.effect()?;
-        self.inner.delete(key).await
-    }
 }
 
 fn keys() -> VaultKeys {
@@ -213,8 +175,7 @@ async fn a_maintainer_that_was_frozen_before_it_deletes_deletes_nothing_that_is_
     let store = Arc::new(MemStore::new());
     let images = log(&store, 40).await;
     let gate = Arc::new(Semaphore::new(1));
-    let frozen = Mortal { inner: store.clone(), effects: AtomicU64::new(u64::MAX), gate: Some(gate.clone()) };
-    let mut old = maintainer(Arc::new(frozen), 3).await.unwrap();
+    let mut old = maintainer(Mortal::gated(&store, &gate), 3).await.unwrap();
     let work = tokio::spawn(async move {
         let outcome = rounds(&mut old, 2..30).await;
         (old, outcome)

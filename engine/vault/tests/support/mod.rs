@@ -3,6 +3,7 @@
 
 pub(crate) mod damage;
 pub(crate) mod model;
+pub(crate) mod mortal;
 
 use async_trait::async_trait;
 use bytes::Bytes;
