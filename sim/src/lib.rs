@@ -10,7 +10,10 @@
 //! What is *not* here: real sockets, disks or stores. This crate never imports `redoubt-host`.
 #![forbid(unsafe_code)]
 
+pub mod capsule;
 pub mod cli;
+pub mod codes;
+pub mod freeze;
 pub mod harness;
 pub mod oracles;
 pub mod plan;

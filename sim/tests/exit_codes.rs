@@ -2,8 +2,12 @@
 #![cfg(madsim)]
 #![expect(clippy::disallowed_methods, reason = "the tool is started as a process")]
 
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+
+/// Digest of no event at all.
+const NOTHING_HAPPENED: &str = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262";
 
 /// A story of two seconds; `{}` is replaced by more promises.
 const STORY: &str = r#"format = 1
@@ -96,11 +100,109 @@ fn a_broken_invariant_is_20_and_names_oracle_events_and_replay() {
         "BROKEN short@1",
         "secrets: ",
         "agent of erp-db runs",
-        "cargo sim replay short@1 --bug plaintext-frame",
+        "cargo sim replay short@1#",
+        " --bug plaintext-frame",
+        "short@1+plaintext-frame.rdrun",
     ] {
         assert!(text.contains(part), "{part} is not in {text}");
     }
     assert_eq!(sim(&short("again"), &["replay", "short@1", "--bug", "plaintext-frame"]).0, 20);
+}
+
+/// Runs a planted bug that fails; returns the place of the scenarios and the capsule.
+fn failed(name: &str) -> (PathBuf, PathBuf) {
+    let place = short(name);
+    let out = place.join("runs");
+    let (code, text) = sim(&place, &["run", "--bug", "plaintext-frame", "--out", out.to_str().unwrap()]);
+    assert_eq!(code, 20, "{text}");
+    (place, out.join("short@1+plaintext-frame.rdrun"))
+}
+
+#[test]
+fn a_capsule_replays_anywhere_with_the_same_failure_at_the_same_event() {
+    let (_, capsule) = failed("capsule");
+    // The scenario is in the capsule: no other file is needed.
+    let elsewhere = directory("elsewhere", &[]);
+    let (code, text) = sim(&elsewhere, &["replay", capsule.to_str().unwrap()]);
+    assert_eq!(code, 20, "{text}");
+    assert!(text.contains("secrets: ") && text.contains(", as recorded"), "{text}");
+    let (code, text) = sim(&elsewhere, &["replay", "--until", "1.5", capsule.to_str().unwrap()]);
+    assert!(text.contains("stopped digest") && !text.contains("converged"), "{code}: {text}");
+}
+
+#[test]
+fn a_replay_that_is_not_the_recorded_run_is_26_and_says_where_they_part() {
+    let (place, capsule) = failed("another-run");
+    let recorded = std::fs::read_to_string(&capsule).unwrap();
+    // The same plan under another seed of the simulator.
+    std::fs::write(&capsule, recorded.replace("\"seed\":1,\"length\"", "\"seed\":2,\"length\"")).unwrap();
+    let (code, text) = sim(&place, &["replay", capsule.to_str().unwrap()]);
+    assert_eq!(code, 26, "{text}");
+    assert!(text.contains("NOT THE RECORDED RUN: they part from the start and before 1.000 s"), "{text}");
+    let (code, text) = sim(&place, &["replay", "short@1#0123"]);
+    assert_eq!((code, text.contains("its digest began with 0123")), (26, true), "{text}");
+    // And of another format, 10.
+    std::fs::write(&capsule, recorded.replace("{\"format\":1,", "{\"format\":7,")).unwrap();
+    let (code, text) = sim(&place, &["replay", capsule.to_str().unwrap()]);
+    assert_eq!((code, text.contains("has format 7")), (10, true), "{text}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_1() {
+    let place = short("unreadable");
+    assert_eq!(sim(&place.join("none"), &["run"]).0, 1);
+    let (code, text) = sim(&place, &["replay", "none.rdrun"]);
+    assert_eq!((code, text.contains("cannot read none.rdrun")), (1, true), "{text}");
+}
+
+#[test]
+fn a_crash_is_23_and_is_proved_as_far_as_it_came() {
+    let (place, capsule) = failed("crash");
+    let text = std::fs::read_to_string(&capsule).unwrap();
+    let mut broken: serde_json::Value = serde_json::from_str(&text).unwrap();
+    // A machine without a guest is nothing that a seed draws: building the estate panics before the first event.
+    broken["plan"]["guests"] = serde_json::json!({});
+    broken["digest"] = NOTHING_HAPPENED.into();
+    std::fs::write(&capsule, broken.to_string()).unwrap();
+    let (code, text) = sim(&place, &["replay", capsule.to_str().unwrap()]);
+    assert_eq!((code, text.contains(", as recorded")), (23, true), "{text}");
+}
+
+#[test]
+fn a_budget_that_ends_early_is_30_and_says_how_far_it_came() {
+    let (code, text) = sim(&short("budget"), &["run", "--seeds", "200", "--jobs", "1", "--within", "1ms"]);
+    assert_eq!(code, 30, "{text}");
+    assert!(text.contains("the budget ended: ") && text.contains(" of 200 runs were played"), "{text}");
+}
+
+#[test]
+fn an_interrupt_is_130() {
+    let tool = env!("CARGO_BIN_EXE_redoubt-sim");
+    let mut child = Command::new(tool)
+        .arg("--scenarios")
+        .arg(short("interrupted"))
+        .args(["bench", "short", "--seeds", "1000000", "--json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Its first line says that it listens.
+    let mut line = String::new();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    output.read_line(&mut line).unwrap();
+    assert!(line.contains("simulated_seconds"), "{line}");
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    output.read_to_string(&mut line).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+}
+
+#[test]
+fn the_help_shows_the_table() {
+    let (code, text) = sim(&short("help"), &["--help"]);
+    assert_eq!(code, 0, "{text}");
+    for row in redoubt_sim::codes::CODES {
+        assert!(text.contains(&format!("{:>3}  {}", row.number, row.means)), "{}", row.number);
+    }
 }
 
 #[test]

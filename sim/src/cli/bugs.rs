@@ -3,7 +3,8 @@
 #![expect(clippy::disallowed_methods, reason = "the tool, not the engine, runs on a real clock")]
 
 use super::hunt::{Caught, Hunt};
-use super::{TOOL, files, paint, pool};
+use super::{TOOL, files, interrupt, paint, pool};
+use crate::codes::INTERRUPTED;
 use crate::harness::Verdict;
 use crate::prey::prey;
 use crate::scenario::Scenario;
@@ -29,6 +30,10 @@ pub(super) fn bugs(directory: &Path, names: &[String], seeds: u64, jobs: usize) 
     let began = Instant::now();
     println!("{:<28} {:<18} {:>5} {:>8}", "planted bug", "caught by", "runs", "time");
     let hunts = hunt_all(directory, &chosen, seeds, jobs)?;
+    if interrupt::came() {
+        // A search that was cut short missed nothing.
+        return Err(INTERRUPTED);
+    }
     let caught: Vec<(&Hunt, &Caught)> =
         hunts.iter().filter_map(|hunt| Some((hunt, hunt.caught.as_ref()?))).collect();
     let control = control(&scenarios, &caught, jobs)?;
@@ -53,7 +58,9 @@ fn hunt_all(directory: &Path, bugs: &[Bug], seeds: u64, jobs: usize) -> Result<V
         for _ in 0..jobs {
             let (sender, next) = (sender.clone(), &next);
             scope.spawn(move || {
-                while let Some(bug) = bugs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                while let Some(bug) = bugs.get(next.fetch_add(1, Ordering::Relaxed))
+                    && !interrupt::came()
+                {
                     let began = Instant::now();
                     let hunt = search(directory, *bug, seeds);
                     if sender.send((*bug, hunt, began.elapsed().as_secs_f64())).is_err() {

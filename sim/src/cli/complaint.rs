@@ -4,6 +4,7 @@
 use super::{paint, pool};
 use crate::harness::{Outcome, Verdict};
 use std::collections::BTreeSet;
+use std::path::Path;
 
 /// How a finding begins in a trace; what follows is the oracle.
 pub(super) const FOUND: &str = " s  found by ";
@@ -24,9 +25,9 @@ pub(super) fn causes(outcome: &Outcome) -> Vec<(String, String)> {
     all.chain(findings).chain(missed).filter(|(oracle, _)| spoke.insert(oracle.clone())).collect()
 }
 
-/// Prints what broke in a run, what happened around it in the trace and how to play it again; nothing if
-/// it held.
-pub(super) fn print(outcome: &Outcome, trace: &[String]) {
+/// Prints what broke in a run, what happened around it in the trace, how to play it again and where its capsule
+/// is; nothing if it held.
+pub(super) fn print(outcome: &Outcome, trace: &[String], capsule: Option<&Path>) {
     let verdict = outcome.verdict();
     if verdict == Verdict::Held {
         return;
@@ -39,6 +40,9 @@ pub(super) fn print(outcome: &Outcome, trace: &[String]) {
     }
     print_around(trace);
     println!("    {}", pool::replay_line(outcome));
+    if let Some(capsule) = capsule {
+        println!("    {}", paint::faint(&format!("capsule: {}", capsule.display())));
+    }
 }
 
 /// Returns the part of a trace that surrounds the first finding, or its end if nothing was found on the way.

@@ -12,7 +12,19 @@ pub(super) fn default_directory() -> PathBuf {
     if here.is_dir() { here } else { Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios") }
 }
 
+/// Directory of frozen scenarios, below that of the others: each is the test for a defect that was found.
+const REGRESSIONS: &str = "regressions";
+
 fn paths(directory: &Path) -> Result<Vec<PathBuf>, u8> {
+    let mut paths = paths_in(directory)?;
+    let own = directory.join(REGRESSIONS);
+    if own.is_dir() {
+        paths.extend(paths_in(&own)?);
+    }
+    Ok(paths)
+}
+
+fn paths_in(directory: &Path) -> Result<Vec<PathBuf>, u8> {
     let entries = std::fs::read_dir(directory).map_err(|error| {
         eprintln!("cannot read {}: {error}", directory.display());
         TOOL

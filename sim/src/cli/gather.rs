@@ -3,15 +3,14 @@
 //! Memory is bounded however long a sweep goes on: of runs that held only figures are kept beyond [`RUNS_MAX`], and
 //! courses of few runs. Which ones does not depend on the order in which runs end.
 
-use super::{hardware, pool};
+use super::capsules::hosts;
+use super::{build, hardware, pool};
 use crate::harness::{Outcome, Verdict};
 use crate::plan;
 use crate::scenario::verbs::MARKS;
 use crate::scenario::{Load, Scenario};
 use redoubt_reports::model::{self, Course, Event, Finding, Run, RunSet};
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::Command;
 
 /// Runs of one scenario that are kept one by one; those that failed always are, up to twice as many.
 const RUNS_MAX: usize = 2000;
@@ -40,7 +39,7 @@ impl Gather {
         let set = RunSet {
             format: model::FORMAT,
             command,
-            build: build(),
+            build: build::build(),
             marks: MARKS.iter().map(|mark| (*mark).to_owned()).collect(),
             scenarios: scenarios.iter().map(scenario).collect(),
         };
@@ -122,23 +121,6 @@ impl Gather {
     }
 }
 
-fn git(arguments: &[&str]) -> Option<String> {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let output = Command::new("git").arg("-C").arg(here).args(arguments).output().ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-}
-
-fn build() -> model::Build {
-    let commit = git(&["rev-parse", "--short=12", "HEAD"]);
-    let is_changed =
-        git(&["status", "--porcelain", "--untracked-files=no"]).is_some_and(|text| !text.is_empty());
-    model::Build {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        commit: commit.map(|id| if is_changed { format!("{id}+") } else { id }),
-        planted_bug: pool::active().map(|bug| bug.name()),
-    }
-}
-
 fn load(load: &Load) -> String {
     format!("{}, {} op/s, {} at once", load.model, between(load.rate), between(load.jobs))
 }
@@ -179,11 +161,6 @@ fn scenario(scenario: &Scenario) -> model::Scenario {
         },
         ..model::Scenario::default()
     }
-}
-
-fn hosts(scenario: &Scenario) -> Vec<&str> {
-    let machines = scenario.estate.machines.iter().map(|machine| machine.name.as_str());
-    machines.chain(scenario.estate.servers.iter().map(|server| server.name.as_str())).collect()
 }
 
 fn run(outcome: &Outcome) -> Run {

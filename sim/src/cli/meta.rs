@@ -1,6 +1,6 @@
 //! `meta`: the lab judges itself. Each seed is played in two processes; equal digests or it is a bug.
 
-use super::{TOOL, files, paint};
+use super::{TOOL, files, interrupt, paint};
 use crate::harness::Verdict;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -12,16 +12,22 @@ pub(super) fn meta(directory: &Path, names: &[String], seeds: u64, jobs: usize) 
     let mut worst = Verdict::Held;
     let runs: Vec<String> = scenarios
         .iter()
-        .flat_map(|scenario| (1..=seeds).map(move |seed| format!("{}@{seed}", scenario.name)))
+        .flat_map(|scenario| {
+            let from = scenario.seeds.from;
+            (from..from + seeds).map(move |seed| format!("{}@{seed}", scenario.name))
+        })
         .collect();
     for group in runs.chunks(jobs.div_ceil(2).max(1)) {
+        if interrupt::came() {
+            break;
+        }
         let pairs: Vec<_> = group
             .iter()
             .map(|run| Ok((run, start(directory, run)?, start(directory, run)?)))
             .collect::<Result<_, u8>>()?;
         for (run, first, second) in pairs {
             let (first, second) = (answer(first)?, answer(second)?);
-            let verdict = if first == second { Verdict::Held } else { Verdict::NotDeterministic };
+            let verdict = judge(&first, &second);
             worst = worst.max(verdict);
             let short = |digest: &str| digest.chars().take(20).collect::<String>();
             table.add_row(vec![
@@ -34,6 +40,11 @@ pub(super) fn meta(directory: &Path, names: &[String], seeds: u64, jobs: usize) 
     }
     println!("{table}");
     Ok(worst.code())
+}
+
+/// Judges two answers to one seed: verdict and digest, both.
+fn judge(first: &str, second: &str) -> Verdict {
+    if first == second { Verdict::Held } else { Verdict::NotDeterministic }
 }
 
 fn start(directory: &Path, run: &str) -> Result<std::process::Child, u8> {
@@ -55,4 +66,16 @@ fn answer(child: std::process::Child) -> Result<String, u8> {
     let output = child.wait_with_output().map_err(|_| TOOL)?;
     let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     if text.is_empty() { Err(TOOL) } else { Ok(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_seed_with_two_outcomes_is_24() {
+        assert_eq!(judge("0 ab", "0 ab").code(), 0);
+        assert_eq!(judge("0 ab", "0 ac").code(), 24);
+        assert_eq!(judge("0 ab", "20 ab").code(), 24);
+    }
 }

@@ -1,36 +1,31 @@
-//! Commands of the lab.
-//!
-//! Exit codes: 0 held, 1 tool failed, 2 usage, 10 file invalid, 11 nothing selected, 20 invariant
-//! broken, 22 no convergence, 23 engine crashed, 24 not deterministic, 25 a `sometimes` never seen.
-//! Several at once: 24 > 23 > 20 > 22 > 25.
+//! Commands of the lab. Exit codes: `crate::codes`.
 
 mod bench;
 mod bugs;
+mod build;
+mod capsules;
 mod complaint;
 mod files;
 mod gather;
 mod hardware;
 mod hunt;
+mod interrupt;
 mod meta;
 mod paint;
 mod pool;
+mod replay;
 mod report;
 mod run;
 
+use crate::codes;
+pub(crate) use crate::codes::{INVALID, NOTHING, TOOL};
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// The tool itself failed.
-pub(crate) const TOOL: u8 = 1;
-/// A scenario file is invalid.
-pub(crate) const INVALID: u8 = 10;
-/// Nothing was selected.
-pub(crate) const NOTHING: u8 = 11;
-
 /// The lab: the replication engine under a deterministic simulator.
 #[derive(Parser)]
-#[command(name = "cargo sim", bin_name = "cargo sim", version, about)]
+#[command(name = "cargo sim", bin_name = "cargo sim", version, about, after_help = codes::table())]
 struct Arguments {
     /// Directory of the scenario files.
     #[arg(long, global = true)]
@@ -51,19 +46,28 @@ enum Command {
         /// Seeds of each scenario; by default what its file says.
         #[arg(long)]
         seeds: Option<u64>,
-        /// First seed.
-        #[arg(long, default_value_t = 1)]
-        from: u64,
+        /// First seed; by default what its file says, mostly 1.
+        #[arg(long)]
+        from: Option<u64>,
+        /// Longest time on a real clock, such as 10m; what is not played then ends with code 30.
+        #[arg(long)]
+        within: Option<String>,
         /// Planted bug to activate.
         #[arg(long)]
         bug: Option<String>,
+        /// Where the capsules of failed runs go; by default `target/runs`.
+        #[arg(long, value_name = "DIRECTORY")]
+        out: Option<PathBuf>,
         #[command(flatten)]
         files: report::Files,
     },
-    /// Runs one seed again and prints its plan and trace.
+    /// Runs one seed again, prints its plan and trace, and proves that it is the same run.
     Replay {
-        /// SCENARIO@SEED
+        /// SCENARIO@SEED, SCENARIO@SEED#DIGEST or a capsule, FILE.rdrun
         run: String,
+        /// Stops at this time, such as 12.5 or "2 min".
+        #[arg(long, value_name = "TIME")]
+        until: Option<String>,
         /// Prints only the digest.
         #[arg(long)]
         digest: bool,
@@ -78,9 +82,12 @@ enum Command {
         duration: String,
         /// Names or tags; all if none is given.
         names: Vec<String>,
-        /// First seed.
-        #[arg(long, default_value_t = 1_000_000)]
-        from: u64,
+        /// First seed; by default 1000000.
+        #[arg(long)]
+        from: Option<u64>,
+        /// Where the capsules of failed runs go; by default `target/runs`.
+        #[arg(long, value_name = "DIRECTORY")]
+        out: Option<PathBuf>,
         #[command(flatten)]
         files: report::Files,
     },
@@ -148,18 +155,20 @@ enum Command {
 /// Runs the command line.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    interrupt::listen();
     let directory = arguments.scenarios.unwrap_or_else(files::default_directory);
     let jobs = arguments.jobs.unwrap_or_else(pool::cores).max(1);
     let code = match arguments.command {
-        Command::Run { names, seeds, from, bug, files } => {
-            let wanted = run::Wanted { names: &names, from, jobs, files: &files };
-            pool::with_bug(bug.as_deref(), || run::run(&directory, &wanted, seeds))
+        Command::Run { names, seeds, from, within, bug, out, files } => {
+            let wanted = run::Wanted { names: &names, from, jobs, files: &files, out };
+            pool::with_bug(bug.as_deref(), || run::run(&directory, &wanted, seeds, within.as_deref()))
         }
-        Command::Replay { run, digest, bug } => {
-            pool::with_bug(bug.as_deref(), || run::replay(&directory, &run, digest))
+        Command::Replay { run, until, digest, bug } => {
+            let (until, bug) = (until.as_deref(), bug.as_deref());
+            replay::replay(&directory, &replay::Wanted { run: &run, is_digest_only: digest, until, bug })
         }
-        Command::Sweep { duration, names, from, files } => {
-            let wanted = run::Wanted { names: &names, from, jobs, files: &files };
+        Command::Sweep { duration, names, from, out, files } => {
+            let wanted = run::Wanted { names: &names, from, jobs, files: &files, out };
             run::sweep(&directory, &wanted, &duration)
         }
         Command::Report { sets, files } => report::report(&sets, files),
@@ -173,5 +182,6 @@ pub fn main() -> ExitCode {
         Command::Plan { run, json } => files::plan(&directory, &run, json),
         Command::Bench { names, seeds, json } => bench::bench(&directory, &names, seeds, json),
     };
-    ExitCode::from(code.unwrap_or_else(|code| code))
+    let code = code.unwrap_or_else(|code| code);
+    ExitCode::from(if code == codes::HELD && interrupt::came() { codes::INTERRUPTED } else { code })
 }

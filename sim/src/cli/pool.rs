@@ -5,9 +5,10 @@
     reason = "the tool, not the engine, runs on real threads and a real clock"
 )]
 
-use super::TOOL;
-use crate::harness::Outcome;
-use crate::plan;
+use super::interrupt;
+use crate::codes::TOOL;
+use crate::harness::{Manner, Outcome};
+use crate::plan::{self, Plan};
 use crate::scenario::Scenario;
 use redoubt_core::planted::Bug;
 use std::cell::RefCell;
@@ -77,34 +78,36 @@ pub(super) fn active() -> Option<Bug> {
     *ACTIVE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Returns the command that plays a run again, with the planted bug that is active.
+/// Digits of a digest in a replay line: enough to prove that the run is the same.
+const PROOF: usize = 12;
+
+/// Returns the command that plays a run again, with its digest and the planted bug that is active.
 pub(super) fn replay_line(outcome: &Outcome) -> String {
     let bug = active().map(|bug| format!(" --bug {}", bug.name())).unwrap_or_default();
-    format!("cargo sim replay {}@{}{bug}", outcome.scenario, outcome.seed)
+    let proof = outcome.digest.get(..PROOF).map(|digest| format!("#{digest}")).unwrap_or_default();
+    format!("cargo sim replay {}@{}{proof}{bug}", outcome.scenario, outcome.seed)
 }
 
-/// Returns the trace of a run that panicked on this thread.
+/// Returns what a run that panicked on this thread leaves: digest, beats, lines.
 #[cfg(madsim)]
-fn lines_left() -> Vec<String> {
-    crate::ports::Trace::take_lines()
+fn left(outcome: &mut Outcome) {
+    let left = crate::ports::Trace::left();
+    (outcome.digest, outcome.beats, outcome.trace) = (left.digest, left.beats, left.lines);
 }
 
 #[cfg(not(madsim))]
-fn lines_left() -> Vec<String> {
-    Vec::new()
-}
+fn left(_outcome: &mut Outcome) {}
 
 #[cfg(madsim)]
-fn play(scenario: &Scenario, seed: u64, trace: bool) -> Outcome {
-    crate::harness::play(scenario, &plan::draw(scenario, seed), trace)
+fn play(work: &Work) -> Outcome {
+    crate::harness::play(&work.scenario, &work.plan, &work.manner)
 }
 
 #[cfg(not(madsim))]
-fn play(scenario: &Scenario, seed: u64, _trace: bool) -> Outcome {
-    let plan = plan::draw(scenario, seed);
+fn play(work: &Work) -> Outcome {
     Outcome {
-        scenario: plan.scenario,
-        seed,
+        scenario: work.plan.scenario.clone(),
+        seed: work.plan.seed,
         panic: Some("this build has no simulator; start it as `cargo sim`".into()),
         ..Outcome::default()
     }
@@ -116,75 +119,117 @@ fn cpu_seconds() -> Option<f64> {
     Some(text.split_whitespace().next()?.parse::<u64>().ok()? as f64 / 1e9)
 }
 
-/// Plays one seed on a fresh thread.
-pub(super) fn one(scenario: &Scenario, seed: u64, trace: bool) -> Outcome {
-    timed(scenario, seed, trace).0
+/// One run to play.
+#[derive(Clone, Debug)]
+pub(super) struct Work {
+    /// Estate and promises.
+    pub(super) scenario: Scenario,
+    /// What happens.
+    pub(super) plan: Plan,
+    /// How it is played.
+    pub(super) manner: Manner,
+    /// Longest time on a real clock.
+    pub(super) longest: Duration,
 }
 
-/// As [`one`]; also returns the CPU seconds of the run, or those of the wall where no CPU clock is found.
-fn timed(scenario: &Scenario, seed: u64, trace: bool) -> (Outcome, f64) {
-    let scenario_owned = scenario.clone();
+impl Work {
+    /// A seed of a scenario.
+    pub(super) fn of(scenario: &Scenario, seed: u64, manner: Manner) -> Work {
+        Work { manner, ..Work::planned(scenario, plan::draw(scenario, seed)) }
+    }
+
+    /// A plan.
+    pub(super) fn planned(scenario: &Scenario, plan: Plan) -> Work {
+        Work { scenario: scenario.clone(), plan, manner: Manner::default(), longest: RUN_MAX }
+    }
+}
+
+/// Plays one seed on a fresh thread.
+pub(super) fn one(scenario: &Scenario, seed: u64, trace: bool) -> Outcome {
+    let manner = Manner { is_traced: trace, ..Manner::default() };
+    play_one(&Work::of(scenario, seed, manner)).0
+}
+
+/// Plays one run on a fresh thread; also returns its CPU seconds, or those of the wall where no CPU clock is found.
+pub(super) fn play_one(work: &Work) -> (Outcome, f64) {
+    let owned = work.clone();
     let (sender, receiver) = mpsc::channel();
+    let failed = Outcome { scenario: work.plan.scenario.clone(), seed: work.plan.seed, ..Outcome::default() };
+    let mut crashed = failed.clone();
     let thread = std::thread::Builder::new().stack_size(STACK).spawn(move || {
         let (before, began) = (cpu_seconds(), Instant::now());
-        let work = std::panic::AssertUnwindSafe(|| play(&scenario_owned, seed, trace));
-        let result = std::panic::catch_unwind(work);
+        let played = std::panic::AssertUnwindSafe(|| play(&owned));
+        let outcome = std::panic::catch_unwind(played).unwrap_or_else(|_| {
+            let message = PANIC.with_borrow_mut(Option::take);
+            crashed.panic = Some(message.unwrap_or_else(|| "a panic without a word".into()));
+            left(&mut crashed);
+            crashed
+        });
         let wall = began.elapsed().as_secs_f64();
         let seconds = before.zip(cpu_seconds()).map_or(wall, |(before, after)| after - before);
-        let message = PANIC.with_borrow_mut(Option::take).unwrap_or_else(|| "a panic without a word".into());
-        let _ = sender.send((result.map_err(|_| (message, lines_left())), seconds));
+        let _ = sender.send((outcome, seconds));
     });
-    let (panic, trace) = match (thread, receiver.recv_timeout(RUN_MAX)) {
-        (Ok(thread), Ok((result, seconds))) => {
+    let panic = match (thread, receiver.recv_timeout(work.longest)) {
+        (Ok(thread), Ok(played)) => {
             let _ = thread.join();
-            match result {
-                Ok(outcome) => return (outcome, seconds),
-                Err(crash) => crash,
-            }
+            return played;
         }
         (Ok(_), Err(mpsc::RecvTimeoutError::Timeout)) => {
-            (format!("the run did not end within {} min of real time", RUN_MAX.as_secs() / 60), Vec::new())
+            format!("the run did not end within {} s of real time", work.longest.as_secs())
         }
-        _ => ("the run's thread could not be started".into(), Vec::new()),
+        _ => "the run's thread could not be started".into(),
     };
-    (Outcome { scenario: scenario.name.clone(), seed, panic: Some(panic), trace, ..Outcome::default() }, 0.0)
+    (Outcome { panic: Some(panic), ..failed }, 0.0)
 }
 
 /// One thing to do: a scenario (by index) and a seed.
 pub(super) type Task = (usize, u64);
 
 /// Plays all tasks, `jobs` at once, and hands each outcome over as it comes, with its CPU seconds. The consumer returns
-/// `false` to stop early.
+/// `false` to stop early; an interrupt stops early too.
 pub(super) fn many(
     scenarios: &[Scenario],
     tasks: &[Task],
     jobs: usize,
     mut consume: impl FnMut(usize, Outcome, f64) -> bool,
 ) -> Result<(), u8> {
+    let work = |index: usize| {
+        let (scenario, seed) = tasks[index];
+        Work::of(&scenarios[scenario], seed, Manner::default())
+    };
+    each(tasks.len(), jobs, work, |index, outcome, seconds| consume(tasks[index].0, outcome, seconds))
+}
+
+/// Plays `count` runs, `jobs` at once; as [`many`].
+pub(super) fn each(
+    count: usize,
+    jobs: usize,
+    work: impl Fn(usize) -> Work + Sync,
+    mut consume: impl FnMut(usize, Outcome, f64) -> bool,
+) -> Result<(), u8> {
     std::panic::set_hook(Box::new(remember));
     let next = AtomicUsize::new(0);
     let stop = AtomicBool::new(false);
     let (sender, receiver) = mpsc::channel();
-    let sender = Mutex::new(sender);
     std::thread::scope(|scope| {
-        for _ in 0..jobs {
-            let sender = sender.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let (next, stop) = (&next, &stop);
+        for _ in 0..jobs.min(count) {
+            let (sender, next, stop, work) = (sender.clone(), &next, &stop, &work);
             scope.spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    let Some((scenario, seed)) = tasks.get(next.fetch_add(1, Ordering::Relaxed)) else {
+                while !stop.load(Ordering::Relaxed) && !interrupt::came() {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    if index >= count {
                         break;
-                    };
-                    let (outcome, seconds) = timed(&scenarios[*scenario], *seed, false);
-                    if sender.send((*scenario, outcome, seconds)).is_err() {
+                    }
+                    let (outcome, seconds) = play_one(&work(index));
+                    if sender.send((index, outcome, seconds)).is_err() {
                         break;
                     }
                 }
             });
         }
         drop(sender);
-        for (scenario, outcome, seconds) in receiver {
-            if !consume(scenario, outcome, seconds) {
+        for (index, outcome, seconds) in receiver {
+            if !consume(index, outcome, seconds) {
                 stop.store(true, Ordering::Relaxed);
                 break;
             }

@@ -1,15 +1,16 @@
-//! `run`, `replay`, `sweep`.
+//! `run`, `sweep`.
 #![expect(clippy::disallowed_methods, reason = "the tool, not the engine, runs on a real clock")]
 
+use super::capsules::Shelf;
 use super::gather::Gather;
 use super::report::Files;
-use super::{complaint, files, paint, pool};
+use super::{complaint, files, interrupt, paint, pool};
+use crate::codes::{BUDGET, INTERRUPTED, USAGE};
 use crate::harness::{Outcome, Stats, Verdict};
-use crate::plan;
 use crate::scenario::{Scenario, Unit, parse_in};
 use std::collections::BTreeSet;
-use std::path::Path;
-use std::time::Instant;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// What the seeds of one scenario came to.
 struct Line {
@@ -44,12 +45,24 @@ impl Line {
 pub(super) struct Wanted<'a> {
     /// Names or tags.
     pub(super) names: &'a [String],
-    /// First seed.
-    pub(super) from: u64,
+    /// First seed; by default what each file says.
+    pub(super) from: Option<u64>,
     /// Runs at once.
     pub(super) jobs: usize,
     /// Files to write.
     pub(super) files: &'a Files,
+    /// Where capsules of failed runs go.
+    pub(super) out: Option<PathBuf>,
+}
+
+/// Reads a length of time on a real clock, such as `10m` or `90s`.
+fn budget(text: &str) -> Result<Duration, u8> {
+    let long = text.strip_suffix('m').map_or(text.to_owned(), |minutes| format!("{minutes}min"));
+    let range = parse_in(&long, Unit::Millis).map_err(|error| {
+        eprintln!("{error}");
+        USAGE
+    })?;
+    Ok(Duration::from_millis(range.low.max(0) as u64))
 }
 
 impl Wanted<'_> {
@@ -62,24 +75,45 @@ impl Wanted<'_> {
 }
 
 /// `run`.
-pub(super) fn run(directory: &Path, wanted: &Wanted<'_>, seeds: Option<u64>) -> Result<u8, u8> {
-    let from = wanted.from;
+pub(super) fn run(
+    directory: &Path,
+    wanted: &Wanted<'_>,
+    seeds: Option<u64>,
+    within: Option<&str>,
+) -> Result<u8, u8> {
+    let within = within.map(budget).transpose()?;
     let scenarios = files::select(directory, wanted.names)?;
     let baseline = wanted.files.baseline()?;
     let mut tasks = Vec::new();
     for (index, scenario) in scenarios.iter().enumerate() {
-        tasks.extend((from..from + seeds.unwrap_or(scenario.seeds.pr)).map(|seed| (index, seed)));
+        let from = wanted.from.unwrap_or(scenario.seeds.from);
+        let count = seeds.unwrap_or(scenario.seeds.pr);
+        tasks.extend((from..from.saturating_add(count)).map(|seed| (index, seed)));
     }
     let began = Instant::now();
     let seeds = seeds.map(|seeds| format!(" --seeds {seeds}")).unwrap_or_default();
-    let first = if from == 1 { String::new() } else { format!(" --from {from}") };
+    let first = wanted.from.map(|from| format!(" --from {from}")).unwrap_or_default();
     let mut gather = wanted.gather(&scenarios, &format!("run{seeds}{first}"));
-    let lines = play(&scenarios, &tasks, wanted.jobs, None, gather.as_mut())?;
+    let until = within.map(|within| began + within);
+    let shelf = Shelf::new(wanted.out.as_deref());
+    let lines = play(&scenarios, &tasks, wanted.jobs, until, gather.as_mut(), shelf)?;
+    let played: u64 = lines.iter().map(|line| line.runs).sum();
     let code = report(&scenarios, lines, began.elapsed().as_secs_f64());
     if let Some(gather) = gather {
         wanted.files.write(&gather.finish(&scenarios), baseline.as_ref())?;
     }
-    Ok(code)
+    Ok(early(code, played, tasks.len() as u64))
+}
+
+/// Returns the exit code if not everything was played: what failed counts more than what is missing.
+fn early(code: u8, played: u64, wanted: u64) -> u8 {
+    if played == wanted {
+        return code;
+    }
+    let (why, early) =
+        if interrupt::came() { ("interrupted", INTERRUPTED) } else { ("the budget ended", BUDGET) };
+    println!("{why}: {played} of {wanted} runs were played");
+    if code == 0 { early } else { code }
 }
 
 fn play(
@@ -88,6 +122,7 @@ fn play(
     jobs: usize,
     until: Option<Instant>,
     mut gather: Option<&mut Gather>,
+    mut shelf: Shelf,
 ) -> Result<Vec<Line>, u8> {
     let mut lines: Vec<Line> = scenarios.iter().map(|_| Line::new()).collect();
     let mut explained = BTreeSet::new();
@@ -97,7 +132,9 @@ fn play(
             // The run again, with its trace: one per scenario is enough to read.
             trace = pool::one(&scenarios[index], outcome.seed, true).trace;
         }
-        complaint::print(&outcome, &trace);
+        let is_failed = outcome.verdict() != Verdict::Held;
+        let capsule = is_failed.then(|| shelf.put(&scenarios[index], &outcome)).flatten();
+        complaint::print(&outcome, &trace, capsule.as_deref());
         if let Some(gather) = &mut gather {
             gather.take(index, &scenarios[index], &outcome);
         }
@@ -165,57 +202,35 @@ fn report(scenarios: &[Scenario], mut lines: Vec<Line>, wall: f64) -> u8 {
     worst.code()
 }
 
-/// `replay`.
-pub(super) fn replay(directory: &Path, run: &str, digest_only: bool) -> Result<u8, u8> {
-    let (scenario, seed) = files::select_run(directory, run)?;
-    let outcome = pool::one(&scenario, seed, !digest_only);
-    if digest_only {
-        println!("{} {}", outcome.verdict().code(), outcome.digest);
-        return Ok(outcome.verdict().code());
-    }
-    print!("{}", plan::draw(&scenario, seed));
-    for line in &outcome.trace {
-        println!("{line}");
-    }
-    complaint::print(&outcome, &[]);
-    let verdict = outcome.verdict();
-    println!("{} digest {}", paint::paint(verdict.word(), verdict), outcome.digest);
-    Ok(verdict.code())
-}
+/// First seed of a sweep: far from those that every change plays.
+const SWEEP_FROM: u64 = 1_000_000;
+
+/// Seeds of each scenario that a sweep takes at once.
+const SWEEP_GROUP: u64 = 8;
+
+/// More seeds than any sweep plays.
+const SWEEP_MAX: u64 = 1_000_000;
 
 /// `sweep`.
 pub(super) fn sweep(directory: &Path, wanted: &Wanted<'_>, duration: &str) -> Result<u8, u8> {
-    let text = duration.strip_suffix('m').map_or(duration.to_owned(), |minutes| format!("{minutes}min"));
-    let milliseconds = parse_in(&text, Unit::Millis).map_err(|error| {
-        eprintln!("{error}");
-        2u8
-    })?;
+    let budget = budget(duration)?;
+    let from = wanted.from.unwrap_or(SWEEP_FROM);
     let scenarios = files::select(directory, wanted.names)?;
     let baseline = wanted.files.baseline()?;
-    let mut gather = wanted.gather(&scenarios, &format!("sweep --for {duration} --from {}", wanted.from));
+    let mut gather = wanted.gather(&scenarios, &format!("sweep --for {duration} --from {from}"));
     let began = Instant::now();
-    let until = began + std::time::Duration::from_millis(milliseconds.low.max(0) as u64);
-    /// More seeds than any sweep plays.
-    const MANY: u64 = 1_000_000;
-    let mut lines: Vec<Line> = scenarios.iter().map(|_| Line::new()).collect();
-    let mut first = wanted.from;
-    while Instant::now() < until && first < wanted.from + MANY {
-        let tasks: Vec<_> = (first..first + 8)
-            .flat_map(|seed| (0..scenarios.len()).map(move |index| (index, seed)))
-            .collect();
-        let played = play(&scenarios, &tasks, wanted.jobs, Some(until), gather.as_mut())?;
-        for (line, new) in lines.iter_mut().zip(played) {
-            line.runs += new.runs;
-            line.verdict = line.verdict.max(new.verdict);
-            line.stats += new.stats;
-            line.marks.extend(new.marks);
-            line.seconds += new.seconds;
-        }
-        first += 8;
-    }
+    let until = began + budget;
+    let groups = (from..from.saturating_add(SWEEP_MAX)).step_by(SWEEP_GROUP as usize);
+    let tasks = groups.flat_map(|first| {
+        (0..scenarios.len())
+            .flat_map(move |index| (first..first + SWEEP_GROUP).map(move |seed| (index, seed)))
+    });
+    let shelf = Shelf::new(wanted.out.as_deref());
+    let tasks: Vec<pool::Task> = tasks.collect();
+    let lines = play(&scenarios, &tasks, wanted.jobs, Some(until), gather.as_mut(), shelf)?;
     let code = report(&scenarios, lines, began.elapsed().as_secs_f64());
     if let Some(gather) = gather {
         wanted.files.write(&gather.finish(&scenarios), baseline.as_ref())?;
     }
-    Ok(code)
+    Ok(if interrupt::came() && code == 0 { INTERRUPTED } else { code })
 }

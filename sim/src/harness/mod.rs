@@ -3,6 +3,7 @@
 //! Phases: *safety* (load and faults), *liveness* (faults lifted, everything must converge within a
 //! bound), *final* (sources quiesced, bytes compared, each recovery point restored and judged).
 
+pub mod manner;
 pub mod outcome;
 pub mod record;
 
@@ -23,6 +24,7 @@ mod run;
 #[cfg(madsim)]
 mod watch;
 
+pub use manner::{Fork, Manner};
 pub use outcome::{Outcome, Stats, Verdict};
 pub use record::Record;
 #[cfg(madsim)]

@@ -1,6 +1,8 @@
 //! What came of a run.
 
 use super::record::Record;
+use crate::capsule::{Beat, Signature};
+use crate::codes;
 use crate::oracles::Finding;
 use std::collections::BTreeSet;
 
@@ -11,7 +13,7 @@ pub enum Verdict {
     Held,
     /// A `sometimes` was never seen.
     NeverSeen,
-    /// Everything that must hold did, but an objective was missed.
+    /// An objective is missed.
     Missed,
     /// No convergence within the bound.
     NotConverged,
@@ -27,13 +29,13 @@ impl Verdict {
     /// Returns the exit code.
     pub fn code(self) -> u8 {
         match self {
-            Verdict::Held => 0,
-            Verdict::NeverSeen => 25,
-            Verdict::Missed => 21,
-            Verdict::NotConverged => 22,
-            Verdict::Broken => 20,
-            Verdict::Crashed => 23,
-            Verdict::NotDeterministic => 24,
+            Verdict::Held => codes::HELD,
+            Verdict::NeverSeen => codes::NEVER_SEEN,
+            Verdict::Missed => codes::MISSED,
+            Verdict::NotConverged => codes::NOT_CONVERGED,
+            Verdict::Broken => codes::BROKEN,
+            Verdict::Crashed => codes::CRASHED,
+            Verdict::NotDeterministic => codes::NOT_DETERMINISTIC,
         }
     }
 
@@ -84,7 +86,7 @@ pub struct Outcome {
     pub findings: Vec<Finding>,
     /// What each role waited for when the bound of the liveness phase passed.
     pub waiting: Option<String>,
-    /// Objectives that were missed, each with what was measured instead.
+    /// Objectives that the run missed, each a sentence with promise and figure.
     pub missed: Vec<String>,
     /// The panic of the engine.
     pub panic: Option<String>,
@@ -92,6 +94,8 @@ pub struct Outcome {
     pub marks: BTreeSet<&'static str>,
     /// Digest of the whole trace.
     pub digest: String,
+    /// Digests on the way.
+    pub beats: Vec<Beat>,
     /// The trace, if asked for.
     pub trace: Vec<String>,
     /// Numbers.
@@ -124,8 +128,20 @@ impl Outcome {
         if let Some(finding) = self.findings.first() {
             return Some((finding.oracle.into(), finding.what.clone()));
         }
-        let waiting = self.waiting.clone().map(|waiting| ("converges".into(), waiting));
-        waiting.or_else(|| Some(("objective".into(), self.missed.first()?.clone())))
+        if let Some(waiting) = &self.waiting {
+            return Some(("converges".into(), waiting.clone()));
+        }
+        self.missed.first().map(|missed| ("objective".into(), missed.clone()))
+    }
+
+    /// Returns what failed, without what differs from seed to seed; none if everything held.
+    pub fn signature(&self, hosts: &[&str]) -> Option<Signature> {
+        let (oracle, what) = self.cause()?;
+        // A role that waits says so in its own words each time: that nothing converged is the failure.
+        let what =
+            if oracle == "converges" { what.lines().next().unwrap_or_default().to_owned() } else { what };
+        let (oracle, hits) = redoubt_reports::key(&redoubt_reports::model::Finding { oracle, what }, hosts);
+        Some(Signature { oracle, hits })
     }
 }
 
@@ -145,18 +161,29 @@ mod tests {
             Verdict::Crashed,
             Verdict::NotDeterministic,
         ];
-        for (count, code) in (1..).zip([0, 25, 21, 22, 20, 23, 24]) {
+        let worst_last = codes::WORST_FIRST.iter().rev().copied();
+        for (count, code) in (1..).zip(std::iter::once(codes::HELD).chain(worst_last)) {
             assert_eq!(codes(&mildest_first[..count]), Some(code));
         }
     }
 
     #[test]
+    fn a_signature_is_the_same_for_other_seeds_hosts_and_figures() {
+        let outcome =
+            |what: &str| Outcome { findings: vec![Finding::new("prefix", what)], ..Outcome::default() };
+        let of = |what: &str| outcome(what).signature(&["erp-db", "erp-app"]);
+        assert_eq!(of("erp-db: sector 12 is old"), of("erp-app: sector 4711 is old"));
+        assert_ne!(of("erp-db: sector 12 is old"), of("erp-db: sector 12 is torn"));
+        assert_eq!(Outcome::default().signature(&[]), None);
+    }
+
+    #[test]
     fn a_crash_counts_more_than_what_was_found_before_it() {
         let found = vec![Finding::new("prefix", "x")];
+        let outcome = Outcome { findings: found, waiting: Some("y".into()), ..Outcome::default() };
+        assert_eq!(outcome.verdict(), Verdict::Broken);
         let missed = Outcome { missed: vec!["lag".into()], ..Outcome::default() };
         assert_eq!(missed.verdict(), Verdict::Missed);
-        let outcome = Outcome { findings: found, waiting: Some("y".into()), ..missed };
-        assert_eq!(outcome.verdict(), Verdict::Broken);
         assert_eq!(Outcome { panic: Some("z".into()), ..outcome }.verdict(), Verdict::Crashed);
     }
 }

@@ -4,6 +4,7 @@ use super::actions::{self, Account};
 use super::ear::Ear;
 use super::estate::Estate;
 use super::guests;
+use super::manner::Manner;
 use super::outcome::{Outcome, Stats};
 use super::record::Record;
 use super::restore::{self, Health, How, Restored};
@@ -11,7 +12,7 @@ use super::watch::{self, Watch};
 use crate::oracles::history::Deed;
 use crate::oracles::{Finding, guest_untouched, maintainers, writers};
 use crate::plan::{Action, Damage, Part, Plan};
-use crate::ports::{Hardware, SimWorld, Trace, lock};
+use crate::ports::{Hardware, SimWorld, Trace, Traced, lock};
 use crate::scenario::Scenario;
 use madsim::Config;
 use madsim::runtime::Runtime;
@@ -40,17 +41,54 @@ const INDEX_VICTIMS: usize = 6;
 const CLAIM_VICTIMS: usize = 2;
 
 /// Plays one plan. Runs on the calling thread, which should be a fresh one.
-pub fn play(scenario: &Scenario, plan: &Plan, trace: bool) -> Outcome {
+pub fn play(scenario: &Scenario, plan: &Plan, manner: &Manner) -> Outcome {
     let runtime = Runtime::with_seed_and_config(plan.seed, Config::default());
-    let world = runtime.block_on(async { make_world(scenario, plan, trace) });
+    let world = runtime.block_on(async { make_world(scenario, plan, manner.is_traced) });
     let ear = Ear(world.shared.clone());
     tracing::subscriber::with_default(ear, || {
         runtime.block_on(async {
-            let outcome = run(scenario, plan, world.clone()).await;
+            let outcome = tokio::select! {
+                biased;
+                outcome = run(scenario, plan, world.clone()) => outcome,
+                () = stop(&world, manner) => stopped(plan, &world),
+            };
             world.end().await;
             outcome
         })
     })
+}
+
+/// Waits until the run is to stop, and throws other dice on the way if it is to fork.
+async fn stop(world: &SimWorld, manner: &Manner) {
+    if let Some(fork) = manner.fork {
+        tokio::time::sleep(Duration::from_millis(fork.at_ms)).await;
+        world.shared.throw_other_dice(fork.future);
+    }
+    match manner.until_ms {
+        Some(until) => {
+            let until = Duration::from_millis(until).saturating_sub(world.shared.now());
+            tokio::time::sleep(until).await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Returns what there is of a run that was stopped: nothing was judged yet.
+fn stopped(plan: &Plan, world: &SimWorld) -> Outcome {
+    let marks = world.shared.trace.marks();
+    let Traced { digest, beats, lines, findings } = world.shared.trace.finish();
+    let simulated = world.shared.now().as_millis() as u64;
+    Outcome {
+        scenario: plan.scenario.clone(),
+        seed: plan.seed,
+        stats: Stats { simulated, ..Stats::default() },
+        marks,
+        digest,
+        beats,
+        trace: lines,
+        findings,
+        ..Outcome::default()
+    }
 }
 
 fn make_world(scenario: &Scenario, plan: &Plan, trace: bool) -> SimWorld {
@@ -335,7 +373,7 @@ impl Run<'_> {
 
     fn judge(mut self, scenario: &Scenario, outcome: &mut Outcome) {
         outcome.marks.extend(self.estate.world.shared.trace.marks());
-        let (digest, lines, seen) = self.estate.world.shared.trace.finish();
+        let Traced { digest, beats, lines, findings: seen } = self.estate.world.shared.trace.finish();
         let mut findings = seen;
         findings.extend(self.watch.findings);
         findings.extend(self.total.findings);
@@ -358,6 +396,7 @@ impl Run<'_> {
         outcome.marks.extend(self.total.marks);
         let simulated = self.estate.world.shared.now().as_millis() as u64;
         outcome.digest = format!("{digest}{:08x}", crc_of(&outcome.findings, operations, self.total.points));
+        outcome.beats = beats;
         outcome.trace = lines;
         for host in &self.account.lost {
             let at = self.account.outages.get(host).map(|at| (host.clone(), *at));

@@ -66,7 +66,8 @@ pub fn draw(scenario: &Scenario, seed: u64) -> Plan {
         .map(|(machine, load)| {
             let rate = drawing.dice.range(load.rate).max(1) as u32;
             let jobs = drawing.dice.range(load.jobs).max(1) as u32;
-            let seed = drawing.dice.0.next_u64();
+            let drawn = drawing.dice.0.next_u64();
+            let seed = load.seed.unwrap_or(drawn);
             (machine.clone(), GuestPlan { model: load.model.clone(), rate, jobs, seed })
         })
         .collect();

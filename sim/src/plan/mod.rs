@@ -8,10 +8,12 @@
 
 mod draw;
 mod faults;
+mod steps;
 mod swarm;
 
 pub use draw::{RESTART_AFTER, draw};
 pub use faults::faults;
+pub use steps::{Fixed, steps};
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -206,7 +208,7 @@ pub struct GuestPlan {
 }
 
 /// Everything that varies in one run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// Scenario name.
     pub scenario: String,

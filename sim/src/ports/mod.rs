@@ -19,7 +19,7 @@ pub use files::SimFiles;
 pub use host::{Host, HostWorld};
 pub use net::{LinkModel, SimNet};
 pub use store::{BrokenPromise, SimStore};
-pub use trace::Trace;
+pub use trace::{Trace, Traced};
 
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
@@ -29,6 +29,14 @@ use std::time::Duration;
 
 /// Time for the executor to drop the tasks of a world that ends.
 const DRAIN: Duration = Duration::from_millis(2);
+
+/// Another future begins up to so many draws further on in the executor's stream.
+const EXECUTOR_STEPS: u64 = 1 << 12;
+
+fn blake3_of(number: u64) -> u64 {
+    let hash = blake3::hash(&number.to_le_bytes());
+    u64::from_le_bytes(*hash.as_bytes().first_chunk().unwrap_or(&[0; 8]))
+}
 
 /// Locks; a panic elsewhere ends the run anyway.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -59,6 +67,18 @@ impl Shared {
     /// Tells whether something with this chance (parts per million) happens.
     pub fn chance(&self, ppm: u32) -> bool {
         ppm > 0 && self.below(1_000_000) < u64::from(ppm)
+    }
+
+    /// From here on everything that is left to chance comes out otherwise: the dice of the leaves, and the order in
+    /// which the executor runs what is ready.
+    pub fn throw_other_dice(&self, future: u64) {
+        let mut dice = lock(&self.dice);
+        let key = dice.next_u64() ^ blake3_of(future);
+        *dice = ChaCha8Rng::seed_from_u64(key);
+        // The executor's own stream cannot be replaced, but it can be moved on.
+        for _ in 0..=blake3_of(future) % EXECUTOR_STEPS {
+            let _: u64 = madsim::rand::random();
+        }
     }
 
     /// Returns a duration between the two, in microseconds.

@@ -2,6 +2,7 @@
 //! if a person wants to read.
 
 use super::lock;
+use crate::capsule::{Beat, Pulse};
 use crate::oracles::Finding;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -11,10 +12,30 @@ use std::time::Duration;
 thread_local! {
     /// Lines of the run on this thread; here, so that they outlive a run that panics.
     static LINES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    /// The trace of the run on this thread, for the same reason.
+    static LAST: RefCell<Option<Trace>> = const { RefCell::new(None) };
+}
+
+/// Hexadecimal digits of a beat's digest: enough to part runs, short enough for many.
+const BEAT_DIGITS: usize = 16;
+
+/// What a trace came to.
+#[derive(Default)]
+pub struct Traced {
+    /// Digest over all events.
+    pub digest: String,
+    /// Digests on the way.
+    pub beats: Vec<Beat>,
+    /// Lines for people, if they were asked for.
+    pub lines: Vec<String>,
+    /// What leaves saw that must not be.
+    pub findings: Vec<Finding>,
 }
 
 struct State {
     digest: blake3::Hasher,
+    events: u64,
+    pulse: Pulse,
     is_kept: bool,
     findings: Vec<Finding>,
     marks: BTreeSet<&'static str>,
@@ -28,25 +49,36 @@ impl Trace {
     /// Begins the line of what an oracle found.
     pub const FOUND: &str = "found by ";
 
-    /// Takes the lines kept on this thread.
-    pub fn take_lines() -> Vec<String> {
-        LINES.take()
+    /// Returns what is left of the run on this thread that panicked.
+    pub fn left() -> Traced {
+        LAST.take().map(|trace| trace.finish()).unwrap_or_default()
     }
 
     /// Makes an empty trace; keeps lines only if asked.
     pub fn new(lines: bool) -> Trace {
         let state = State {
             digest: blake3::Hasher::new(),
+            events: 0,
+            pulse: Pulse::default(),
             is_kept: lines,
             findings: Vec::new(),
             marks: BTreeSet::new(),
         };
-        Trace(Arc::new(Mutex::new(state)))
+        let trace = Trace(Arc::new(Mutex::new(state)));
+        LINES.take();
+        LAST.set(Some(trace.clone()));
+        trace
     }
 
     /// Adds an event with its bytes to the digest only.
     pub fn event(&self, at: Duration, what: &str, bytes: &[u8]) {
         let mut state = lock(&self.0);
+        let now_ms = at.as_millis() as u64;
+        if state.pulse.is_due(now_ms) {
+            let (events, digest) = (state.events, state.digest.finalize().to_hex());
+            state.pulse.beat(now_ms, events, digest[..BEAT_DIGITS].to_owned());
+        }
+        state.events += 1;
         state.digest.update(&at.as_nanos().to_le_bytes());
         state.digest.update(what.as_bytes());
         state.digest.update(&(bytes.len() as u64).to_le_bytes());
@@ -80,10 +112,16 @@ impl Trace {
         lock(&self.0).marks.clone()
     }
 
-    /// Returns digest, lines and findings.
-    pub fn finish(&self) -> (String, Vec<String>, Vec<Finding>) {
+    /// Ends the trace.
+    pub fn finish(&self) -> Traced {
+        // Held no longer than the run: a thread may play another one.
+        LAST.take();
         let mut state = lock(&self.0);
-        let digest = state.digest.finalize().to_hex().to_string();
-        (digest, Trace::take_lines(), std::mem::take(&mut state.findings))
+        Traced {
+            digest: state.digest.finalize().to_hex().to_string(),
+            beats: state.pulse.beats().to_vec(),
+            lines: LINES.take(),
+            findings: std::mem::take(&mut state.findings),
+        }
     }
 }

@@ -13,7 +13,7 @@ pub mod verbs;
 
 pub use problem::{Problem, Problems, advice, nearest};
 pub use quantity::{Range, Unit, parse_in, parse_range};
-pub use read::load;
+pub use read::{default_estate, load};
 
 use std::collections::BTreeMap;
 use verbs::Verb;
@@ -21,6 +21,8 @@ use verbs::Verb;
 /// How many seeds a run set takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SeedCounts {
+    /// The first one.
+    pub from: u64,
     /// On each change.
     pub pr: u64,
     /// Each night.
@@ -77,6 +79,8 @@ pub struct Load {
     pub rate: Range,
     /// Operations under way at once.
     pub jobs: Range,
+    /// Seed of the guest's own choices; drawn if it is none. A frozen scenario has it.
+    pub seed: Option<u64>,
 }
 
 /// A point in time of the timeline: `[base] + offset`.

@@ -90,7 +90,7 @@ pub fn parse_range(text: &str) -> Result<Range, String> {
     let Some((_, scale, unit)) = UNITS.iter().find(|unit| unit.0 == suffix) else {
         return Err(format!("unknown unit {suffix:?}; known are {}", known.join(", ")));
     };
-    Ok(Range { low: (low * scale) as i64, high: (high * scale) as i64, unit: *unit })
+    Ok(Range { low: (low * scale).round() as i64, high: (high * scale).round() as i64, unit: *unit })
 }
 
 /// Reads a range and insists on its unit.
@@ -113,6 +113,9 @@ mod tests {
         assert_eq!(parse_range("1.5 MiB").unwrap().low, 1_572_864);
         assert_eq!(parse_range("0..3 %").unwrap().high, 30_000);
         assert_eq!(parse_range("-3 d").unwrap().low, -259_200_000);
+        // Neither has an exact binary fraction.
+        assert_eq!(parse_range("1.001 s").unwrap().low, 1001);
+        assert_eq!(parse_range("12.3457 %").unwrap().low, 123_457);
         assert!(parse_range("40..20 s").unwrap_err().contains("empty"));
         assert!(parse_range("4 parsec").unwrap_err().contains("unknown unit"));
         assert!(parse_in("4 s", Unit::Bytes).unwrap_err().contains("4 MiB"));

@@ -179,9 +179,16 @@ fn read_root(reader: &mut Reader, name: &str, root: &DeTable<'_>) -> Scenario {
 }
 
 fn read_seeds(reader: &mut Reader, value: Option<&Spanned<DeValue<'_>>>) -> SeedCounts {
-    let mut counts = SeedCounts { pr: 4, nightly: 500 };
+    let mut counts = SeedCounts { from: 1, pr: 4, nightly: 500 };
     let Some(table) = value.and_then(|value| reader.table(value, "seeds")) else { return counts };
-    reader.only_keys(table, "seeds", &["pr", "nightly"]);
+    reader.only_keys(table, "seeds", &["from", "pr", "nightly"]);
+    if let Some(value) = get(table, "from") {
+        match reader.number(value, "from").map(u64::try_from) {
+            Some(Ok(number)) => counts.from = number,
+            Some(Err(_)) => reader.problem(value.span(), "a seed is 0 or more", None),
+            None => {}
+        }
+    }
     for (key, slot) in [("pr", &mut counts.pr), ("nightly", &mut counts.nightly)] {
         let Some(value) = get(table, key) else { continue };
         match reader.number(value, key) {
@@ -195,7 +202,8 @@ fn read_seeds(reader: &mut Reader, value: Option<&Spanned<DeValue<'_>>>) -> Seed
 
 const MIB: u64 = 1 << 20;
 
-fn default_estate() -> Estate {
+/// Returns the estate of a file that says nothing of it.
+pub fn default_estate() -> Estate {
     Estate {
         machines: vec![MachineSpec { name: "erp-db".into(), disks: vec![4 * MIB, 2 * MIB] }],
         servers: vec![ServerSpec { name: "ps1".into(), site: "source".into() }],
@@ -296,7 +304,7 @@ fn read_loads(
     estate: &Estate,
 ) -> BTreeMap<String, Load> {
     let fixed = |low, high| Quantity { low, high, unit: Unit::Count };
-    let standard = Load { model: "mixed".into(), rate: fixed(40, 40), jobs: fixed(4, 4) };
+    let standard = Load { model: "mixed".into(), rate: fixed(40, 40), jobs: fixed(4, 4), seed: None };
     let mut loads: BTreeMap<String, Load> =
         estate.machines.iter().map(|machine| (machine.name.clone(), standard.clone())).collect();
     let Some(table) = value.and_then(|value| reader.table(value, "load")) else { return loads };
@@ -311,7 +319,7 @@ fn read_loads(
             );
         }
         let Some(table) = reader.table(value, "a load") else { continue };
-        reader.only_keys(table, "a load", &["model", "rate", "jobs"]);
+        reader.only_keys(table, "a load", &["model", "rate", "jobs", "seed"]);
         let mut load = standard.clone();
         if let Some(model) = get(table, "model").and_then(|model| reader.word(model, "load model", LOADS)) {
             load.model = model;
@@ -321,9 +329,23 @@ fn read_loads(
                 *slot = range;
             }
         }
+        if let Some(value) = get(table, "seed") {
+            load.seed = read_guest_seed(reader, value);
+        }
         loads.insert(machine.to_owned(), load);
     }
     loads
+}
+
+/// Reads 64 bits as hexadecimal digits: TOML has no whole numbers of that size.
+fn read_guest_seed(reader: &mut Reader, value: &Spanned<DeValue<'_>>) -> Option<u64> {
+    let text = reader.text(value, "a guest's seed")?;
+    let seed = u64::from_str_radix(&text, 16).ok();
+    if seed.is_none() {
+        let help = "write up to 16 hexadecimal digits, such as \"2f\"".to_owned();
+        reader.problem(value.span(), format!("{text:?} is no seed of a guest"), Some(help));
+    }
+    seed
 }
 
 fn read_vary(reader: &mut Reader, value: Option<&Spanned<DeValue<'_>>>) -> BTreeMap<String, Vary> {

@@ -1,0 +1,62 @@
+//! Frozen scenarios: what is written reads back as the same plan, for every scenario of the repository.
+
+use redoubt_sim::freeze::Frozen;
+use redoubt_sim::plan::{self, Plan};
+use redoubt_sim::scenario::{self, Scenario};
+use std::path::Path;
+
+fn all() -> Vec<Scenario> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
+    let paths = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let files = paths.filter(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    let files = files.filter(|path| !path.ends_with("Cargo.toml"));
+    let load = |path: std::path::PathBuf| {
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let source = std::fs::read_to_string(&path).unwrap();
+        scenario::load(&path.to_string_lossy(), &name, &source)
+            .unwrap_or_else(|problems| panic!("{}", problems.render(false)))
+    };
+    files.map(load).collect()
+}
+
+/// The events without their order at one and the same millisecond.
+fn unordered(plan: &Plan) -> Vec<String> {
+    let mut events: Vec<String> =
+        plan.events.iter().map(|event| format!("{:>12} {:?}", event.at, event.action)).collect();
+    events.sort();
+    events
+}
+
+#[test]
+fn a_frozen_run_draws_what_the_seed_drew() {
+    let scenarios = all();
+    assert!(scenarios.len() >= 14);
+    for scenario in &scenarios {
+        for seed in 1..=20 {
+            let plan = plan::draw(scenario, seed);
+            let frozen = Frozen::new(scenario, &plan);
+            let read =
+                frozen.scenario("frozen").unwrap_or_else(|problems| panic!("{}", problems.render(false)));
+            assert_eq!(read.estate, scenario.estate, "{}@{seed}", scenario.name);
+            assert_eq!(read.expect.always, scenario.expect.always);
+            assert_eq!(read.expect.converges_within, scenario.expect.converges_within);
+            let again = plan::draw(&read, read.seeds.from);
+            assert_eq!((again.seed, again.length), (plan.seed, plan.length));
+            assert_eq!(again.guests, plan.guests, "{}@{seed}", scenario.name);
+            let (was, is) = (unordered(&plan), unordered(&again));
+            // The end of something that never began is left out; nothing is added.
+            let missing: Vec<&String> = was.iter().filter(|event| !is.contains(event)).collect();
+            assert!(is.iter().all(|event| was.contains(event)), "{}@{seed}: {is:#?}", scenario.name);
+            assert!(missing.len() <= 4, "{}@{seed} lost {missing:#?}", scenario.name);
+            assert_eq!(Frozen::new(&read, &again).steps, frozen.steps);
+        }
+    }
+}
+
+#[test]
+fn a_frozen_scenario_is_a_file_that_a_person_reads() {
+    let swarm = all().into_iter().find(|scenario| scenario.name == "swarm").unwrap();
+    let mut frozen = Frozen::new(&swarm, &plan::draw(&swarm, 7));
+    frozen.story = vec!["What happened.".into()];
+    insta::assert_snapshot!(frozen.text());
+}
