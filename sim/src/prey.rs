@@ -47,6 +47,10 @@ pub fn prey(bug: Bug) -> Prey {
         Bug::UnboundedSpill => ("bounded", OVERFLOW),
         Bug::VaultedBeforeCommit => ("loss-never-hidden", &["site-lost-every-point-mounts"][..]),
         Bug::NeverReconnect => ("converges", STAGE),
+        Bug::SkipLookBack => {
+            ("points-restorable", &["old-copy-of-the-vault-under-a-running-process-server"][..])
+        }
+        Bug::ScrubGuessesBetween => ("scrub-exact", &["scrub-finds-exactly-the-damage"][..]),
         Bug::TrustDisownedMarks => ("converges", &["state-directory-hangs"][..]),
     };
     Prey { bug, oracle, scenarios }

@@ -54,6 +54,10 @@ pub enum Bug {
     LostIndexIsEmpty,
     /// A link that failed once is not tried again: nobody armed the timer.
     NeverReconnect,
+    /// The writer does not look whether its newest slot is still there.
+    SkipLookBack,
+    /// A scrub takes what it learnt at two points for what lies between them.
+    ScrubGuessesBetween,
     /// Marks that were disowned while the state directory hung are trusted by the next start.
     TrustDisownedMarks,
 }
@@ -73,7 +77,7 @@ pub fn is_order_late(op: &Op) -> bool {
 
 impl Bug {
     /// Every planted bug.
-    pub const ALL: [Bug; 23] = [
+    pub const ALL: [Bug; 25] = [
         Bug::AckBeforeOrder,
         Bug::SkipActivityLogSync,
         Bug::ForgetAfterSend,
@@ -96,6 +100,8 @@ impl Bug {
         Bug::VaultedBeforeCommit,
         Bug::LostIndexIsEmpty,
         Bug::NeverReconnect,
+        Bug::SkipLookBack,
+        Bug::ScrubGuessesBetween,
         Bug::TrustDisownedMarks,
     ];
 

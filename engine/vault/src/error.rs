@@ -135,6 +135,18 @@ pub enum CommitError {
         /// The newer epoch.
         by: u64,
     },
+    /// A slot of this writer is gone, or another's: an old copy took the vault's place, or the store lost the
+    /// slot. Drop this writer, acknowledge nothing; who claims anew sees what there is.
+    #[error(
+        "{slot} is not in the vault any more: the vault was restored from an old copy, or lost objects{}",
+        told(behind)
+    )]
+    WentBack {
+        /// The slot's name.
+        slot: String,
+        /// A slot that was put behind the gap and is acknowledged nowhere.
+        behind: Option<String>,
+    },
     /// The store gave no answer. Deliver the same records again to the same writer (or to a new
     /// one); what had landed is recognised by its position.
     #[error("retry: {0}")]
@@ -173,6 +185,13 @@ pub enum CommitError {
         /// The limit.
         limit: usize,
     },
+}
+
+fn told(behind: &Option<String>) -> String {
+    let Some(behind) = behind else { return String::new() };
+    format!(
+        "; {behind} was put behind the gap, acknowledged by nobody: delete it, or nobody can write this log"
+    )
 }
 
 impl From<StoreFailure> for CommitError {

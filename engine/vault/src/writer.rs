@@ -8,12 +8,14 @@
 //! - WR-4 Records at or below the head's position are dropped: delivery may repeat.
 //! - WR-5 A record that does not read back is never put.
 //! - WR-6 A commit is published only behind the very head it was prepared for.
+//! - WR-7 This writer's newest slot is there right before the next one is put, and was there still when that one is
+//!   acknowledged: nothing is acknowledged behind a gap. An old copy may take a vault's place at any time.
 //!
 //! What is *not* here: packing and storing segments (`prepare`), which may run ahead of the slots.
 
 use crate::chain::LogTail;
 use crate::claims::{Claim, ClaimWatch, take_claim};
-use crate::error::{CommitError, VaultError};
+use crate::error::{CommitError, StoreFailure, VaultError};
 use crate::key_ring::{DataKey, KeyRing};
 use crate::log::{self, Body, HeadState, Header, Kind};
 use crate::names::{self, Role};
@@ -24,6 +26,7 @@ use crate::segment::TARGET_BYTES;
 use crate::store::Created;
 use crate::vault::Vault;
 use bytes::Bytes;
+use redoubt_core::planted::{self, Bug};
 use redoubt_core::{BatchPosition, MachineId, Names, Record};
 use redoubt_ports::{Entropy, InPlace, Workers};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -115,7 +118,10 @@ pub struct MachineWriter {
     pending: Option<Pending>,
     /// Points whose slot is durable but whose claim check has not succeeded yet.
     unreported: Vec<PointId>,
-    fenced: Option<u64>,
+    /// This writer's seal: its own slots begin here.
+    sealed_at: u64,
+    /// Why it can commit nothing more.
+    over: Option<CommitError>,
     /// The newest slot known to be durable, for whoever follows the log.
     durable: watch::Sender<u64>,
     naming: Naming,
@@ -166,7 +172,7 @@ impl MachineWriter {
         let task =
             Task { vault: vault.clone(), machine, settings, entropy, workers, key: key.clone(), epoch };
         let preparer = Preparer::new(task, head);
-        let (pending, unreported, fenced) = (None, Vec::new(), None);
+        let (pending, unreported, sealed_at, over) = (None, Vec::new(), 0, None);
         let (durable, _) = watch::channel(0);
         let mut writer = MachineWriter {
             vault,
@@ -181,7 +187,8 @@ impl MachineWriter {
             preparer,
             pending,
             unreported,
-            fenced,
+            sealed_at,
+            over,
             durable,
             naming: Naming::default(),
         };
@@ -236,9 +243,7 @@ impl MachineWriter {
         records: Vec<Record>,
         to: BatchPosition,
     ) -> Result<CommitDone, CommitError> {
-        if let Some(by) = self.fenced {
-            return Err(CommitError::Fenced { by });
-        }
+        self.check_right()?;
         self.settle().await?;
         self.preparer.go_to(&self.tail.head);
         let prepared = self.preparer.prepare(records, to).await?;
@@ -250,9 +255,7 @@ impl MachineWriter {
     ///
     /// As for [`MachineWriter::commit`]: after `Retry`, or when the future was dropped, publish the same again.
     pub async fn publish(&mut self, commit: &Prepared) -> Result<CommitDone, CommitError> {
-        if let Some(by) = self.fenced {
-            return Err(CommitError::Fenced { by });
-        }
+        self.check_right()?;
         self.settle().await?;
         self.keep_key().await;
         if self.tail.head.position != commit.head.position {
@@ -260,6 +263,7 @@ impl MachineWriter {
                 let (after, found) = (self.tail.head.position.seq, commit.from.seq.next());
                 return Err(CommitError::Gap { after, found });
             }
+            self.check_slot(self.tail.slot).await?;
             self.put_in_flight(commit);
             self.settle().await?;
         }
@@ -267,7 +271,7 @@ impl MachineWriter {
             let name = names::segment(self.machine, self.claim.epoch, late.uuid);
             put_segment(&self.vault, name, late.bytes.clone()).await?;
         }
-        self.claim_check().await?;
+        self.confirm().await?;
         let (slot, position) = (self.tail.slot, self.tail.head.position);
         Ok(CommitDone { points: std::mem::take(&mut self.unreported), slot, position })
     }
@@ -309,21 +313,52 @@ impl MachineWriter {
             }
             Created::Other(found) => {
                 let by = log::peek(&found).map_or(self.claim.epoch + 1, |(header, _)| header.epoch);
-                self.fenced = Some(by);
-                Err(CommitError::Fenced { by })
+                Err(self.end(CommitError::Fenced { by }))
             }
         }
     }
 
-    /// WR-1: looks for a newer claim. Must start after everything to be acknowledged is durable.
-    async fn claim_check(&mut self) -> Result<(), CommitError> {
-        match self.claim.newer().await? {
-            None => Ok(()),
-            Some(by) => {
-                self.fenced = Some(by);
-                Err(CommitError::Fenced { by })
-            }
+    /// WR-1, WR-7: looks for a newer claim, and whether the slot before the newest one is there still. Must start
+    /// after everything to be acknowledged is durable.
+    async fn confirm(&mut self) -> Result<(), CommitError> {
+        let before = (self.tail.slot - 1).max(self.sealed_at);
+        let (newer, is_there) = futures::future::join(self.claim.newer(), self.is_there(before)).await;
+        if let Some(by) = newer? {
+            return Err(self.end(CommitError::Fenced { by }));
         }
+        if is_there? { Ok(()) } else { Err(self.end(self.went_back(before))) }
+    }
+
+    /// WR-7: looks whether one of this writer's slots is there.
+    async fn check_slot(&mut self, slot: u64) -> Result<(), CommitError> {
+        if self.is_there(slot).await? { Ok(()) } else { Err(self.end(self.went_back(slot))) }
+    }
+
+    /// Tells whether the slot is there, as this writer put it: in an older vault that another one went on with,
+    /// it is the other's.
+    async fn is_there(&self, slot: u64) -> Result<bool, StoreFailure> {
+        if planted::active(Bug::SkipLookBack) {
+            return Ok(true);
+        }
+        let name = names::slot(self.machine, slot);
+        let found = self.vault.store.get(&name, Some(0..log::HEADER_BYTES as u64)).await?;
+        Ok(found
+            .and_then(|bytes| log::peek(&bytes).ok())
+            .is_some_and(|(header, _)| header.writer == self.uuid))
+    }
+
+    fn went_back(&self, slot: u64) -> CommitError {
+        let behind = (slot < self.tail.slot).then(|| names::slot(self.machine, self.tail.slot).to_string());
+        CommitError::WentBack { slot: names::slot(self.machine, slot).to_string(), behind }
+    }
+
+    /// Nothing is committed any more.
+    fn end(&mut self, why: CommitError) -> CommitError {
+        self.over.insert(why).clone()
+    }
+
+    fn check_right(&self) -> Result<(), CommitError> {
+        self.over.clone().map_or(Ok(()), Err)
     }
 
     /// Puts this epoch's seal behind the log, adopting slots that older writers still win.
@@ -343,14 +378,25 @@ impl MachineWriter {
             let key = self.tail.key(self.machine, &self.keys, taken).await?;
             self.tail.accept(&self.vault, self.machine, &key, taken)?;
             if created == Created::Mine {
+                self.sealed_at = self.tail.slot;
                 self.durable.send_replace(self.tail.slot);
-                return match self.claim.newer().await? {
-                    None => Ok(()),
-                    Some(by) => Err(VaultError::Fenced { by }),
-                };
+                if let Some(by) = self.claim.newer().await? {
+                    return Err(VaultError::Fenced { by });
+                }
+                return self.check_before_seal().await;
             }
         }
         Err(VaultError::ClaimRace)
+    }
+
+    /// WR-7 for the seal: the slot before it, whoever put it, is there still.
+    async fn check_before_seal(&self) -> Result<(), VaultError> {
+        let Some(before) = self.sealed_at.checked_sub(1).filter(|slot| *slot > 0) else { return Ok(()) };
+        let name = names::slot(self.machine, before);
+        match self.vault.store.get(&name, Some(0..log::HEADER_BYTES as u64)).await? {
+            Some(_) => Ok(()),
+            None => Err(VaultError::damaged(name, "it went away while the log was claimed")),
+        }
     }
 
     /// Goes over to a newer data key, if somebody made one or this one has sealed enough. Whatever goes wrong is

@@ -29,6 +29,8 @@ enum Mood {
     /// Takes so many segments, then is full.
     RoomFor(u32),
     Overwrite,
+    /// Loses these objects, then creates.
+    Lose(Vec<StoreKey>),
 }
 
 /// A store whose creations can be made to go wrong.
@@ -80,6 +82,10 @@ impl RawStore for Moody {
             Mood::Overwrite => {
                 self.inner.tamper(key, Some(body));
                 Ok(())
+            }
+            Mood::Lose(lost) => {
+                lost.iter().for_each(|key| self.inner.tamper(key, None));
+                self.inner.put_if_absent(key, body).await
             }
         }
     }
@@ -266,7 +272,7 @@ fn a_lost_claim_is_made_again_by_the_next_writer_and_fences_as_before() {
 }
 
 #[test]
-fn small_commits_cost_a_put_and_a_look_each_and_one_request_to_open() {
+fn small_commits_cost_a_put_and_three_looks_each_and_one_request_to_open() {
     run(async {
         let (store, dice, vault) = moody().await;
         let mut writer = MachineWriter::claim(&vault, MACHINE, dice).await.unwrap();
@@ -276,12 +282,82 @@ fn small_commits_cost_a_put_and_a_look_each_and_one_request_to_open() {
             let payload = vec![seq as u8; 4096].into();
             let change = Change::Write { volume: VolumeIndex(0), lba: Lba(0), payload };
             writer.commit(vec![Record { seq: WriteSeq(seq), change }], position(seq, 1)).await.unwrap();
-            // The slot with the segment in it, and the look for the next claim.
-            assert_eq!(store.count(), 2);
+            // The slot with the segment in it, the look for the next claim, and two for the slot before (WR-7).
+            assert_eq!(store.count(), 4);
         }
         let reader = MachineReader::open(&vault, MACHINE).await.unwrap();
         // The key, the lists of catalogues, keys and slots, the newest claim, and each slot: its segment's tables
         // came along.
         assert_eq!(u64::from(store.count()), 5 + reader.slot());
+    });
+}
+
+/// A vault with five commits, and its store as it was after three of them.
+async fn with_an_old_copy() -> (Arc<Moody>, Arc<Seeded>, Vault, MachineWriter, Vec<StoreKey>) {
+    let (store, dice, vault) = moody().await;
+    let mut writer = MachineWriter::claim(&vault, MACHINE, dice.clone()).await.unwrap();
+    writer.commit(records(), position(3, 1)).await.unwrap();
+    for seq in 4..8 {
+        writer.commit(vec![write(seq)], position(seq, 1)).await.unwrap();
+    }
+    // The seal and commits up to sequence 5 were copied.
+    let lost =
+        (5..=writer.slot()).map(|slot| StoreKey::new(format!("g/{MACHINE}/log/{slot:016x}"))).collect();
+    (store, dice, vault, writer, lost)
+}
+
+fn write(seq: u64) -> Record {
+    let change =
+        Change::Write { volume: VolumeIndex(0), lba: Lba(seq), payload: vec![seq as u8; 512].into() };
+    Record { seq: WriteSeq(seq), change }
+}
+
+#[test]
+fn a_writer_under_which_an_old_copy_was_put_ends_and_leaves_a_log_that_the_next_one_takes() {
+    run(async {
+        let (store, dice, vault, mut writer, lost) = with_an_old_copy().await;
+        lost.iter().for_each(|slot| store.inner.tamper(slot, None));
+        for _ in 0..2 {
+            let ended = writer.commit(vec![write(8)], position(8, 1)).await.unwrap_err();
+            assert!(matches!(&ended, CommitError::WentBack { behind: None, .. }), "{ended}");
+        }
+        let next = MachineWriter::claim(&vault, MACHINE, dice).await.unwrap();
+        assert_eq!(next.head().position, position(5, 1));
+    });
+}
+
+#[test]
+fn a_slot_that_was_on_its_way_when_an_old_copy_was_put_there_is_not_acknowledged_and_told() {
+    run(async {
+        let (store, dice, vault, mut writer, lost) = with_an_old_copy().await;
+        store.turn(Mood::Lose(lost));
+        let ended = writer.commit(vec![write(8)], position(8, 1)).await.unwrap_err();
+        let CommitError::WentBack { behind: Some(stray), .. } = &ended else { panic!("{ended}") };
+        store.turn(Mood::Good);
+        let refused = MachineWriter::claim(&vault, MACHINE, dice.clone()).await.unwrap_err();
+        assert!(refused.to_string().contains("later ones exist"), "{refused}");
+        store.inner.tamper(&StoreKey::new(stray.clone()), None);
+        assert_eq!(
+            MachineWriter::claim(&vault, MACHINE, dice).await.unwrap().head().position,
+            position(5, 1)
+        );
+    });
+}
+
+#[test]
+fn a_slot_of_somebody_who_went_on_with_the_old_copy_is_not_taken_for_ones_own() {
+    run(async {
+        let (store, dice, vault, mut writer, lost) = with_an_old_copy().await;
+        lost.iter().for_each(|slot| store.inner.tamper(slot, None));
+        let claim = StoreKey::new(format!("g/{MACHINE}/claim/w/00000001"));
+        store.inner.tamper(&claim, None);
+        let mut other = MachineWriter::claim(&vault, MACHINE, dice).await.unwrap();
+        for seq in 6..9 {
+            other.commit(vec![write(seq)], position(seq, 1)).await.unwrap();
+        }
+        assert!(other.slot() >= writer.slot());
+        store.inner.tamper(&StoreKey::new(format!("g/{MACHINE}/claim/w/00000002")), None);
+        let ended = writer.commit(vec![write(8)], position(8, 1)).await.unwrap_err();
+        assert!(matches!(ended, CommitError::WentBack { .. }), "{ended}");
     });
 }

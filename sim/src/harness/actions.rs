@@ -10,6 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// How long it takes until somebody has read what a process server says of its vault, in milliseconds.
+const MENDED_AFTER: u64 = 3000;
+
 /// What the actions so far mean for the oracles.
 #[derive(Default)]
 pub(super) struct Account {
@@ -25,6 +28,8 @@ pub(super) struct Account {
     pub(super) restarts: BTreeMap<String, u64>,
     /// When a machine last went down.
     pub(super) outages: BTreeMap<String, u64>,
+    /// When somebody looks whether a restored vault needs mending.
+    pub(super) mend_at: Option<u64>,
     /// Hosts without power or process, so that a plan can hit one twice.
     pub(super) down: BTreeSet<String>,
 }
@@ -125,6 +130,7 @@ pub(super) fn perform(estate: &Arc<Estate>, account: &mut Account, now: u64, act
         Action::RestoreVault => {
             if world.store.go_back() {
                 account.marks.insert("vault-restored");
+                account.mend_at = Some(now + MENDED_AFTER);
             }
         }
         Action::KillAtEffect(host, count) => world.store.trip(host, *count),
@@ -187,6 +193,16 @@ pub(super) fn restart(estate: &Arc<Estate>, account: &mut Account, now: u64) {
     for host in due.collect::<Vec<_>>() {
         account.restarts.remove(&host);
         up(estate, account, &host);
+    }
+}
+
+/// Does what a process server asks for whose slot was on its way while an old copy took the vault's place.
+pub(super) fn mend(estate: &Arc<Estate>, account: &mut Account, now: u64) {
+    if account.mend_at.is_some_and(|at| at <= now) {
+        account.mend_at = None;
+        if estate.world.store.remove_behind_gaps() > 0 {
+            account.marks.insert("slot-behind-a-gap-removed");
+        }
     }
 }
 

@@ -20,6 +20,7 @@ const WORDS: &[(&[&str], &str)] = &[
     (&["the vault knows that marks are missing"], "marks-disowned"),
     (&["did not answer to its end"], "marks-void"),
     (&["it was restored from an old copy or lost objects"], "vault-went-back-told"),
+    (&["is not in the vault any more"], "slot-was-gone"),
     (&["what is staged from here on does not continue the vault"], "stage-did-not-follow"),
     (&["the stage failed; its durable part is kept"], "stage-failed"),
     (&["this process server lost the machine"], "writer-fenced"),

@@ -22,6 +22,8 @@ mod restore;
 #[cfg(madsim)]
 mod run;
 #[cfg(madsim)]
+mod scrubbing;
+#[cfg(madsim)]
 mod watch;
 
 pub use manner::{Fork, Manner};

@@ -8,6 +8,7 @@ use super::manner::Manner;
 use super::outcome::{Outcome, Stats};
 use super::record::Record;
 use super::restore::{self, Health, How, Restored};
+use super::scrubbing::{self, Whole};
 use super::watch::{self, Watch};
 use crate::oracles::history::Deed;
 use crate::oracles::{Finding, guest_untouched, maintainers, writers};
@@ -159,7 +160,13 @@ impl Run<'_> {
     async fn until(&mut self, at: u64) {
         while self.now() < at {
             let account = &self.account;
-            let due = account.frozen.values().chain(account.restarts.values()).copied().min();
+            let due = account
+                .frozen
+                .values()
+                .chain(account.restarts.values())
+                .chain(&account.mend_at)
+                .copied()
+                .min();
             let next = at.min(due.unwrap_or(u64::MAX)).min(self.now() / SAMPLE * SAMPLE + SAMPLE);
             tokio::select! {
                 biased;
@@ -170,6 +177,7 @@ impl Run<'_> {
             actions::end_tripped(&self.estate, &mut self.account, now);
             actions::restart(&self.estate, &mut self.account, now);
             actions::thaw(&self.estate, &mut self.account, now);
+            actions::mend(&self.estate, &mut self.account, now);
             self.sample();
         }
     }
@@ -277,6 +285,7 @@ impl Run<'_> {
         self.estate.world.store.land();
         tokio::time::sleep(POLL).await;
         self.check_points(last, Health::Whole).await;
+        let wholes = self.scrub_whole().await;
         for (part, damage) in self.plan.damages() {
             let store = self.estate.world.store.clone();
             let Some((written, key)) = self.victim(part, damage) else { continue };
@@ -284,9 +293,11 @@ impl Run<'_> {
             let shared = &self.estate.world.shared;
             shared.trace.line(shared.now(), || format!("{key}: {damage:?}"));
             let health = match part {
-                Part::Data | Part::Log => Health::Rotten,
-                Part::Claim | Part::Index | Part::Catalogue => Health::Spoilt(part, key.clone()),
+                Part::Data | Part::Log | Part::Key => Health::Rotten,
+                Part::Claim | Part::Index | Part::Catalogue | Part::Pin => Health::Spoilt(part, key.clone()),
             };
+            self.scrub_damaged(&wholes, (part, damage), &key).await;
+            store.forget_meeting();
             let restored = self.check_points(last, health.clone()).await;
             let is_met = store.restore(&key, bytes);
             if health == Health::Rotten {
@@ -296,6 +307,37 @@ impl Run<'_> {
                 self.total.findings.push(Finding::new(health.oracle("no-silent-damage"), what));
             }
         }
+    }
+
+    /// Scrubs what is whole.
+    async fn scrub_whole(&mut self) -> BTreeMap<String, Whole> {
+        let (mut found, mut wholes) = (Vec::new(), BTreeMap::new());
+        for (name, machine) in &self.estate.machines {
+            let whole = scrubbing::whole(&self.estate, machine, &mut found).await;
+            wholes.extend(whole.map(|whole| (name.clone(), whole)));
+        }
+        self.tell(&found);
+        self.total.findings.extend(found);
+        wholes
+    }
+
+    /// Scrubs the machine that the damaged object belongs to.
+    async fn scrub_damaged(
+        &mut self,
+        wholes: &BTreeMap<String, Whole>,
+        what: (Part, Damage),
+        key: &StoreKey,
+    ) {
+        let mut found = Vec::new();
+        for (name, machine) in &self.estate.machines {
+            let is_of = key.as_str().starts_with(&format!("g/{}/", machine.id));
+            let Some(whole) = wholes.get(name).filter(|_| is_of) else { continue };
+            let is_costly = scrubbing::damaged(&self.estate, machine, whole, what, key, &mut found).await;
+            let mark = if is_costly { "scrub-found-lost-content" } else { "scrub-found-harmless-damage" };
+            self.total.marks.insert(mark);
+        }
+        self.tell(&found);
+        self.total.findings.extend(found);
     }
 
     /// Chooses an object of a machine; of the index and the claims, one of the newest. Never the loss of the
@@ -308,7 +350,7 @@ impl Run<'_> {
             .filter(|effect| effect.key.as_str().contains(part.names()) && there.contains(&effect.key))
             .collect();
         let few = match part {
-            Part::Data | Part::Log => objects.len(),
+            Part::Data | Part::Log | Part::Pin | Part::Key => objects.len(),
             Part::Index | Part::Catalogue => INDEX_VICTIMS,
             Part::Claim => CLAIM_VICTIMS,
         };

@@ -9,6 +9,7 @@ pub mod history;
 pub mod maintainers;
 pub mod order_kept;
 pub mod prefix;
+pub mod scrubbed;
 pub mod secrets;
 pub mod writers;
 

@@ -217,6 +217,8 @@ fn damage(verb: &str) -> Action {
         "claim" => Part::Claim,
         "index" => Part::Index,
         "catalogue" => Part::Catalogue,
+        "pin" => Part::Pin,
+        "key" => Part::Key,
         other => unreachable!("the key table knows no part {other} of a vault"),
     };
     let damage = match damage {

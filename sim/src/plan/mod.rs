@@ -45,6 +45,10 @@ pub enum Part {
     Index,
     /// Versions of the catalogue, which names the tables.
     Catalogue,
+    /// Pins of points in use.
+    Pin,
+    /// Wrapped data keys.
+    Key,
 }
 
 impl Part {
@@ -56,6 +60,8 @@ impl Part {
             Part::Claim => "/claim/w/",
             Part::Index => "/idx/",
             Part::Catalogue => "/cat/",
+            Part::Pin => "/pin/",
+            Part::Key => "/key/",
         }
     }
 }

@@ -123,6 +123,11 @@ pub const VERBS: &[Verb] = &[
     damage("catalogue.rot"),
     damage("catalogue.lost"),
     damage("catalogue.truncated"),
+    damage("pin.rot"),
+    damage("pin.lost"),
+    damage("key.rot"),
+    damage("key.lost"),
+    damage("key.truncated"),
     verb("fault", "vault.restored", Target::None, Ends::AtOnce, &[]),
     verb("check", "points", Target::None, Ends::AtOnce, &[]),
 ];
@@ -139,6 +144,7 @@ pub const ORACLES: &[&str] = &[
     "loss-never-hidden",
     "no-silent-damage",
     "index-never-needed",
+    "scrub-exact",
     "single-writer",
     "order-kept",
     "bounded",
@@ -198,9 +204,13 @@ pub const MARKS: &[&str] = &[
     "damage-reported",
     "rot-spared-older-points",
     "index-damage-reported",
+    "scrub-found-lost-content",
+    "scrub-found-harmless-damage",
     "claim-damage-reported",
     "vault-restored",
     "vault-went-back-told",
+    "slot-was-gone",
+    "slot-behind-a-gap-removed",
     "stage-did-not-follow",
 ];
 

@@ -46,7 +46,7 @@ pub(super) enum Report {
     },
     /// It did not succeed and is tried again after a pause.
     Trouble(String),
-    /// A newer writer owns the machine.
+    /// A newer writer owns the machine, or the log is not the one that was claimed.
     Fenced(String),
     /// The batch that contains this sequence cannot be used, now or later.
     Unusable { from: WriteSeq, why: String },
@@ -188,7 +188,10 @@ async fn publish(
             }
             Err(error) => error,
         };
-        if matches!(error, CommitError::Fenced { .. }) {
+        if let CommitError::WentBack { .. } = &error {
+            tracing::error!(%error, "the log ends here for this writer; it is claimed anew");
+        }
+        if matches!(error, CommitError::Fenced { .. } | CommitError::WentBack { .. }) {
             let _ = reports.send(Report::Fenced(error.to_string())).await;
             return Err(Ended);
         }

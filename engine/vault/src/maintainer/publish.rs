@@ -7,6 +7,8 @@
 //!   stay fully readable. What was not deleted is named as garbage again.
 //! - PB-3 What a dead maintainer left is deleted if its epoch is below that of a version read after it was
 //!   listed, none of the newest three needs it and the newest does not call it garbage (OR-1).
+//! - PB-4 What was read for a version is there still right before it is published, and before anything is deleted
+//!   after it: an old copy may take a vault's place at any time, and what is garbage here may be needed there.
 
 use super::{Base, CATALOGUES_TRIED, Maintainer};
 use crate::error::{StoreFailure, VaultError};
@@ -44,16 +46,23 @@ impl Maintainer {
             let what = "the catalogue has outgrown its limit; readers follow the log behind the last one";
             return Err(VaultError::damaged(name, what));
         };
+        if let Err(gone) = self.check_base(&base, &next).await {
+            // A newer maintainer may have deleted it.
+            let newer = self.claim.newer().await?;
+            return Err(newer.map_or(gone, |by| self.supersede(by)));
+        }
         if self.log.vault.store.create(&name, &bytes).await? == Created::Mine {
             self.tenure.published();
         } else {
             self.tenure.lost();
         }
-        let newer = self.claim.newer().await?;
+        let (newer, stands) = futures::future::join(self.claim.newer(), self.check_base(&base, &next)).await;
+        let newer = newer?;
         self.tenure.checked(newer.is_some());
         if let Some(by) = newer {
             return Err(self.supersede(by));
         }
+        stands?;
         if self.tenure.is_over() {
             self.claim_again().await?;
             return Ok(None);
@@ -70,6 +79,25 @@ impl Maintainer {
         self.clean(&mut base).await?;
         self.delete_names(dead_pins).await?;
         Ok(Some(base))
+    }
+
+    /// PB-4: looks whether the vault is still the one that was read: the version built on, and the last slot
+    /// covered. After an error the next round reads anew.
+    async fn check_base(&self, base: &Base, next: &Catalogue) -> Result<(), VaultError> {
+        let gone = |name| {
+            VaultError::damaged(name, "it went away while it was built upon: the vault is another now")
+        };
+        if !self.index.fits(next).await? {
+            return Err(gone(names::slot(self.log.machine, next.slot)));
+        }
+        // Zeros: the newest version cannot be read, and nothing of it is used.
+        if base.digest == [0; 32] {
+            return Ok(());
+        }
+        let name = names::catalogue(self.log.machine, base.newest);
+        let found = self.log.vault.store.get(&name, None).await?;
+        let is_same = found.is_some_and(|bytes| *blake3::hash(&bytes).as_bytes() == base.digest);
+        if is_same { Ok(()) } else { Err(gone(name)) }
     }
 
     /// Everything that a version before named, or that was put in vain, and that this one does not name.
@@ -94,7 +122,10 @@ impl Maintainer {
         for object in &due {
             base.garbage.remove(object);
         }
-        while let Some(old) = base.versions.first().copied().filter(|version| self.tenure.is_old(*version)) {
+        // Numbers may leave some out, once an old copy took the vault's place: three are to be there.
+        while base.versions.len() > CATALOGUES_TRIED
+            && let Some(old) = base.versions.first().copied().filter(|version| self.tenure.is_old(*version))
+        {
             self.log.vault.store.delete(&names::catalogue(self.log.machine, old)).await?;
             base.versions.remove(&old);
         }

@@ -44,6 +44,18 @@ impl SimStore {
         Some(body)
     }
 
+    /// Returns which bytes of the spoilt object changed or are missing.
+    pub fn spoilt(&self) -> Option<Range<u64>> {
+        lock(&self.state).spoilt.as_ref().map(|spoilt| spoilt.bytes.clone())
+    }
+
+    /// Forgets that an operator met the damage: who did was asked about it already.
+    pub fn forget_meeting(&self) {
+        if let Some(spoilt) = &mut lock(&self.state).spoilt {
+            spoilt.is_met = false;
+        }
+    }
+
     /// Gives an object its bytes back. Tells whether an operator met the damage.
     pub fn restore(&self, key: &StoreKey, bytes: Bytes) -> bool {
         let mut state = lock(&self.state);
@@ -66,6 +78,25 @@ impl SimStore {
         state.objects = objects;
         state.effects.truncate(effects);
         true
+    }
+
+    /// Removes the log slots behind a gap: what an operator does who is told of one, which nobody acknowledged.
+    /// Returns how many there were.
+    pub fn remove_behind_gaps(&self) -> usize {
+        let (mut expected, mut strays) = ((String::new(), 1), Vec::new());
+        for (key, _) in self.truth() {
+            let Some((log, slot)) = key.as_str().split_once("/log/") else { continue };
+            if expected.0 != log {
+                expected = (log.to_owned(), 1);
+            }
+            if u64::from_str_radix(slot, 16) == Ok(expected.1) {
+                expected.1 += 1;
+            } else {
+                strays.push(key);
+            }
+        }
+        strays.iter().for_each(|key| drop(self.remove("operator", key)));
+        strays.len()
     }
 
     /// Returns the store as an operator at the recovery site sees it: no faults, no delay.

@@ -1,0 +1,213 @@
+//! Plays a scrub at rest, and tries out what it should have told: every sector of every point is read.
+//!
+//! What is *not* here: the comparison (`oracles::scrubbed`), the damage (`ports::store`).
+
+use super::estate::{Estate, Machine};
+use super::restore;
+use crate::oracles::Finding;
+use crate::oracles::scrubbed::{Loss, Losses, Point, Told, Truth, judge};
+use crate::plan::{Damage, Part};
+use redoubt_core::{Extent, VolumeIndex};
+use redoubt_ports::{InPlace, StoreKey};
+use redoubt_vault::scrub::{Report, Scrub, ScrubSettings, ScrubWatch, Takes};
+use redoubt_vault::{MachineReader, PointId, PointView, VaultError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Sectors read at once while nothing fails.
+const PIECE: u64 = 2048;
+
+/// What every point held while nothing was damaged: content by volume.
+pub(super) type Images = BTreeMap<Point, Vec<Vec<u8>>>;
+
+/// A machine's vault at rest, whole.
+pub(super) struct Whole {
+    images: Images,
+    /// What nothing named.
+    orphans: BTreeSet<String>,
+}
+
+fn point(id: PointId) -> Point {
+    (id.slot, id.ordinal)
+}
+
+async fn scrub(estate: &Estate, machine: &Machine) -> Result<Report, String> {
+    let (store, keys) = (estate.world.store.direct(), estate.keys.clone());
+    let settings = ScrubSettings::default();
+    let scrub = Scrub::with_keys(store, keys, Arc::new(InPlace), settings).await;
+    let scrub = scrub.map_err(|error| error.to_string())?;
+    scrub.machine(machine.id, &ScrubWatch::default()).await.map_err(|error| error.to_string())
+}
+
+/// Scrubs what should be whole, and reads every point for later.
+pub(super) async fn whole(estate: &Estate, machine: &Machine, found: &mut Vec<Finding>) -> Option<Whole> {
+    let mut find =
+        |what: String| found.push(Finding::new("scrub-exact", format!("{}: {what}", machine.spec.name)));
+    let report = match scrub(estate, machine).await {
+        Ok(report) => report,
+        Err(error) => {
+            find(format!("a whole vault cannot be scrubbed: {error}"));
+            return None;
+        }
+    };
+    let (object, bytes, losses) = (None, None, Losses::new());
+    let truth = Truth { object, bytes, shows: false, may_not_know: false, losses };
+    found.extend(judge(&truth, &told(&report, &BTreeSet::new())));
+    let orphans = report.orphans.iter().map(|orphan| orphan.object.clone()).collect();
+    let vault = restore::open(estate).await.ok()?;
+    let reader = MachineReader::open(&vault, machine.id).await.ok()?;
+    let mut images = Images::new();
+    for info in reader.points() {
+        let view = reader.view(info.id).ok()?;
+        let mut volumes = Vec::new();
+        for (volume, info) in view.volumes().clone() {
+            let mut image = Vec::new();
+            read(&view, volume, Extent::new(0, info.sectors.0), &mut image, &mut BTreeSet::new()).await;
+            volumes.push(image);
+        }
+        images.insert(point(info.id), volumes);
+    }
+    Some(Whole { images, orphans })
+}
+
+/// Scrubs what is damaged, and compares with what truly is lost. Returns whether content was.
+pub(super) async fn damaged(
+    estate: &Estate,
+    machine: &Machine,
+    whole: &Whole,
+    (part, damage): (Part, Damage),
+    key: &StoreKey,
+    found: &mut Vec<Finding>,
+) -> bool {
+    let report = match scrub(estate, machine).await {
+        Ok(report) => report,
+        Err(error) => {
+            let what = format!("{}: {key}: a damaged vault cannot be scrubbed: {error}", machine.spec.name);
+            found.push(Finding::new("scrub-exact", what));
+            return false;
+        }
+    };
+    let (losses, wrong) = losses(estate, machine, whole).await;
+    found.extend(
+        wrong.map(|what| Finding::new("no-silent-damage", format!("{}: {key}: {what}", machine.spec.name))),
+    );
+    let is_named = !whole.orphans.contains(key.as_str());
+    // The loss of what nothing names, or of the newest of its kind, is as if it had never been.
+    let shows = is_named && (damage != Damage::Lost || matches!(part, Part::Data | Part::Log | Part::Key));
+    let is_costly = !losses.is_empty();
+    // Where an object ends too soon the scrub may name all of it.
+    let bytes = estate.world.store.spoilt().filter(|_| damage == Damage::Rot);
+    let place = format!("{key} ({damage:?} at {bytes:?})");
+    let truth =
+        Truth { object: Some(key.to_string()), bytes, shows, may_not_know: part == Part::Key, losses };
+    let points = whole.images.keys().copied().collect();
+    found.extend(
+        judge(&truth, &told(&report, &points))
+            .into_iter()
+            .map(|finding| Finding::new(finding.oracle, format!("{place}: {}", finding.what))),
+    );
+    is_costly
+}
+
+/// Reads what the scrub said as a set; `points` are those there were.
+fn told(report: &Report, points: &BTreeSet<Point>) -> Told {
+    let mut objects: Vec<_> =
+        report.damage.iter().map(|damage| (damage.object.clone(), damage.from..damage.to)).collect();
+    objects.extend(report.unread.iter().map(|unread| (unread.object.clone(), 0..0)));
+    let mut losses = Some(Losses::new());
+    for damage in &report.damage {
+        let Takes::Points(hits) = &damage.takes else {
+            losses = losses.filter(|_| damage.takes != Takes::Unknown);
+            continue;
+        };
+        let Some(losses) = &mut losses else { break };
+        for hit in hits {
+            for at in points.range(point(hit.first)..=point(hit.last)) {
+                match (&hit.lost, losses.entry(*at).or_insert(Loss::Sectors(BTreeSet::new()))) {
+                    (None, loss) => *loss = Loss::All,
+                    (Some((volume, ranges)), Loss::Sectors(sectors)) => {
+                        let lost = ranges.iter().cloned().flatten();
+                        sectors.extend(lost.map(|sector| (volume.0, sector)));
+                    }
+                    (Some(_), Loss::All) => {}
+                }
+            }
+        }
+    }
+    if let Some(losses) = &mut losses {
+        losses.extend(report.lost.iter().map(|id| (point(*id), Loss::All)));
+    }
+    Told { objects, losses }
+}
+
+/// Reads every sector of every point: what cannot be had, and the first that is other than it was.
+async fn losses(estate: &Estate, machine: &Machine, whole: &Whole) -> (Losses, Option<String>) {
+    let all = || whole.images.keys().map(|at| (*at, Loss::All)).collect();
+    let Ok(vault) = restore::open(estate).await else { return (all(), None) };
+    let reader = match MachineReader::open_damaged(&vault, machine.id).await {
+        Ok((reader, _)) => reader,
+        Err(VaultError::Store(_)) => return (Losses::new(), Some("the store failed".to_owned())),
+        Err(_) => return (all(), None),
+    };
+    let listed: BTreeSet<Point> = reader.points().iter().map(|info| point(info.id)).collect();
+    let (mut losses, mut wrong) = (Losses::new(), None);
+    for (at, images) in &whole.images {
+        let id = PointId { slot: at.0, ordinal: at.1 };
+        let view = match reader.view(id) {
+            Ok(view) if listed.contains(at) => view,
+            _ => {
+                losses.insert(*at, Loss::All);
+                continue;
+            }
+        };
+        let mut lost = BTreeSet::new();
+        for ((volume, info), image) in view.volumes().clone().into_iter().zip(images) {
+            let mut now = Vec::new();
+            let mut sectors = BTreeSet::new();
+            read(&view, volume, Extent::new(0, info.sectors.0), &mut now, &mut sectors).await;
+            let differs = |sector: &u64| {
+                let range = *sector as usize * 512..(*sector as usize + 1) * 512;
+                !sectors.contains(sector) && now[range.clone()] != image[range]
+            };
+            if let Some(sector) = (0..info.sectors.0).find(differs) {
+                wrong.get_or_insert(format!("point {}.{} reads other bytes in sector {sector}", at.0, at.1));
+            }
+            lost.extend(sectors.into_iter().map(|sector| (volume.0, sector)));
+        }
+        if !lost.is_empty() {
+            losses.insert(*at, Loss::Sectors(lost));
+        }
+    }
+    (losses, wrong)
+}
+
+/// Appends the extent's content; sectors that cannot be read are zeros there, and named.
+async fn read(
+    view: &PointView,
+    volume: VolumeIndex,
+    all: Extent,
+    image: &mut Vec<u8>,
+    lost: &mut BTreeSet<u64>,
+) {
+    // The next extents to read, the first one last.
+    let mut open = vec![all];
+    while let Some(extent) = open.pop() {
+        if extent.sectors.0 > PIECE {
+            open.push(Extent::new(extent.lba.0 + PIECE, extent.sectors.0 - PIECE));
+            open.push(Extent::new(extent.lba.0, PIECE));
+            continue;
+        }
+        match view.read(volume, extent).await {
+            Ok(bytes) => image.extend_from_slice(&bytes),
+            Err(_) if extent.sectors.0 > 1 => {
+                let half = extent.sectors.0 / 2;
+                open.push(Extent::new(extent.lba.0 + half, extent.sectors.0 - half));
+                open.push(Extent::new(extent.lba.0, half));
+            }
+            Err(_) => {
+                lost.insert(extent.lba.0);
+                image.resize(image.len() + 512, 0);
+            }
+        }
+    }
+}
