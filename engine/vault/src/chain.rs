@@ -10,6 +10,7 @@ use crate::index::{HEADER_BYTES, peek};
 use crate::key_ring::KeyRing;
 use crate::load::Log;
 use crate::log::{self, HeadState, LogRecord};
+use crate::maintainer::CATALOGUES_TRIED;
 use crate::names;
 use crate::vault::Vault;
 use bytes::Bytes;
@@ -110,7 +111,7 @@ impl LogTail {
         for (key, slot) in listed.iter().zip(from..) {
             check_number(machine, key, slot)?;
         }
-        let first = (from + listed.len() as u64).saturating_sub(2).max(1);
+        let first = (from + listed.len() as u64).saturating_sub(2).max(from);
         let mut tail = LogTail { slot: first - 1, enters: first > 1, ..LogTail::default() };
         let mut newest = None;
         for key in &listed[listed.len().saturating_sub(2)..] {
@@ -163,23 +164,54 @@ impl LogTail {
 /// whatever it says, a listing that begins at that slot holds all later ones, and any other is taken in full.
 async fn list_end(vault: &Vault, machine: MachineId) -> Result<(Vec<StoreKey>, u64), VaultError> {
     let prefix = names::log(machine);
-    let covered = covered(vault, machine).await?;
-    if let Some(from) = covered.and_then(|slot| slot.checked_sub(1)).filter(|from| *from > 1) {
-        let listed = vault.store.list(&prefix, Some(&names::slot(machine, from - 1))).await?;
-        if listed.len() > 1 && listed.first() == Some(&names::slot(machine, from)) {
+    let begins = begins(vault, machine).await?;
+    for begin in begins.iter().flatten() {
+        // The record before the last one covered, unless that was folded.
+        let from = begin.covered.saturating_sub(1).max(begin.log_from);
+        let after =
+            from.checked_sub(1).filter(|before| *before > 0).map(|before| names::slot(machine, before));
+        let listed = vault.store.list(&prefix, after.as_ref()).await?;
+        if listed.first() == Some(&names::slot(machine, from)) {
             return Ok((listed, from));
         }
     }
-    Ok((vault.store.list(&prefix, None).await?, 1))
+    let listed = vault.store.list(&prefix, None).await?;
+    let is_whole = begins.is_empty() || listed.first() == Some(&names::slot(machine, 1));
+    if is_whole { Ok((listed, 1)) } else { Err(no_begin(machine, begins.len())) }
 }
 
-/// Returns the slot that the newest catalogue says it ends with.
-async fn covered(vault: &Vault, machine: MachineId) -> Result<Option<u64>, VaultError> {
-    let newest = vault.store.page(&names::catalogues(machine), None, 1).await?;
-    let Some((name, _)) = newest.first() else { return Ok(None) };
-    let Some(version) = names::catalogue_version(name, machine) else { return Ok(None) };
-    let header = vault.store.get(name, Some(0..HEADER_BYTES as u64)).await?.unwrap_or_default();
-    Ok(peek(&header, vault.uuid, machine, version).ok().map(|header| header.slot))
+/// The log does not begin with its first slot, and no catalogue says where it does.
+pub(crate) fn no_begin(machine: MachineId, catalogues: usize) -> VaultError {
+    let what = format!(
+        "the log was folded, and of its {catalogues} newest catalogues none can be used to tell what is left of \
+         the beginning: restore one of them"
+    );
+    VaultError::damaged(names::catalogues(machine), what)
+}
+
+/// What the clear header of a catalogue says of the log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Begin {
+    /// The last slot that the catalogue covers.
+    covered: u64,
+    /// The first slot that was not folded.
+    pub(crate) log_from: u64,
+}
+
+/// Reads the newest catalogues' clear headers, newest first; none for one that cannot be read.
+pub(crate) async fn begins(vault: &Vault, machine: MachineId) -> Result<Vec<Option<Begin>>, VaultError> {
+    let listed = vault.store.page(&names::catalogues(machine), None, CATALOGUES_TRIED).await?;
+    let mut begins = Vec::new();
+    for (name, _) in listed {
+        let Some(version) = names::catalogue_version(&name, machine) else { continue };
+        let header = vault.store.get(&name, Some(0..HEADER_BYTES as u64)).await?.unwrap_or_default();
+        let header = peek(&header, vault.uuid, machine, version).ok();
+        begins.push(header.map(|header| Begin { covered: header.slot, log_from: header.log_from }));
+        if begins.len() == 1 && begins[0].is_some() {
+            break;
+        }
+    }
+    Ok(begins)
 }
 
 /// VC-1: slots are dense.

@@ -222,6 +222,13 @@ pub enum ReadError {
         /// What is wrong.
         what: String,
     },
+    /// The point, or state, is no recovery point any more and its stretch of the log was folded: what is left would
+    /// show a mixture. Use a point that is listed.
+    #[error("the state after slot {slot} was given up by retention: use a point that is listed")]
+    GivenUp {
+        /// Log slot of the state asked for.
+        slot: u64,
+    },
     /// No such volume at this point.
     #[error("volume {0:?} does not exist at this point")]
     NoVolume(VolumeIndex),

@@ -5,9 +5,11 @@
 //! - RD-2 Bytes are returned only if every unit they come from opened; damage is an error that names
 //!   object and range, never zeros and never older content.
 //! - RD-3 Damage in the log or in a segment's tables takes the points behind it, never one before it.
-//! - RD-4 Damage in the index takes nothing: it is a finding, and an older catalogue or the log serves.
+//! - RD-4 Damage in the index takes nothing: it is a finding, and an older catalogue or the log serves. Of what was
+//!   folded there is no log: that needs a catalogue, and its folded runs, whole.
+//! - RD-5 Of a folded stretch only the states of points that are kept are served: others would be mixtures.
 
-use crate::chain::{LogMark, LogTail};
+use crate::chain::{LogMark, LogTail, begins, no_begin};
 use crate::claims;
 use crate::error::{ReadError, StoreFailure, VaultError};
 use crate::index::{Catalogue, Found, StoredIndex, Tail, Version, Wanted};
@@ -23,7 +25,7 @@ use crate::units::Units;
 use crate::vault::Vault;
 use crate::view::PointView;
 use redoubt_core::{MachineId, Marker, Names, VolumeIndex, WriteSeq};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
@@ -96,8 +98,20 @@ pub(crate) struct Inner {
     stored: StoredIndex,
     findings: Mutex<Vec<VaultError>>,
     /// Held by the one task that replaces or extends the state; versions of the catalogue that are not to be used.
-    loading: tokio::sync::Mutex<BTreeSet<u64>>,
+    loading: tokio::sync::Mutex<Avoid>,
 }
+
+/// How much of a version of the catalogue is not to be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Damage {
+    /// Runs that the log can say as well.
+    Runs,
+    /// Folded runs too, or all of it.
+    All,
+}
+
+/// Versions that are not to be used.
+pub(crate) type Avoid = BTreeMap<u64, Damage>;
 
 impl Inner {
     /// Makes one that has read nothing.
@@ -110,7 +124,7 @@ impl Inner {
 
     /// Opens the newest usable catalogue, or an empty state, and follows the log to its end or to
     /// what is wrong with it.
-    async fn load(&self, avoid: &BTreeSet<u64>) -> Result<(State, Option<VaultError>), VaultError> {
+    async fn load(&self, avoid: &Avoid) -> Result<(State, Option<VaultError>), VaultError> {
         let loaded = self.load_all(avoid, None).await;
         // Nobody is told later what was true now (EA-1).
         self.log.vault.store.settle();
@@ -120,7 +134,7 @@ impl Inner {
     /// As [`Inner::load`]; a catalogue that has the point asked for is enough, and the log behind it is not read.
     async fn load_all(
         &self,
-        avoid: &BTreeSet<u64>,
+        avoid: &Avoid,
         at: Option<PointId>,
     ) -> Result<(State, Option<VaultError>), VaultError> {
         let mut state = State { index: Tail::to_load(), ..State::default() };
@@ -153,25 +167,49 @@ impl Inner {
     /// Returns the newest catalogue that can be used; tells what is wrong with newer ones.
     async fn newest_catalogue(
         &self,
-        avoid: &BTreeSet<u64>,
+        avoid: &Avoid,
         at: Option<PointId>,
     ) -> Result<Option<Catalogue>, VaultError> {
         let prefix = names::catalogues(self.log.machine);
         let listed = self.log.vault.store.page(&prefix, None, CATALOGUES_TRIED).await?;
+        let mut damaged = Vec::new();
         for (name, _) in listed {
             let Some(version) = names::catalogue_version(&name, self.log.machine) else {
                 self.tell(VaultError::damaged(name, "no catalogue has this name"));
                 continue;
             };
-            if avoid.contains(&version) {
+            if let Some(damage) = avoid.get(&version) {
+                damaged.push((version, *damage));
                 continue;
             }
             match self.catalogue(version, at).await? {
                 Ok(catalogue) => return Ok(Some(catalogue)),
-                Err(what) => self.tell(VaultError::damaged(name, what)),
+                Err(what) => {
+                    damaged.push((version, Damage::All));
+                    self.tell(VaultError::damaged(name, what));
+                }
             }
         }
-        Ok(None)
+        for (version, _) in damaged.iter().filter(|(_, damage)| *damage == Damage::Runs) {
+            if let Ok(catalogue) = self.catalogue(*version, None).await?
+                && catalogue.mark.slot > 0
+            {
+                return Ok(Some(catalogue.folded()));
+            }
+        }
+        if damaged.is_empty() || self.is_whole().await? {
+            return Ok(None);
+        }
+        Err(no_begin(self.log.machine, damaged.len()))
+    }
+
+    /// Tells whether the log is there from its first slot on, as far as anybody can tell.
+    async fn is_whole(&self) -> Result<bool, VaultError> {
+        let Log { vault, machine, .. } = &self.log;
+        let begins = begins(vault, *machine).await?;
+        let first = vault.store.page(&names::log(*machine), None, 1).await?;
+        let is_first = first.first().is_none_or(|(name, _)| *name == names::slot(*machine, 1));
+        Ok(is_first && begins.iter().flatten().all(|begin| begin.log_from == 1))
     }
 
     /// Reads a version of the catalogue, if it can be used. Unless it has the point asked for, it must fit to
@@ -221,11 +259,11 @@ impl Inner {
     }
 
     /// Gives up the tail's memory if a newer catalogue covers it. Not doing so costs only that memory.
-    async fn shorten(&self, avoid: &BTreeSet<u64>) {
+    async fn shorten(&self, avoid: &Avoid) {
         let version = self.state().stored.version;
         let newest = self.newest_version().await.unwrap_or(0);
         if newest > version
-            && !avoid.contains(&newest)
+            && !avoid.contains_key(&newest)
             && let Ok((state, None)) = self.load(avoid).await
         {
             self.replace(state);
@@ -252,17 +290,23 @@ impl Inner {
 
     /// Serves from another catalogue or the log alone, after damage was met in what this version names: from
     /// a newer one if there is one, since a maintainer may have deleted what only the older one needs.
-    async fn fall_back(&self, version: u64, damage: ReadError) -> Result<(), ReadError> {
+    async fn fall_back(&self, stored: &Arc<Catalogue>, damage: ReadError) -> Result<(), ReadError> {
         let mut avoid = self.loading.lock().await;
-        if self.state().stored.version != version || version == 0 {
+        if !Arc::ptr_eq(&self.state().stored, stored) {
             // Somebody did it meanwhile.
-            return if version == 0 { Err(damage) } else { Ok(()) };
+            return Ok(());
+        }
+        let version = stored.version;
+        if version == 0 {
+            return Err(damage);
         }
         let newest = self.newest_version().await?;
-        if newest <= version || avoid.contains(&newest) {
+        if newest <= version || avoid.contains_key(&newest) {
             self.tell(finding(&damage));
         }
-        avoid.insert(version);
+        // What serves now may be what is left of a version after damage before.
+        let is_first = !avoid.contains_key(&version);
+        avoid.insert(version, if is_first { Damage::Runs } else { Damage::All });
         // A view may be at the newest slot: with less of the log it would show older content (RD-2).
         match self.load(&avoid).await.map(|(state, _)| self.replace(state)) {
             Ok(true) => Ok(()),
@@ -296,12 +340,16 @@ impl Inner {
         }
         loop {
             let (stored, mut wanted, mut found) = self.find_in_tail(version, volume, &sectors);
+            if !stored.shows(version) {
+                // RD-5
+                return Err(ReadError::GivenUp { slot: version.slot() });
+            }
             match self.stored.find(&stored, version, volume, &mut wanted, &mut found, reach).await {
                 Ok(()) => {
                     found.sort_by_key(|part| part.first);
                     return Ok(found);
                 }
-                Err(damage @ ReadError::Damaged { .. }) => self.fall_back(stored.version, damage).await?,
+                Err(damage @ ReadError::Damaged { .. }) => self.fall_back(&stored, damage).await?,
                 Err(error) => return Err(error),
             }
         }
@@ -322,6 +370,22 @@ impl Inner {
             granules.map(|granule| Wanted::new(granule, sectors.start, sectors.end)).collect();
         wanted.iter_mut().for_each(|granule| state.index.find(version, volume, granule, &mut found));
         (state.stored.clone(), wanted, found)
+    }
+
+    /// Something that was looked up is gone: a maintainer may have moved or given it up since. Takes a newer
+    /// catalogue, if there is one; tells whether it did.
+    pub(crate) async fn look_again(&self) -> Result<bool, ReadError> {
+        let avoid = self.loading.lock().await;
+        let version = self.state().stored.version;
+        let newest = self.newest_version().await?;
+        if newest <= version || avoid.contains_key(&newest) {
+            return Ok(false);
+        }
+        match self.load(&avoid).await {
+            Ok((state, _)) => Ok(state.stored.version > version && self.replace(state)),
+            Err(VaultError::Store(failure)) => Err(failure.into()),
+            Err(_) => Ok(false),
+        }
     }
 
     fn tell(&self, finding: VaultError) {
@@ -381,7 +445,7 @@ impl MachineReader {
         at: Option<PointId>,
     ) -> Result<(MachineReader, Option<VaultError>), VaultError> {
         let mut inner = Inner::new(vault, machine);
-        let (state, damage) = inner.load_all(&BTreeSet::new(), at).await?;
+        let (state, damage) = inner.load_all(&Avoid::new(), at).await?;
         if state.tail.slot == 0 && damage.is_none() {
             // Nothing there: has it never been, or is it only empty?
             KeyRing::open(vault, machine).await?;

@@ -57,29 +57,51 @@ impl PointView {
         if extent.sectors.0 > READ_BYTES_MAX / SECTOR_BYTES {
             return Err(ReadError::TooLarge(READ_BYTES_MAX));
         }
-        let parts = self.units(volume, extent, Purpose::Asked).await?.0;
         let mut image = vec![0; extent.bytes() as usize];
-        let place = |unit: &UnitPlace, plain: &[u8]| {
-            for part in parts.get(unit).into_iter().flatten() {
-                let (from, to) = (part.offset * SECTOR_BYTES, (part.offset + part.sectors) * SECTOR_BYTES);
-                let at = ((part.first - extent.lba.0) * SECTOR_BYTES) as usize;
-                image[at..at + (to - from) as usize].copy_from_slice(&plain[from as usize..to as usize]);
-            }
-        };
-        self.shelves().load(Purpose::Asked, parts.keys(), place).await?;
+        self.load(volume, extent, Purpose::Asked, |part, plain| {
+            let (from, to) = (part.offset * SECTOR_BYTES, (part.offset + part.sectors) * SECTOR_BYTES);
+            let at = ((part.first - extent.lba.0) * SECTOR_BYTES) as usize;
+            image[at..at + (to - from) as usize].copy_from_slice(&plain[from as usize..to as usize]);
+        })
+        .await?;
         Ok(image.into())
     }
 
     /// Brings an extent into memory that will probably be read soon.
     pub async fn read_ahead(&self, volume: VolumeIndex, extent: Extent) -> Result<(), ReadError> {
-        let parts = self.units(volume, extent, Purpose::Ahead).await?.0;
-        self.shelves().load(Purpose::Ahead, parts.keys(), |_, _| {}).await.map(drop)
+        self.load(volume, extent, Purpose::Ahead, |_, _| {}).await.map(drop)
     }
 
     /// Brings all that reading an extent needs into the cache near by, checked; false if it has no room.
     pub async fn hydrate(&self, volume: VolumeIndex, extent: Extent) -> Result<bool, ReadError> {
-        let (parts, is_kept) = self.units(volume, extent, Purpose::Hydrate).await?;
-        Ok(is_kept & self.shelves().load(Purpose::Hydrate, parts.keys(), |_, _| {}).await?)
+        self.load(volume, extent, Purpose::Hydrate, |_, _| {}).await
+    }
+
+    /// Hands the content of an extent to `each`, part by part. What is gone is looked up once more: a maintainer
+    /// may have packed it elsewhere since.
+    async fn load(
+        &self,
+        volume: VolumeIndex,
+        extent: Extent,
+        purpose: Purpose,
+        mut each: impl FnMut(&Found, &[u8]) + Send,
+    ) -> Result<bool, ReadError> {
+        let mut is_second = false;
+        loop {
+            let (parts, is_kept) = self.units(volume, extent, purpose).await?;
+            let place = |unit: &UnitPlace, plain: &[u8]| {
+                parts.get(unit).into_iter().flatten().for_each(|part| each(part, plain));
+            };
+            match self.shelves().load(purpose, parts.keys(), place).await {
+                Err(damage @ ReadError::Damaged { .. }) => {
+                    if is_second || !self.inner.look_again().await? {
+                        return Err(damage);
+                    }
+                    is_second = true;
+                }
+                loaded => return Ok(is_kept & loaded?),
+            }
+        }
     }
 
     /// Returns the units that hold an extent, with what each gives; false if what was read for that is not

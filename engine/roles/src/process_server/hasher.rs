@@ -147,6 +147,8 @@ async fn hash(view: &PointView, volume: VolumeIndex, block: u64) -> Result<Optio
             );
             Ok(Some(MATCHES_NOTHING))
         }
+        // The state compared with was folded meanwhile; the next question meets a newer one.
+        Err(ReadError::GivenUp { .. }) => Ok(Some(MATCHES_NOTHING)),
         Err(ReadError::NoVolume(_) | ReadError::OutOfRange { .. } | ReadError::TooLarge(_)) => Ok(None),
     }
 }

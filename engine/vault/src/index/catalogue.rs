@@ -87,6 +87,24 @@ impl Catalogue {
         among(&self.live) || among(&self.retired)
     }
 
+    /// Tells whether the runs show the state of a version: all states behind the mark, and before it those of
+    /// points that are kept.
+    pub(crate) fn shows(&self, version: Version) -> bool {
+        version >= Version::new(self.mark.slot, u16::MAX) || self.has(version.point())
+    }
+
+    /// Returns what is left without the runs that the log can say as well: the folded ones.
+    pub(crate) fn folded(&self) -> Catalogue {
+        let Mark { slot, digest, epoch, ref head, .. } = self.mark;
+        let of = |points: &[PointOf]| {
+            points.iter().filter(|point| point.info.id.slot <= slot).cloned().collect::<Vec<_>>()
+        };
+        let mut folded = Catalogue { slot, digest, epoch, head: head.clone(), ..self.clone() };
+        (folded.live, folded.retired) = (of(&self.live), of(&self.retired));
+        folded.runs.retain(|run| run.to <= slot);
+        folded
+    }
+
     /// Returns the objects that only a maintainer writes and that this version names itself; what its folds name
     /// comes on top.
     pub(crate) fn objects(&self) -> impl Iterator<Item = Object> {

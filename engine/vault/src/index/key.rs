@@ -4,6 +4,7 @@
 //! level 0. Zeros lie in the largest whole cells that fit, so that a trim of a whole disk costs a handful of
 //! entries and a lookup asks one cell per level, never a list of ranges.
 
+use crate::reader::PointId;
 use crate::segment::GRANULE_SECTORS;
 use redoubt_core::VolumeIndex;
 
@@ -23,6 +24,11 @@ impl Version {
 
     pub(crate) fn slot(self) -> u64 {
         self.0 >> 16
+    }
+
+    /// The point that sees all up to this version, if there is one.
+    pub(crate) fn point(self) -> PointId {
+        PointId { slot: self.slot(), ordinal: self.0 as u16 }
     }
 }
 

@@ -20,13 +20,14 @@ mod retain;
 #[cfg(test)]
 mod tests;
 
+use crate::chain::{begins, no_begin};
 use crate::claims::{Claim, take_claim};
 use crate::error::{ReadError, VaultError};
 use crate::index::{Catalogue, Object, StoredIndex};
 use crate::key_ring::KeyRing;
 use crate::load::Log;
 use crate::names::{self, Role};
-use crate::reader::PointId;
+use crate::reader::{Avoid, Damage, PointId};
 use crate::vault::Vault;
 use redoubt_core::MachineId;
 use redoubt_core::maintenance::{CATALOGUES_KEPT, Ladder, PinWatch, Tenure};
@@ -79,7 +80,7 @@ pub struct Maintainer {
     pins: PinWatch<(PointId, u128)>,
     base: Option<Base>,
     /// Versions found damaged.
-    avoid: BTreeSet<u64>,
+    avoid: Avoid,
     /// Objects put that no published version names: the next one calls them garbage.
     uploads: BTreeSet<Object>,
     /// The version behind which what dead maintainers left was looked for; 0: not yet.
@@ -122,10 +123,10 @@ impl Maintainer {
         let keys = KeyRing::open(vault, machine).await?;
         let log = Log { vault: vault.clone(), machine, keys };
         let index = StoredIndex::new(log.clone());
-        let base = newest_base(&log, &index, &BTreeSet::new()).await?;
+        let base = newest_base(&log, &index, &Avoid::new()).await?;
         let claim =
             take_claim(vault, machine, Role::Maintainer, entropy.id(), base.newest_maintainer).await?;
-        let (avoid, uploads) = (BTreeSet::new(), BTreeSet::new());
+        let (avoid, uploads) = (Avoid::new(), BTreeSet::new());
         let (tenure, pins, swept, superseded) = (Tenure::new(claim.epoch), PinWatch::default(), 0, None);
         // Read again: somebody may have published before the claim.
         let base = None;
@@ -184,7 +185,8 @@ impl Maintainer {
                     return Err(self.supersede(by));
                 }
                 let version = base.catalogue.version;
-                self.avoid.insert(version);
+                let is_first = !self.avoid.contains_key(&version);
+                self.avoid.insert(version, if is_first { Damage::Runs } else { Damage::All });
                 return Err(VaultError::damaged(names::catalogue(self.log.machine, version), damage));
             }
         };
@@ -222,29 +224,44 @@ enum BuildError {
     Base(ReadError),
 }
 
-/// Reads the newest version that can be built on, else the empty one, and what there is beside it.
-async fn newest_base(log: &Log, index: &StoredIndex, avoid: &BTreeSet<u64>) -> Result<Base, VaultError> {
+/// Reads the newest version that can be built on, else what is folded of one, else the empty one; and what there is
+/// beside it.
+async fn newest_base(log: &Log, index: &StoredIndex, avoid: &Avoid) -> Result<Base, VaultError> {
     let listed = log.vault.store.page(&names::catalogues(log.machine), None, OLD_LISTED).await?;
     let versions = listed.iter().filter_map(|(name, _)| names::catalogue_version(name, log.machine));
     let mut base = Base { versions: versions.collect(), ..Base::default() };
     base.newest = base.versions.last().copied().unwrap_or(0);
     let tried: Vec<u64> = base.versions.iter().rev().take(CATALOGUES_TRIED).copied().collect();
-    for version in tried {
-        let read = index.decoded(version).await?;
+    let mut folded = None;
+    for version in &tried {
+        let read = index.decoded(*version).await?;
         let Ok((catalogue, digest)) = read else { continue };
         if base.newest_maintainer == 0 {
             (base.newest_slot, base.newest_maintainer) = (catalogue.slot, catalogue.maintainer);
         }
-        for (object, since) in &catalogue.garbage {
+        let fits = index.fits(&catalogue).await?;
+        let damage = avoid.get(version).copied().or((!fits).then_some(Damage::All));
+        let is_base = damage.is_none();
+        // What an older base is built on is not garbage, whatever newer versions folded.
+        let is_garbage =
+            |object: &Object| is_base || matches!(object, Object::Table { .. } | Object::Fold { .. });
+        for (object, since) in catalogue.garbage.iter().filter(|(object, _)| is_garbage(object)) {
             base.garbage.entry(*object).or_insert(*since);
         }
-        if avoid.contains(&version) || !index.fits(&catalogue).await? {
-            base.strays.extend(catalogue.objects());
-            continue;
+        if is_base {
+            base.digest = if *version == base.newest { digest } else { [0; 32] };
+            base.catalogue = catalogue;
+            return Ok(base);
         }
-        base.digest = if version == base.newest { digest } else { [0; 32] };
+        base.strays.extend(catalogue.objects());
+        if damage == Some(Damage::Runs) && catalogue.mark.slot > 0 && folded.is_none() {
+            folded = Some(catalogue.folded());
+        }
+    }
+    if let Some(catalogue) = folded {
         base.catalogue = catalogue;
-        break;
+    } else if begins(&log.vault, log.machine).await?.iter().flatten().any(|begin| begin.log_from > 1) {
+        return Err(no_begin(log.machine, tried.len()));
     }
     Ok(base)
 }
