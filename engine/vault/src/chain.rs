@@ -19,6 +19,9 @@ use redoubt_core::MachineId;
 use redoubt_ports::StoreKey;
 use redoubt_wire::aead::Key;
 
+/// Times that catalogues are listed, if all that were listed are gone when they are read: each time three newer ones
+/// were published meanwhile.
+pub(crate) const CATALOGUE_TRIES: u32 = 4;
 /// Log slots read at once.
 const SLOTS_AT_ONCE: usize = 16;
 
@@ -163,6 +166,17 @@ impl LogTail {
 /// Lists the log's end and returns the first number. A catalogue's clear header only says where to begin:
 /// whatever it says, a listing that begins at that slot holds all later ones, and any other is taken in full.
 async fn list_end(vault: &Vault, machine: MachineId) -> Result<(Vec<StoreKey>, u64), VaultError> {
+    let mut tries = 1;
+    loop {
+        match try_list_end(vault, machine).await {
+            // What was listed may have made room for newer ones.
+            Err(VaultError::Damaged { .. }) if tries < CATALOGUE_TRIES => tries += 1,
+            listed => return listed,
+        }
+    }
+}
+
+async fn try_list_end(vault: &Vault, machine: MachineId) -> Result<(Vec<StoreKey>, u64), VaultError> {
     let prefix = names::log(machine);
     let begins = begins(vault, machine).await?;
     for begin in begins.iter().flatten() {

@@ -9,7 +9,7 @@
 //!   folded there is no log: that needs a catalogue, and its folded runs, whole.
 //! - RD-5 Of a folded stretch only the states of points that are kept are served: others would be mixtures.
 
-use crate::chain::{LogMark, LogTail, begins, no_begin};
+use crate::chain::{CATALOGUE_TRIES, LogMark, LogTail, begins, no_begin};
 use crate::claims;
 use crate::error::{ReadError, StoreFailure, VaultError};
 use crate::index::{Catalogue, Found, StoredIndex, Tail, Version, Wanted};
@@ -166,6 +166,21 @@ impl Inner {
 
     /// Returns the newest catalogue that can be used; tells what is wrong with newer ones.
     async fn newest_catalogue(
+        &self,
+        avoid: &Avoid,
+        at: Option<PointId>,
+    ) -> Result<Option<Catalogue>, VaultError> {
+        let mut tries = 1;
+        loop {
+            match self.try_newest_catalogue(avoid, at).await {
+                // What was listed may have made room for newer ones.
+                Err(VaultError::Damaged { .. }) if tries < CATALOGUE_TRIES => tries += 1,
+                found => return found,
+            }
+        }
+    }
+
+    async fn try_newest_catalogue(
         &self,
         avoid: &Avoid,
         at: Option<PointId>,

@@ -19,6 +19,7 @@ mod orphans;
 mod pins;
 mod point_time;
 mod retention;
+mod showing;
 mod standby;
 mod tenure;
 #[cfg(test)]
@@ -30,5 +31,6 @@ pub use orphans::orphans;
 pub use pins::{PIN_DEAD_AFTER, PIN_RENEW_EVERY, PINS_WATCHED_MAX, PinListing, PinWatch};
 pub use point_time::{CREDIT, PointClock, PointTime};
 pub use retention::{KeptPoint, NewPoint, Retention, Turn};
+pub use showing::{Parts, Sieve};
 pub use standby::Standby;
 pub use tenure::{CATALOGUES_KEPT, Garbage, Tenure, is_past};

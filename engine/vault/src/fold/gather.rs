@@ -5,12 +5,11 @@ use crate::chain::{LogMark, LogTail};
 use crate::error::VaultError;
 use crate::load::{Log, STRETCH_SLOTS, place};
 use crate::log::LogRecord;
-use crate::names;
 use bytes::Bytes;
 use redoubt_wire::aead::Key;
 
-/// Hands the segments of slot `tail.slot + 1` up to `to` to `each`, in the order of the log, and returns the log's
-/// end at `to`. Of void records nothing counts.
+/// Hands the segments of slot `tail.slot + 1` up to `to` to `each`, in the order of the log, and returns where it
+/// came to: `to`, or the log's end. Of void records nothing counts.
 pub(crate) async fn gather(
     log: &Log,
     mut tail: LogTail,
@@ -28,9 +27,8 @@ pub(crate) async fn gather(
             });
         };
         let is_all = tail.load(log, limit, record).await?;
-        if is_all && tail.slot < to {
-            let what = "the slot is missing, an index was made of it";
-            return Err(VaultError::damaged(names::slot(log.machine, tail.slot + 1), what));
+        if is_all {
+            break;
         }
     }
     Ok(tail)

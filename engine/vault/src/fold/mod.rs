@@ -17,7 +17,7 @@ mod gather;
 
 #[cfg(test)]
 pub(crate) use codec::tests::example;
-pub(crate) use codec::{decode, encode};
+pub(crate) use codec::{PLAIN_MAX, decode, encode};
 pub(crate) use gather::gather;
 
 use crate::chain::{LogMark, LogTail};
@@ -98,6 +98,17 @@ pub(crate) struct FoldRow {
     /// BLAKE3 of all its bytes.
     pub(crate) digest: [u8; 32],
     pub(crate) spans: Spans,
+}
+
+impl FoldRow {
+    /// Returns about how many bytes it takes in a fold, at most.
+    pub(crate) fn bytes(&self) -> usize {
+        let versions = match &self.spans {
+            Spans::Of(_) => 1,
+            Spans::Each(versions) => versions.len(),
+        };
+        160 + 10 * versions
+    }
 }
 
 /// Zeros that show. Segments may hold them as well; those that did may be gone.

@@ -14,7 +14,7 @@ const FAN_BITS: u32 = 6;
 pub(crate) const LEVELS: u8 = 10;
 
 /// A slot and a span in it, as one number in the log's order.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Version(pub(crate) u64);
 
 impl Version {
@@ -38,6 +38,25 @@ pub(crate) struct Space {
     pub(crate) volume: VolumeIndex,
     pub(crate) level: u8,
     pub(crate) high: u32,
+}
+
+impl Space {
+    /// Returns the number of a cell of its level.
+    pub(crate) fn number(&self, index: u32) -> u64 {
+        u64::from(self.high) << 32 | u64::from(index)
+    }
+
+    /// Returns the first sector of a cell, and how many it has.
+    pub(crate) fn sectors(&self, index: u32) -> (u64, u64) {
+        let bits = FAN_BITS * u32::from(self.level);
+        ((self.number(index) << bits) * GRANULE_SECTORS, GRANULE_SECTORS << bits)
+    }
+
+    /// Returns the larger cells over a cell: their levels and numbers.
+    pub(crate) fn over(&self, index: u32) -> impl Iterator<Item = (u8, u64)> + use<> {
+        let (level, number) = (self.level, self.number(index));
+        (level + 1..LEVELS).map(move |higher| (higher, number >> (FAN_BITS * u32::from(higher - level))))
+    }
 }
 
 /// A cell.

@@ -1,6 +1,7 @@
 //! Where content is: segments and units as the index names them, without what only a writer needs.
 
 use super::key::Version;
+use super::object::Object;
 use crate::names;
 use crate::segment::{SegmentId, UnitRow};
 use redoubt_core::MachineId;
@@ -37,6 +38,16 @@ impl SegmentPlace {
             Held::Own => (names::segment(machine, self.epoch, self.uuid), 0),
             Held::Inline { slot, base } => (names::slot(machine, slot), base),
             Held::Packed => (names::packed_segment(machine, self.epoch, self.uuid), 0),
+        }
+    }
+
+    /// Returns its object, if it has one of its own.
+    pub(crate) fn upload(&self) -> Option<Object> {
+        let (epoch, uuid) = (self.epoch, self.uuid);
+        match self.held {
+            Held::Own => Some(Object::Segment { epoch, uuid }),
+            Held::Packed => Some(Object::Packed { epoch, uuid }),
+            Held::Inline { .. } => None,
         }
     }
 

@@ -113,12 +113,9 @@ impl Hand {
         let mut builder = RunBuilder::new(id, EPOCH, dek, uuid(), (from, slot));
         (builder.block_entries, builder.table_bytes) = *cut;
         let mut items = Vec::new();
-        for run in &old {
-            let mut input = Input::open(index, run).await.unwrap();
-            while let Some(item) = input.peek() {
-                items.push(*item);
-                input.advance(index).await.unwrap();
-            }
+        let mut stored = Merged::open(index, &old).await.unwrap();
+        while let Some(item) = stored.next(index).await.unwrap() {
+            items.push(item);
         }
         items.extend(tail.items());
         items.sort_by_key(run::Item::key);

@@ -4,7 +4,7 @@ use super::retain::retain;
 use super::{BuildError, Maintainer, Times};
 use crate::chain::{LogMark, LogTail};
 use crate::error::{ReadError, StoreFailure, VaultError};
-use crate::index::{Catalogue, Input, Item, Object, Run, RunBuilder, TableBytes, TableId, TableInfo, Tail};
+use crate::index::{Catalogue, Item, Merged, Object, Run, RunBuilder, TableBytes, TableId, TableInfo, Tail};
 use crate::key_ring::DataKey;
 use crate::load::STRETCH_SLOTS;
 use crate::reader::{PointId, PointInfo};
@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 const ROUND_SLOTS: u64 = 256;
 const ROUND_ENTRIES: usize = 1 << 20;
 /// Items merged before other tasks get their turn: about a millisecond.
-const YIELD_ITEMS: u32 = 2048;
+pub(super) const YIELD_ITEMS: u32 = 2048;
 
 /// What one round read of the log.
 struct Stretch {
@@ -123,26 +123,17 @@ impl Maintainer {
         let (vault, machine) = (self.log.vault.uuid, self.log.machine);
         let id = TableId { vault, machine, uuid: 0, dek: key.id };
         let mut builder = RunBuilder::new(id, self.claim.epoch, &key.key, uuid(), slots);
-        let mut inputs = Vec::with_capacity(old.len());
-        for run in old {
-            inputs.push(Input::open(&self.index, run).await?);
-        }
+        let mut stored = Merged::open(&self.index, old).await?;
         let mut fresh = new.peekable();
         let mut turn = 0;
         loop {
-            // The first of equals: older runs come first.
-            let heads = inputs.iter().enumerate().filter_map(|(at, input)| Some((at, *input.peek()?)));
-            let oldest = heads.min_by_key(|(_, item)| item.key());
-            let item = match (oldest, fresh.peek()) {
-                (Some((at, item)), new) if new.is_none_or(|new| item.key() < new.key()) => {
-                    inputs[at].advance(&self.index).await?;
-                    item
+            let item = match (stored.peek(), fresh.peek()) {
+                (Some(item), new) if new.is_none_or(|new| item.key() < new.key()) => {
+                    stored.next(&self.index).await?
                 }
-                _ => match fresh.next() {
-                    Some(item) => item,
-                    None => break,
-                },
+                _ => fresh.next(),
             };
+            let Some(item) = item else { break };
             self.put(builder.add(item, uuid), tables).await?;
             turn += 1;
             if turn % YIELD_ITEMS == 0 {
@@ -155,7 +146,11 @@ impl Maintainer {
         Ok(run)
     }
 
-    async fn put(&mut self, table: Option<TableBytes>, tables: &mut Tables) -> Result<(), StoreFailure> {
+    pub(super) async fn put(
+        &mut self,
+        table: Option<TableBytes>,
+        tables: &mut Tables,
+    ) -> Result<(), StoreFailure> {
         let Some(TableBytes { uuid, dek, bytes }) = table else { return Ok(()) };
         let epoch = self.claim.epoch;
         self.upload(Object::Table { epoch, uuid }, &bytes).await?;

@@ -1,16 +1,23 @@
 //! Folds runs whose points are all decided, and moves the beginning of the log behind them.
 
-use super::build::Tables;
-use super::{BuildError, Maintainer};
+use super::build::{Tables, YIELD_ITEMS};
+use super::live::Live;
+use super::sift::{Sifted, Zeros};
+use super::{BuildError, Maintainer, proof};
 use crate::error::{ReadError, VaultError};
-use crate::fold::{self, Fold, FoldInfo, FoldRow, Mark};
-use crate::index::{Catalogue, Object, PointOf, Run, TableId};
+use crate::fold::{self, Fold, FoldInfo, FoldRow, FoldZeros, Mark};
+use crate::index::{Catalogue, Item, Object, PointOf, Run, RunBuilder, TableId, Version};
 use crate::key_ring::DataKey;
 use crate::names;
 use bytes::Bytes;
 use redoubt_core::maintenance::KeptPoint;
 use std::collections::BTreeSet;
 use std::ops::Range;
+
+/// About the plain bytes at which a fold is closed: half of what one may have, since a row may be long.
+const FOLD_BYTES: usize = fold::PLAIN_MAX / 2;
+/// Zeros take this at most.
+const ZEROS_BYTES: usize = 32;
 
 /// What became of a stretch.
 pub(super) struct Folded {
@@ -31,7 +38,8 @@ impl Maintainer {
         next.live.get(self.settings.keep.decided(&live)).map_or(0, |point| point.info.id.slot)
     }
 
-    /// Makes one run, with its fold, of the runs of a range.
+    /// Makes one run, with its folds, of the runs of a range: what live and retired points of the next version show,
+    /// and the end of the stretch. Proves it before anybody names it.
     pub(super) async fn fold(
         &mut self,
         base: &Catalogue,
@@ -40,29 +48,132 @@ impl Maintainer {
         key: &DataKey,
         tables: &mut Tables,
     ) -> Result<Folded, BuildError> {
-        let old = &next.runs[range];
+        let old = next.runs[range].to_vec();
         let (from, to) = (old[0].from, old[old.len() - 1].to);
-        let mut run =
-            self.merge(old, std::iter::empty(), (from, to), key, tables).await.map_err(BuildError::Base)?;
-        let mut fold = Fold { from, to, ..Fold::default() };
-        for info in old.iter().flat_map(|run| &run.folds) {
-            let read = self.log.fold(info).await.map_err(|failure| BuildError::Log(failure.into()))?;
-            let name = || names::fold(self.log.machine, info.epoch, info.uuid);
-            let read = read.map_err(|what| BuildError::Log(VaultError::damaged(name(), what)))?;
-            fold.rows.extend(read.rows);
-            fold.zeros.extend(read.zeros);
+        let points = kept_points(next, from, to);
+        let mut folds =
+            Folds { open: Fold { from, to, ..Fold::default() }, bytes: 0, done: Vec::new(), live: 0 };
+        let (mut run, live) = self.store_sifted(&old, &points, key, tables, &mut folds).await?;
+        let cell = proof::differs(&self.index, &old, &run, &points, &|_| false).await?;
+        if let Some((space, index)) = cell {
+            let what = format!("a folded run does not show what it replaces, at {space:?} cell {index}");
+            return Err(BuildError::Log(VaultError::damaged(names::tables(self.log.machine), what)));
         }
-        let rows = &mut fold.rows;
-        let end = fold::gather(&self.log, base.mark.tail(), to, |row| rows.push(row)).await;
-        let end = end.map_err(BuildError::Log)?;
-        let containers: BTreeSet<u64> =
-            fold.rows.iter().filter_map(|row| Some(row.place.inline()?.0)).collect();
-        let dropped = slots_between(base.mark.slot + 1, to, &containers).collect();
-        run.folds.push(self.put_fold(&fold, key).await?);
+        let mut dropped = BTreeSet::new();
+        let mut containers = BTreeSet::new();
+        for info in old.iter().flat_map(|run| &run.folds) {
+            for row in self.read_fold(info).await?.rows {
+                self.sort_row(row, &live, &mut containers, &mut dropped, &mut folds, key).await?;
+            }
+        }
+        let mut rows = Vec::new();
+        let mut take = |row: FoldRow| match live.has(&row.place) {
+            true => rows.push(row),
+            false => dropped.extend(row.place.upload()),
+        };
+        let end = fold::gather(&self.log, base.mark.tail(), to, &mut take).await.map_err(BuildError::Log)?;
+        if end.slot != to {
+            let what = "the slot is missing, an index was made of it";
+            return Err(BuildError::Log(VaultError::damaged(
+                names::slot(self.log.machine, end.slot + 1),
+                what,
+            )));
+        }
+        for row in rows {
+            self.sort_row(row, &live, &mut containers, &mut dropped, &mut folds, key).await?;
+        }
+        self.close_fold(&mut folds, key).await?;
+        dropped.extend(slots_between(base.mark.slot + 1, to, &containers));
+        run.folds = folds.done;
         Ok(Folded { run, mark: Mark::at(&end), dropped })
     }
 
-    async fn put_fold(&mut self, fold: &Fold, key: &DataKey) -> Result<FoldInfo, BuildError> {
+    /// Stores what the sieve leaves of some runs as one, with its zeros in folds; returns the units that are left.
+    async fn store_sifted(
+        &mut self,
+        old: &[Run],
+        points: &[u64],
+        key: &DataKey,
+        tables: &mut Tables,
+        folds: &mut Folds,
+    ) -> Result<(Run, Live), BuildError> {
+        let entropy = self.entropy.clone();
+        let uuid = || entropy.id();
+        let (vault, machine) = (self.log.vault.uuid, self.log.machine);
+        let id = TableId { vault, machine, uuid: 0, dek: key.id };
+        let slots = (folds.open.from, folds.open.to);
+        let mut builder = RunBuilder::new(id, self.claim.epoch, &key.key, uuid(), slots);
+        let index = self.index.clone();
+        let zeros = Zeros::collect(&index, old, points).await?;
+        let mut sifted = Sifted::open(&index, old, &zeros, points).await?;
+        let (mut live, mut turn) = (Live::default(), 0);
+        while let Some(item) = sifted.next().await? {
+            match item.unit {
+                Some(unit) => live.add(&unit),
+                None => self.add_zeros(folds, &item, key).await?,
+            }
+            self.put(builder.add(item, uuid), tables).await.map_err(ReadError::Store)?;
+            turn += 1;
+            if turn % YIELD_ITEMS == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        let (run, last) = builder.finish();
+        self.put(last, tables).await.map_err(ReadError::Store)?;
+        Ok((run, live))
+    }
+
+    async fn add_zeros(&mut self, folds: &mut Folds, item: &Item, key: &DataKey) -> Result<(), BuildError> {
+        let (first, all) = item.space.sectors(item.index);
+        let (first, sectors) = match item.space.level {
+            0 => (first + u64::from(item.first), u64::from(item.sectors)),
+            _ => (first, all),
+        };
+        folds.open.zeros.push(FoldZeros { volume: item.space.volume, first, sectors, version: item.version });
+        folds.bytes += ZEROS_BYTES;
+        self.close_full(folds, key).await
+    }
+
+    /// A segment goes into the fold, or is dropped.
+    async fn sort_row(
+        &mut self,
+        row: FoldRow,
+        live: &Live,
+        containers: &mut BTreeSet<u64>,
+        dropped: &mut BTreeSet<Object>,
+        folds: &mut Folds,
+        key: &DataKey,
+    ) -> Result<(), BuildError> {
+        if !live.has(&row.place) {
+            dropped.extend(row.place.upload());
+            dropped.extend(row.place.inline().map(|(slot, _)| Object::Slots { first: slot, last: slot }));
+            return Ok(());
+        }
+        containers.extend(row.place.inline().map(|(slot, _)| slot));
+        folds.live += live.bytes(&row.place);
+        folds.bytes += row.bytes();
+        folds.open.rows.push(row);
+        self.close_full(folds, key).await
+    }
+
+    async fn close_full(&mut self, folds: &mut Folds, key: &DataKey) -> Result<(), BuildError> {
+        if folds.bytes >= FOLD_BYTES { self.close_fold(folds, key).await } else { Ok(()) }
+    }
+
+    async fn close_fold(&mut self, folds: &mut Folds, key: &DataKey) -> Result<(), BuildError> {
+        let empty = Fold { from: folds.open.from, to: folds.open.to, ..Fold::default() };
+        let fold = std::mem::replace(&mut folds.open, empty);
+        let live = std::mem::take(&mut folds.live);
+        folds.bytes = 0;
+        if folds.done.is_empty() || fold.rows.len() + fold.zeros.len() > 0 {
+            let info = self.put_fold(&fold, live, key).await?;
+            folds.done.push(info);
+        }
+        Ok(())
+    }
+
+    /// Puts a fold and reads it back.
+    async fn put_fold(&mut self, fold: &Fold, live: u64, key: &DataKey) -> Result<FoldInfo, BuildError> {
         let (vault, machine) = (self.log.vault.uuid, self.log.machine);
         let (uuid, epoch, dek) = (self.entropy.id(), self.claim.epoch, key.id);
         let name = names::fold(machine, epoch, uuid);
@@ -70,13 +181,40 @@ impl Maintainer {
             fold::encode(&TableId { vault, machine, uuid, dek }, epoch, fold, &key.key).map(Bytes::from);
         let bytes = bytes
             .ok_or_else(|| BuildError::Log(VaultError::damaged(&name, "the fold has outgrown its limit")))?;
-        self.upload(Object::Fold { epoch, uuid }, &bytes)
-            .await
-            .map_err(|error| BuildError::Base(ReadError::Store(error)))?;
+        self.upload(Object::Fold { epoch, uuid }, &bytes).await.map_err(ReadError::Store)?;
         let (length, digest) = (bytes.len() as u64, *blake3::hash(&bytes).as_bytes());
         let stored = fold.rows.iter().map(|row: &FoldRow| row.length).sum();
-        Ok(FoldInfo { uuid, epoch, length, digest, dek, stored, live: stored })
+        let info = FoldInfo { uuid, epoch, length, digest, dek, stored, live };
+        if self.read_fold(&info).await? == *fold {
+            return Ok(info);
+        }
+        Err(BuildError::Log(VaultError::damaged(name, "the fold does not read back as it was written")))
     }
+
+    async fn read_fold(&self, info: &FoldInfo) -> Result<Fold, BuildError> {
+        let read = self.log.fold(info).await.map_err(|failure| BuildError::Log(failure.into()))?;
+        let name = names::fold(self.log.machine, info.epoch, info.uuid);
+        read.map_err(|what| BuildError::Log(VaultError::damaged(name, what)))
+    }
+}
+
+/// The folds of one run, as they are made.
+struct Folds {
+    open: Fold,
+    /// About the bytes of the open one.
+    bytes: usize,
+    /// Bytes that show in the segments of the open one.
+    live: u64,
+    done: Vec<FoldInfo>,
+}
+
+/// Returns the versions up to which points of a stretch see that the catalogue keeps, live or retired.
+fn kept_points(next: &Catalogue, from: u64, to: u64) -> Vec<u64> {
+    let ids = next.live.iter().chain(&next.retired).map(|point| point.info.id);
+    let within = ids.filter(|id| (from..=to).contains(&id.slot));
+    let mut points: Vec<u64> = within.map(|id| Version::new(id.slot, id.ordinal).0).collect();
+    points.sort_unstable();
+    points
 }
 
 /// Returns the stretches of slots between two, both included, that hold no segment that is kept.

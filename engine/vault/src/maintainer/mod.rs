@@ -15,8 +15,11 @@
 
 mod build;
 mod fold;
+mod live;
+mod proof;
 mod publish;
 mod retain;
+mod sift;
 #[cfg(test)]
 mod tests;
 
@@ -72,7 +75,7 @@ pub struct Times {
 /// The right to maintain one machine, until a newer claim exists.
 pub struct Maintainer {
     log: Log,
-    index: StoredIndex,
+    index: Arc<StoredIndex>,
     entropy: Arc<dyn Entropy>,
     claim: Claim,
     tenure: Tenure,
@@ -122,7 +125,7 @@ impl Maintainer {
     ) -> Result<Maintainer, VaultError> {
         let keys = KeyRing::open(vault, machine).await?;
         let log = Log { vault: vault.clone(), machine, keys };
-        let index = StoredIndex::new(log.clone());
+        let index = Arc::new(StoredIndex::new(log.clone()));
         let base = newest_base(&log, &index, &Avoid::new()).await?;
         let claim =
             take_claim(vault, machine, Role::Maintainer, entropy.id(), base.newest_maintainer).await?;
@@ -161,7 +164,12 @@ impl Maintainer {
         let base = match self.base.take() {
             Some(base) => base,
             None => {
-                let found = newest_base(&self.log, &self.index, &self.avoid).await?;
+                let found = match newest_base(&self.log, &self.index, &self.avoid).await {
+                    Err(damage @ VaultError::Damaged { .. }) => {
+                        return Err(self.unless_superseded(damage).await?);
+                    }
+                    found => found?,
+                };
                 if !self.tenure.found(found.newest, found.newest_maintainer) {
                     return Err(self.supersede(found.newest_maintainer));
                 }
@@ -177,6 +185,9 @@ impl Maintainer {
         let (pins, dead_pins) = self.list_pins(after, times).await?;
         let (next, dropped) = match self.extend(&base.catalogue, durable, &pins, times).await {
             Ok(built) => built,
+            Err(BuildError::Log(damage @ VaultError::Damaged { .. })) => {
+                return Err(self.unless_superseded(damage).await?);
+            }
             Err(BuildError::Log(error)) => return Err(error),
             Err(BuildError::Base(ReadError::Store(failure))) => return Err(failure.into()),
             Err(BuildError::Base(damage)) => {
@@ -212,6 +223,14 @@ impl Maintainer {
         Ok(())
     }
 
+    /// What is gone may be what a newer maintainer needs no more.
+    async fn unless_superseded(&mut self, damage: VaultError) -> Result<VaultError, VaultError> {
+        Ok(match self.claim.newer().await? {
+            Some(by) => self.supersede(by),
+            None => damage,
+        })
+    }
+
     fn supersede(&mut self, by: u64) -> VaultError {
         self.superseded = Some(by);
         VaultError::Superseded { by }
@@ -222,6 +241,12 @@ impl Maintainer {
 enum BuildError {
     Log(VaultError),
     Base(ReadError),
+}
+
+impl From<ReadError> for BuildError {
+    fn from(error: ReadError) -> BuildError {
+        BuildError::Base(error)
+    }
 }
 
 /// Reads the newest version that can be built on, else what is folded of one, else the empty one; and what there is

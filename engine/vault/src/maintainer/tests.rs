@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 
 const MACHINE: MachineId = MachineId(7);
 const VOLUME: VolumeIndex = VolumeIndex(0);
-const SECTORS: u64 = 1024;
+const SECTORS: u64 = 256;
 
 /// Numbers that never repeat.
 struct Counting(AtomicU64);
@@ -52,7 +52,7 @@ async fn log(store: &Arc<MemStore>, slots: u64) -> Vec<(PointId, Vec<u8>)> {
         let mut changes =
             if slot == 0 { vec![attach.clone(), begin.clone(), Change::ResyncEnd] } else { Vec::new() };
         for number in 0..3 {
-            let first = (slot * 37 + number * 311) % (SECTORS - 8);
+            let first = (slot * 37 + number * 311) % (SECTORS - 8) / 8 * 8;
             let payload = vec![(slot * 3 + number + 1) as u8; 8 * 512];
             image[first as usize * 512..][..payload.len()].copy_from_slice(&payload);
             changes.push(Change::Write { volume: VOLUME, lba: Lba(first), payload: payload.into() });
@@ -70,6 +70,14 @@ async fn log(store: &Arc<MemStore>, slots: u64) -> Vec<(PointId, Vec<u8>)> {
         images.push((done.points[0], image.clone()));
     }
     images
+}
+
+/// Keeps the newest points and folds the rest.
+async fn folder(store: Arc<dyn RawStore>, seed: u64) -> Result<Maintainer, VaultError> {
+    let vault = Vault::open(store, keys()).await.unwrap();
+    let keep = Ladder::new(vec![Rule::Newest { count: 3, which: Which::Any }]);
+    let settings = MaintainerSettings { every: 1, keep, folds: true };
+    Maintainer::claim(&vault, MACHINE, entropy(seed), settings).await
 }
 
 async fn keeping(store: Arc<dyn RawStore>, seed: u64, keep: Ladder) -> Maintainer {
@@ -97,41 +105,69 @@ async fn rounds(maintainer: &mut Maintainer, slots: Range<u64>) -> Result<(), Va
     Ok(())
 }
 
-/// Checks that the newest three catalogues are readable as a whole; returns the tables that they know of.
+/// Checks that the newest three catalogues are readable as a whole; returns the objects that they know of.
 async fn readable(store: &Arc<MemStore>) -> BTreeSet<StoreKey> {
     let vault = Vault::open(store.clone(), keys()).await.unwrap();
     let keys = KeyRing::open(&vault, MACHINE).await.unwrap();
-    let index = StoredIndex::new(Log { vault: vault.clone(), machine: MACHINE, keys });
+    let index = StoredIndex::new(Log { vault: vault.clone(), machine: MACHINE, keys: keys.clone() });
+    let log = Log { vault: vault.clone(), machine: MACHINE, keys };
     let listed = vault.store.page(&names::catalogues(MACHINE), None, CATALOGUES_TRIED).await.unwrap();
     let mut known = BTreeSet::new();
     for (name, _) in listed {
         let version = names::catalogue_version(&name, MACHINE).unwrap();
         let catalogue = index.decoded(version).await.unwrap().unwrap().0;
+        let mut need = |name: StoreKey, range: Option<(u64, u64)>, digest: [u8; 32]| {
+            let bytes = store.peek(&name).unwrap_or_else(|| panic!("version {version} needs {name}"));
+            let (from, to) = range.unwrap_or((0, bytes.len() as u64));
+            assert_eq!(*blake3::hash(&bytes[from as usize..to as usize]).as_bytes(), digest, "{name}");
+            known.insert(name);
+        };
         for (uuid, info) in &catalogue.tables {
-            let table = names::table(MACHINE, info.epoch, *uuid);
-            let bytes = store.peek(&table).unwrap_or_else(|| panic!("version {version} needs {table}"));
-            assert_eq!(*blake3::hash(&bytes).as_bytes(), info.digest, "{table}");
-            known.insert(table);
+            need(names::table(MACHINE, info.epoch, *uuid), None, info.digest);
+        }
+        let mut rows = Vec::new();
+        for info in catalogue.folds() {
+            need(names::fold(MACHINE, info.epoch, info.uuid), None, info.digest);
+            rows.extend(log.fold(info).await.unwrap().unwrap().rows);
+        }
+        crate::fold::gather(&log, catalogue.mark.tail(), u64::MAX, |row| rows.push(row)).await.unwrap();
+        for row in rows {
+            let (name, base) = row.place.object(MACHINE);
+            need(name, Some((base, base + row.length)), row.digest);
         }
         known.extend(catalogue.garbage.keys().flat_map(|object| object.names(MACHINE)));
+        known.extend((catalogue.mark.log_from()..=100).map(|slot| names::slot(MACHINE, slot)));
     }
     known
 }
 
+/// Checks that the points are those that were made.
 async fn points_read(store: &Arc<MemStore>, images: &[(PointId, Vec<u8>)]) {
+    let found = kept_points_read(store, images).await;
+    assert_eq!(found, images.iter().map(|(id, _)| *id).collect::<Vec<_>>());
+}
+
+/// Checks that the points that are listed read as they did when they were made.
+async fn kept_points_read(store: &Arc<MemStore>, images: &[(PointId, Vec<u8>)]) -> Vec<PointId> {
     let vault = Vault::open(store.clone(), keys()).await.unwrap();
     let reader = MachineReader::open(&vault, MACHINE).await.unwrap();
     assert_eq!(reader.findings(), []);
     let found: Vec<PointId> = reader.points().iter().map(|point| point.id).collect();
-    assert_eq!(found, images.iter().map(|(id, _)| *id).collect::<Vec<_>>());
-    for (id, image) in images {
+    for (id, image) in images.iter().filter(|(id, _)| found.contains(id)) {
         let read = reader.view(*id).unwrap().read(VOLUME, Extent::new(0, SECTORS)).await.unwrap();
         assert!(read == *image, "point {id:?} reads as it was");
     }
+    found
 }
 
-fn tables(store: &MemStore) -> BTreeSet<StoreKey> {
-    store.names().into_iter().filter(|name| name.as_str().contains("/idx/")).collect()
+/// What writers and maintainers put beside claims and catalogues.
+fn uploads(store: &MemStore) -> BTreeSet<StoreKey> {
+    let kinds = ["/idx/", "/fold/", "/seg/", "/cseg/", "/log/"];
+    store.names().into_iter().filter(|name| kinds.iter().any(|kind| name.as_str().contains(kind))).collect()
+}
+
+fn log_slots(store: &MemStore) -> usize {
+    store.names().iter().filter(|name| name.as_str().contains("/log/")).count()
 }
 
 fn catalogues(store: &MemStore) -> usize {
@@ -158,7 +194,7 @@ async fn a_maintainer_may_die_at_every_effect_and_the_next_one_leaves_no_orphan(
         rounds(&mut next, SLOTS - 6..SLOTS + 2).await.unwrap();
         let known = readable(&store).await;
         assert!(
-            tables(&store).is_subset(&known),
+            uploads(&store).is_subset(&known),
             "after {effects} effects something is left that nobody knows"
         );
         assert!(catalogues(&store) <= 3);
@@ -193,7 +229,7 @@ async fn a_maintainer_that_was_frozen_before_it_deletes_deletes_nothing_that_is_
     let mut third = maintainer(store.clone(), 5).await.unwrap();
     rounds(&mut third, 36..42).await.unwrap();
     assert!(
-        tables(&store).is_subset(&readable(&store).await),
+        uploads(&store).is_subset(&readable(&store).await),
         "uploads of the old one are collected in the end"
     );
     points_read(&store, &images).await;
@@ -212,7 +248,7 @@ async fn a_maintainer_goes_on_behind_a_damaged_catalogue_and_forgets_no_garbage(
     let mut second = maintainer(store.clone(), 4).await.unwrap();
     rounds(&mut second, 20..32).await.unwrap();
     let known = readable(&store).await;
-    assert!(tables(&store).is_subset(&known));
+    assert!(uploads(&store).is_subset(&known));
     points_read(&store, &images).await;
     assert!(second.epoch() > first.epoch());
     assert_eq!(first.round(32, Times::default()).await, Err(VaultError::Superseded { by: second.epoch() }));
@@ -277,23 +313,126 @@ async fn a_pin_that_nobody_renews_is_removed_after_a_day_of_the_maintainers_own_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fold_moves_the_beginning_of_the_log_and_kept_points_read_as_they_were() {
+async fn a_fold_moves_the_beginning_of_the_log_and_what_nobody_needs_goes() {
     let store = Arc::new(MemStore::new());
-    let images = log(&store, 40).await;
+    let images = log(&store, 60).await;
+    let mut maintainer = folder(store.clone(), 3).await.unwrap();
+    rounds(&mut maintainer, 2..56).await.unwrap();
+    let catalogue = &maintainer.base.as_ref().unwrap().catalogue;
+    assert!(catalogue.mark.slot > 40 && catalogue.mark.slot < catalogue.slot, "{:?}", catalogue.mark);
+    let known = readable(&store).await;
+    assert!(uploads(&store).is_subset(&known));
+    assert!(log_slots(&store) < 45, "{} slots are left of 62", log_slots(&store));
+    let listed = kept_points_read(&store, &images).await;
+    assert_eq!(listed.len(), 3 + 61 - catalogue.slot as usize);
     let vault = Vault::open(store.clone(), keys()).await.unwrap();
-    let keep = Ladder::new(vec![Rule::Newest { count: 3, which: Which::Any }]);
-    let settings = MaintainerSettings { every: 1, keep, folds: true };
-    let mut maintainer = Maintainer::claim(&vault, MACHINE, entropy(3), settings).await.unwrap();
-    rounds(&mut maintainer, 2..36).await.unwrap();
-    let base = maintainer.base.as_ref().unwrap();
-    let catalogue = &base.catalogue;
-    assert!(catalogue.mark.slot > 20 && catalogue.mark.slot < catalogue.slot, "{:?}", catalogue.mark);
-    assert!(catalogue.folds().count() > 0);
+    let mut writer = MachineWriter::claim(&vault, MACHINE, entropy(7)).await.unwrap();
+    let head = writer.head().position;
+    let change = Change::Marker(Marker { id: MarkerId(999), kind: MarkerKind::Crash, wall: WallTime(99) });
+    let seq = WriteSeq(head.seq.0 + 1);
+    let to = BatchPosition { seq, ..head };
+    writer.commit(vec![Record { seq, change }], to).await.unwrap();
+    assert_eq!(kept_points_read(&store, &images).await.len(), listed.len() + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_folder_may_die_at_every_effect_and_the_next_one_leaves_no_orphan() {
+    const SLOTS: u64 = 20;
+    let whole = Arc::new(MemStore::new());
+    let images = log(&whole, SLOTS).await;
+    let mut is_done = false;
+    for effects in 0..400 {
+        let store = Arc::new(MemStore::new());
+        whole.names().iter().for_each(|name| store.tamper(name, whole.peek(name)));
+        let outcome = async {
+            let mut mortal = folder(Mortal::new(&store, effects), 3).await?;
+            rounds(&mut mortal, 2..SLOTS - 6).await
+        };
+        is_done = outcome.await.is_ok();
+        readable(&store).await;
+        kept_points_read(&store, &images).await;
+        let mut next = folder(store.clone(), 4).await.unwrap();
+        rounds(&mut next, SLOTS - 6..SLOTS + 2).await.unwrap();
+        let known = readable(&store).await;
+        let left: Vec<StoreKey> = uploads(&store).difference(&known).cloned().collect();
+        assert_eq!(left, [], "after {effects} effects something is left that nobody knows");
+        assert!(catalogues(&store) <= 3);
+        assert!(kept_points_read(&store, &images).await.len() >= 3);
+        if is_done {
+            break;
+        }
+    }
+    assert!(is_done, "the sweep came to the end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_that_was_folded_away_is_refused_and_a_log_without_its_beginning_is_no_log() {
+    let store = Arc::new(MemStore::new());
+    let images = log(&store, 60).await;
+    let vault = Vault::open(store.clone(), keys()).await.unwrap();
+    let early = MachineReader::open(&vault, MACHINE).await.unwrap();
+    let view = early.view(images[20].0).unwrap();
+    let mut maintainer = folder(store.clone(), 3).await.unwrap();
+    rounds(&mut maintainer, 2..56).await.unwrap();
+    let gone = view.read(VOLUME, Extent::new(0, SECTORS)).await.map(drop).unwrap_err();
+    assert_eq!(gone, ReadError::GivenUp { slot: images[20].0.slot });
+    let all: Vec<StoreKey> =
+        store.names().into_iter().filter(|name| name.as_str().contains("/cat/")).collect();
+    let spoil = |name: &StoreKey, at: usize| {
+        let mut bytes = store.peek(name).unwrap().to_vec();
+        bytes[at] ^= 1;
+        store.tamper(name, Some(bytes.into()));
+    };
+    spoil(&all[0], 200);
+    assert!(kept_points_on_older(&store, &images).await >= 3, "an older one serves");
+    all[1..].iter().for_each(|name| spoil(name, 200));
+    for opened in
+        [MachineReader::open(&vault, MACHINE).await.map(drop), folder(store.clone(), 5).await.map(drop)]
+    {
+        let error = opened.unwrap_err().to_string();
+        assert!(error.contains("of its 3 newest catalogues none can be used"), "{error}");
+    }
+    // Its clear header is enough for a writer.
+    MachineWriter::claim(&vault, MACHINE, entropy(7)).await.unwrap();
+    all.iter().for_each(|name| spoil(name, 20));
+    let error = MachineWriter::claim(&vault, MACHINE, entropy(8)).await.unwrap_err().to_string();
+    assert!(error.contains("none can be used"), "{error}");
+}
+
+async fn kept_points_on_older(store: &Arc<MemStore>, images: &[(PointId, Vec<u8>)]) -> usize {
+    let vault = Vault::open(store.clone(), keys()).await.unwrap();
     let reader = MachineReader::open(&vault, MACHINE).await.unwrap();
-    assert_eq!(reader.findings(), []);
+    assert_eq!(reader.findings().len(), 1);
     for point in reader.points() {
         let image = &images.iter().find(|(id, _)| *id == point.id).unwrap().1;
         let read = reader.view(point.id).unwrap().read(VOLUME, Extent::new(0, SECTORS)).await.unwrap();
-        assert!(read == *image, "point {:?} reads as it was", point.id);
+        assert!(read == *image);
     }
+    reader.points().len()
+}
+
+#[tokio::test(start_paused = true)]
+async fn damage_in_a_run_behind_the_mark_costs_no_point_and_the_next_version_repairs_it() {
+    let store = Arc::new(MemStore::new());
+    let images = log(&store, 60).await;
+    let mut maintainer = folder(store.clone(), 3).await.unwrap();
+    rounds(&mut maintainer, 2..54).await.unwrap();
+    let catalogue = maintainer.base.as_ref().unwrap().catalogue.clone();
+    let (folded, behind): (Vec<_>, Vec<_>) = catalogue.runs.iter().partition(|run| !run.folds.is_empty());
+    let folded: BTreeSet<u128> = folded.iter().flat_map(|run| run.tables()).collect();
+    for uuid in behind.iter().flat_map(|run| run.tables()).filter(|uuid| !folded.contains(uuid)) {
+        store.tamper(&names::table(MACHINE, catalogue.tables[&uuid].epoch, uuid), None);
+    }
+    let vault = Vault::open(store.clone(), keys()).await.unwrap();
+    let reader = MachineReader::open(&vault, MACHINE).await.unwrap();
+    for (id, image) in &images[54..] {
+        let read = reader.view(*id).unwrap().read(VOLUME, Extent::new(0, SECTORS)).await.unwrap();
+        assert!(read == *image);
+    }
+    let mut next = folder(store.clone(), 5).await.unwrap();
+    for _ in 0..8 {
+        let _ = next.round(60, Times::default()).await;
+    }
+    assert_eq!(next.round(60, Times::default()).await, Ok(None));
+    assert_eq!(kept_points_read(&store, &images).await.len(), 4);
 }

@@ -9,6 +9,7 @@
 
 use super::{Faulty, Oracle, Seeded, run};
 use redoubt_core::change::ResyncReason;
+use redoubt_core::maintenance::{Ladder, Rule, Which};
 use redoubt_core::{
     BatchPosition, Chain, Change, Extent, Generation, Lba, MachineId, Marker, MarkerId, MarkerKind, Record,
     Sectors, VolumeId, VolumeIndex, WallTime, WriteSeq,
@@ -114,6 +115,13 @@ pub(crate) fn position(seq: u64) -> BatchPosition {
     BatchPosition { generation: Generation(1), seq: WriteSeq(seq), chain }
 }
 
+/// Settings of a maintainer that keeps all points, or so many of the newest and folds what is before them.
+fn maintaining(dice: &Seeded, keeps: Option<u32>) -> MaintainerSettings {
+    let (every, defaults) = (1 + dice.below(5), MaintainerSettings::default());
+    let newest = |count| Ladder::new(vec![Rule::Newest { count, which: Which::Any }]);
+    MaintainerSettings { every, folds: keeps.is_some(), keep: keeps.map_or(defaults.keep, newest) }
+}
+
 /// One process server: claims, delivers what the vault lacks, restarts by chance, stops when fenced.
 async fn serve(
     vault: Vault,
@@ -121,6 +129,7 @@ async fn serve(
     dice: Arc<Seeded>,
     acked: Arc<Mutex<u64>>,
     epochs: Arc<Mutex<u64>>,
+    keeps: Option<u32>,
 ) {
     for _ in 0..12 {
         let mut writer = match MachineWriter::claim_with(&vault, MACHINE, dice.clone(), settings(&dice)).await
@@ -131,14 +140,8 @@ async fn serve(
         };
         let floor = *acked.lock().unwrap();
         assert!(writer.head().position.seq.0 >= floor, "I1: an acknowledged commit is in every later head");
-        let mut maintainer = Maintainer::claim(
-            &vault,
-            MACHINE,
-            dice.clone(),
-            MaintainerSettings { every: 1 + dice.below(5), ..MaintainerSettings::default() },
-        )
-        .await
-        .ok();
+        let mut maintainer =
+            Maintainer::claim(&vault, MACHINE, dice.clone(), maintaining(&dice, keeps)).await.ok();
         loop {
             let at = writer.head().position.seq.0;
             if at == records.len() as u64 {
@@ -201,7 +204,24 @@ async fn maintain(maintainer: &mut Option<Maintainer>, durable: u64, dice: &Seed
     }
 }
 
-async fn check(vault: &Vault, records: &[Record], acked: u64) {
+/// Maintains a vault at rest; returns how many versions that took.
+async fn fold_all(vault: &Vault, dice: &Arc<Seeded>, keeps: Option<u32>) -> u32 {
+    let settings = MaintainerSettings { every: 1, ..maintaining(dice, keeps) };
+    let mut maintainer = Maintainer::claim(vault, MACHINE, dice.clone(), settings).await.unwrap();
+    let mut writer = MachineWriter::claim(vault, MACHINE, dice.clone()).await.unwrap();
+    let mut rounds = 0;
+    for _ in 0..6 {
+        // The newest point never goes, and each claim is a slot more.
+        writer = MachineWriter::claim(vault, MACHINE, dice.clone()).await.unwrap_or(writer);
+        let slot = MachineReader::open(vault, MACHINE).await.unwrap().slot();
+        while maintainer.round(slot, Times::default()).await.unwrap().is_some() {
+            rounds += 1;
+        }
+    }
+    rounds
+}
+
+async fn check(vault: &Vault, records: &[Record], acked: u64, keeps: Option<u32>) {
     let reader = MachineReader::open(vault, MACHINE).await.unwrap();
     assert_eq!(reader.findings(), [], "nothing is damaged, nothing is found");
     let head = reader.head().position.seq.0;
@@ -210,7 +230,13 @@ async fn check(vault: &Vault, records: &[Record], acked: u64) {
     records[..head as usize].iter().for_each(|record| oracle.apply(record));
     let points = reader.points();
     let listed: Vec<_> = points.iter().map(|point| (point.seq.0, point.marker.id)).collect();
-    assert_eq!(listed, oracle.order, "exactly the exact markers are points, in order");
+    if let Some(keeps) = keeps {
+        let newest = oracle.order.len().saturating_sub(keeps as usize);
+        assert!(listed.ends_with(&oracle.order[newest..]), "the newest exact markers are points, in order");
+        assert!(listed.iter().all(|point| oracle.order.contains(point)), "only exact markers are points");
+    } else {
+        assert_eq!(listed, oracle.order, "exactly the exact markers are points, in order");
+    }
     for point in &points {
         compare(&reader.view(point.id).unwrap(), &oracle.points[&point.marker.id], false).await;
     }
@@ -244,6 +270,16 @@ async fn compare(view: &PointView, images: &BTreeMap<VolumeIndex, Vec<u8>>, hash
 
 /// Runs one schedule; panics with the invariant that does not hold.
 pub(crate) fn one_schedule(seed: u64, shape: Shape) {
+    schedule(seed, shape, None);
+}
+
+/// The same with maintainers that keep so many of the newest points, and fold what is before them. What is left at the
+/// end reads as it was, and still does when another maintainer has folded that.
+pub(crate) fn folded_schedule(seed: u64, shape: Shape, keeps: u32) {
+    schedule(seed, shape, Some(keeps));
+}
+
+fn schedule(seed: u64, shape: Shape, keeps: Option<u32>) {
     run(async {
         let dice = Seeded::new(seed);
         let inner = Arc::new(redoubt_vault::MemStore::new());
@@ -258,7 +294,7 @@ pub(crate) fn one_schedule(seed: u64, shape: Shape) {
                 let (acked, epochs) = (acked.clone(), epochs.clone());
                 tokio::spawn(async move {
                     let vault = Vault::open(Arc::new(store), keys).await.unwrap();
-                    serve(vault, records, dice, acked, epochs).await;
+                    serve(vault, records, dice, acked, epochs, keeps).await;
                 })
             })
             .collect();
@@ -271,7 +307,14 @@ pub(crate) fn one_schedule(seed: u64, shape: Shape) {
         let vault = Vault::open(inner, keys).await.unwrap();
         match MachineReader::open(&vault, MACHINE).await {
             Err(VaultError::UnknownMachine(_)) => assert_eq!(acked, 0, "no writer got as far as a key"),
-            _ => check(&vault, &records, acked).await,
+            _ => {
+                check(&vault, &records, acked, keeps).await;
+                if keeps.is_some() {
+                    let at_end = fold_all(&vault, &dice, keeps).await;
+                    assert!(at_end > 0, "nothing was folded");
+                    check(&vault, &records, acked, keeps).await;
+                }
+            }
         }
     });
 }
