@@ -163,15 +163,12 @@ impl Maintainer {
     /// Deletes what nobody will ever name (PB-3). Tells whether it could be judged.
     async fn sweep(&self) -> Result<bool, VaultError> {
         let machine = self.log.machine;
-        let kinds: [(String, fn(u64, u128) -> Object); 3] = [
-            (names::tables(machine), |epoch, uuid| Object::Table { epoch, uuid }),
-            (names::folds(machine), |epoch, uuid| Object::Fold { epoch, uuid }),
-            (names::packed_segments(machine), |epoch, uuid| Object::Packed { epoch, uuid }),
-        ];
-        let mut uploads = Vec::new();
-        for (prefix, object) in kinds {
-            uploads.extend(self.listed(&prefix, object).await?);
-        }
+        let mut uploads =
+            self.listed(&names::tables(machine), |epoch, uuid| Object::Table { epoch, uuid }).await?;
+        uploads
+            .extend(self.listed(&names::folds(machine), |epoch, uuid| Object::Fold { epoch, uuid }).await?);
+        let packed = names::packed_segments(machine);
+        uploads.extend(self.listed(&packed, |epoch, uuid| Object::Packed { epoch, uuid }).await?);
         let segments =
             self.listed(&names::segments(machine), |epoch, uuid| Object::Segment { epoch, uuid }).await?;
         let Some(used) = self.used().await? else { return Ok(false) };
