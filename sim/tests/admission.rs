@@ -12,7 +12,7 @@ const SEEDS: u64 = 8;
 /// Makes a vault on the store of a world that `prepare` made worse.
 fn init(seed: u64, prepare: impl Fn(&SimWorld)) -> Result<Vault, VaultError> {
     Runtime::with_seed_and_config(seed, madsim::Config::default()).block_on(async {
-        let hardware = Hardware::of("flash", "wan", "cloud").expect("these models are in the tree");
+        let hardware = Hardware::of("datastore", "wan", "cloud").expect("these models are in the tree");
         let world = SimWorld::new(seed, false, &hardware);
         prepare(&world);
         let host = world.host("a", "target").world();

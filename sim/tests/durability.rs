@@ -22,7 +22,7 @@ const SECTOR: usize = 512;
 const LONG: Duration = Duration::from_secs(120);
 
 fn hardware() -> Hardware {
-    Hardware::of("flash", "wan", "cloud").expect("these models are in the tree")
+    Hardware::of("datastore", "wan", "cloud").expect("these models are in the tree")
 }
 
 fn run<T>(seed: u64, test: impl AsyncFnOnce(SimWorld) -> T) -> T {

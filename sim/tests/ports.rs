@@ -14,7 +14,7 @@ use std::sync::Arc;
 const SEEDS: u64 = 4;
 
 fn hardware() -> Hardware {
-    Hardware::of("flash", "wan", "cloud").expect("these models are in the tree")
+    Hardware::of("datastore", "wan", "cloud").expect("these models are in the tree")
 }
 
 fn with_each_seed<F: Future<Output = ()>>(test: impl Fn(u64) -> F) {

@@ -48,7 +48,7 @@ impl Desk {
 fn with(fault: &str, ppm: u32, test: impl AsyncFn(Desk)) {
     for seed in 0..SEEDS {
         Runtime::with_seed_and_config(seed, madsim::Config::default()).block_on(async {
-            let hardware = Hardware::of("flash", "wan", "cloud").expect("these models are in the tree");
+            let hardware = Hardware::of("datastore", "wan", "cloud").expect("these models are in the tree");
             let world = SimWorld::new(seed, false, &hardware);
             let store = world.host("a", "source").world().store;
             world.store.set(fault, ppm);

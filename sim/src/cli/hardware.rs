@@ -26,22 +26,39 @@ pub(super) fn of(estate: &Estate) -> Vec<Hardware> {
     used.into_iter().filter_map(model).collect()
 }
 
-/// Reads the numbers of a model's file, in its order.
+/// Reads the numbers of a model's file, in its order. Tables of limits come after them.
 fn numbers(text: &str) -> Vec<(String, String)> {
     let lines = text.lines().take_while(|line| !line.starts_with('['));
     let number = |line: &str| {
         let (key, value) = line.split_once('=')?;
-        Some(words(key.trim(), value.trim().replace('_', "").parse().ok()?))
+        let (key, value) = (key.trim(), value.trim());
+        match key.strip_suffix("_us") {
+            Some(name) => Some((name.replace('_', " "), times(&format!("times = {value}"))?)),
+            None => Some(words(key, value.replace('_', "").parse().ok()?)),
+        }
     };
     lines.filter_map(number).collect()
+}
+
+/// Shows the middle of a distribution and its end.
+fn times(table: &str) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Times {
+        times: hw::Quantiles,
+    }
+    let hw::Quantiles { p50, p99, max, .. } = hw::parse::<Times>(table).ok()?.times;
+    let [p50, p99, max] = [p50, p99, max].map(hw::show::time);
+    Some(format!("{p50}, p99 {p99}, max {max}"))
 }
 
 /// The unit is part of each key's name.
 fn words(key: &str, value: u64) -> (String, String) {
     let (name, value) = match key {
-        "bytes_per_second" => ("rate", scaled(value, &[(1_000_000, "MB/s"), (1000, "kB/s"), (1, "B/s")])),
-        _ => match (key.strip_suffix("_us"), key.strip_suffix("_bytes")) {
-            (Some(name), _) => (name, scaled(value, &[(1_000_000, "s"), (1000, "ms"), (1, "µs")])),
+        "bytes_per_second" => ("rate", hw::show::rate(value as f64)),
+        _ => match (key.strip_suffix("_bytes_per_second"), key.strip_suffix("_bytes")) {
+            (Some(name), _) => {
+                return (format!("{} rate", name.replace('_', " ")), hw::show::rate(value as f64));
+            }
             (_, Some(name)) => (name, scaled(value, &[(1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B")])),
             _ => (key, value.to_string()),
         },
@@ -65,9 +82,13 @@ mod tests {
 
     #[test]
     fn every_number_of_a_model_is_shown_with_its_unit() {
-        let numbers = numbers(hw::LINKS[0].1);
+        let (_, lan) = hw::LINKS.iter().find(|(name, _)| *name == "lan").unwrap();
+        let numbers = numbers(lan);
         let words: Vec<String> = numbers.iter().map(|(name, value)| format!("{name} {value}")).collect();
-        assert_eq!(words, ["delay 200 µs", "jitter 300 µs", "rate 120 MB/s", "queue 1 MiB"]);
-        assert_eq!(scaled(12_500_000, &[(1_000_000, "MB/s"), (1, "B/s")]), "12.5 MB/s");
+        assert_eq!(
+            words,
+            ["rate 120 MB/s", "queue 1 MiB", "loss ppm 0", "delay 200 µs, p99 600 µs, max 5 ms"]
+        );
+        assert_eq!(scaled(1536, &[(1 << 10, "KiB"), (1, "B")]), "1.5 KiB");
     }
 }

@@ -9,6 +9,7 @@ mod files;
 mod gather;
 mod hardware;
 mod hunt;
+mod hw;
 mod interrupt;
 mod meta;
 mod paint;
@@ -139,6 +140,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Hardware models: what they do, and new ones from what a benchmark measured.
+    #[command(subcommand)]
+    Hw(hw::Command),
     /// Measures simulated seconds per second of CPU.
     Bench {
         /// Names or tags; without one the estate of `scenarios/bench`.
@@ -180,6 +184,7 @@ pub fn main() -> ExitCode {
         Command::Check { files } => files::check(&directory, &files),
         Command::List => files::list(&directory),
         Command::Plan { run, json } => files::plan(&directory, &run, json),
+        Command::Hw(command) => hw::hw(command),
         Command::Bench { names, seeds, json } => bench::bench(&directory, &names, seeds, json),
     };
     let code = code.unwrap_or_else(|code| code);

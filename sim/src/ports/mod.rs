@@ -86,6 +86,16 @@ impl Shared {
         Duration::from_micros(low + self.below(high - low + 1))
     }
 
+    /// Returns how lucky a request is, in parts per million: 0 as fast as ever.
+    pub fn luck(&self) -> u32 {
+        self.below(u64::from(hw::CERTAIN) + 1) as u32
+    }
+
+    /// Returns how long something takes this time.
+    pub fn draw(&self, times: &hw::Quantiles) -> Duration {
+        Duration::from_micros(times.at(self.luck()))
+    }
+
     /// Runs work on the hardware: it outlives the process that asked for it.
     pub async fn on_hardware<T, F>(&self, work: F) -> T
     where

@@ -207,7 +207,7 @@ pub fn default_estate() -> Estate {
     Estate {
         machines: vec![MachineSpec { name: "erp-db".into(), disks: vec![4 * MIB, 2 * MIB] }],
         servers: vec![ServerSpec { name: "ps1".into(), site: "source".into() }],
-        disk: "flash".into(),
+        disk: "datastore".into(),
         link: "wan".into(),
         store: "cloud".into(),
         spool_memory: MIB,

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cache::{Cache, Promise, WriteId};
 use redoubt_core::{Extent, SECTOR_BYTES, Sectors};
-use redoubt_hw_models::DiskModel;
+use redoubt_hw_models::{DiskClock, DiskModel, Operation, Service};
 use redoubt_ports::{Disk, DiskInfo, IoError, IoKind};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -38,8 +38,8 @@ struct State {
     /// What a read sees.
     content: Vec<u8>,
     cache: Cache,
-    /// When each of the places in the queue is free again.
-    queue: Vec<Duration>,
+    /// When its parts are free.
+    clock: DiskClock,
     /// Grows with each power loss: operations of an older one are torn.
     power: u64,
     errors: DiskErrors,
@@ -78,8 +78,7 @@ struct Change {
 
 impl SimDisk {
     pub(super) fn new(shared: Shared, name: &str, bytes: u64, model: &DiskModel) -> SimDisk {
-        let queue = vec![Duration::ZERO; model.queue_depth.max(1) as usize];
-        let state = State { content: vec![0; bytes as usize], queue, ..State::default() };
+        let state = State { content: vec![0; bytes as usize], ..State::default() };
         let (name, model) = (name.to_owned(), Arc::new(model.clone()));
         SimDisk { shared, name, model, state: Arc::new(Mutex::new(state)) }
     }
@@ -133,6 +132,11 @@ impl SimDisk {
     pub(super) fn power_loss(&self) {
         let mut state = lock(&self.state);
         state.power += 1;
+        if !self.model.volatile_cache {
+            // What it has taken, it keeps.
+            state.cache = Cache::default();
+            return;
+        }
         let found = state.cache.power_loss(|count| self.shared.below(count));
         if !found.is_empty() {
             self.shared.trace.mark("unflushed-sectors-lost");
@@ -157,29 +161,29 @@ impl SimDisk {
         Err(self.error(IoKind::OutOfRange, &format!("{what} {extent} of"), "beyond the end"))
     }
 
-    fn jitter(&self) -> Duration {
-        self.shared.micros(0, self.model.jitter_us)
+    /// Takes a request that comes now.
+    fn begin(&self, what: Operation) -> Service {
+        let chance = self.shared.luck();
+        lock(&self.state).clock.serve(&self.model, self.shared.now(), what, chance)
     }
 
-    /// Waits for a place in the queue, then for the service.
-    async fn serve(&self, latency_us: u64, bytes: u64) {
-        let transfer = Duration::from_nanos(bytes * 1_000_000_000 / self.model.bytes_per_second.max(1));
-        let service = Duration::from_micros(latency_us) + transfer;
+    /// Waits until a time of the run, and as long as the disk hangs.
+    async fn reach(&self, until: Duration) {
         let now = self.shared.now();
-        let end = {
-            let mut state = lock(&self.state);
-            let stuck = state.stuck_until;
-            let Some(place) = state.queue.iter_mut().min() else { return };
-            *place = (*place).max(now) + service;
-            (*place + self.jitter()).max(stuck)
-        };
-        tokio::time::sleep(end.saturating_sub(now)).await;
+        let stuck = lock(&self.state).stuck_until;
+        tokio::time::sleep(until.max(stuck).saturating_sub(now)).await;
         // It may have begun to hang meanwhile.
         let stuck = lock(&self.state).stuck_until;
         if stuck > now {
             self.shared.trace.mark("disk-hung");
             tokio::time::sleep(stuck.saturating_sub(self.shared.now())).await;
         }
+    }
+
+    /// Waits until a request is served.
+    async fn serve(&self, what: Operation) {
+        let end = self.begin(what).end;
+        self.reach(end).await;
     }
 
     /// Takes effect. After a power loss or an error each sector keeps its old or gets its new content
@@ -223,11 +227,13 @@ impl SimDisk {
 
     async fn perform(&self, change: Change) -> Result<(), IoError> {
         let bytes = if change.payload.is_some() { change.extent.bytes() } else { 0 };
-        let flush = if change.durable { self.model.flush_latency_us } else { 0 };
-        self.serve(self.model.write_latency_us + flush, bytes).await;
-        let (failed, write) = self.apply(&change);
+        let what = if change.durable { Operation::DurableWrite(bytes) } else { Operation::Write(bytes) };
+        let Service { begin, end } = self.begin(what);
         // Two operations may return in another order than they took effect.
-        tokio::time::sleep(self.jitter()).await;
+        let taking = (end - begin).as_micros() as u64;
+        self.reach(begin + self.shared.micros(0, taking)).await;
+        let (failed, write) = self.apply(&change);
+        self.reach(end).await;
         let sectors = change.extent.lba.0..change.extent.end();
         let mut state = lock(&self.state);
         if let Some(write) = write.filter(|_| state.power == change.power) {
@@ -253,7 +259,7 @@ impl SimDisk {
     }
 
     async fn finish_flush(&self, power: u64, promise: Promise) -> Result<(), IoError> {
-        self.serve(self.model.flush_latency_us, 0).await;
+        self.serve(Operation::Flush).await;
         let mut state = lock(&self.state);
         if state.power != power {
             return Ok(());
@@ -287,7 +293,7 @@ impl Disk for Opened {
 
     async fn read(&self, extent: Extent) -> Result<Bytes, IoError> {
         self.disk.check("read", extent)?;
-        self.disk.serve(self.disk.model.read_latency_us, extent.bytes()).await;
+        self.disk.serve(Operation::Read(extent.bytes())).await;
         // Another task may have shrunk the disk meanwhile.
         self.disk.check("read", extent)?;
         let state = lock(&self.disk.state);
@@ -314,7 +320,7 @@ impl Disk for Opened {
 
     async fn resize(&self, sectors: Sectors) -> Result<(), IoError> {
         self.check_writable("resize")?;
-        self.disk.serve(self.disk.model.write_latency_us, 0).await;
+        self.disk.serve(Operation::Write(0)).await;
         let mut state = lock(&self.disk.state);
         state.content.resize(sectors.bytes() as usize, 0);
         state.cache.cut(sectors.0);

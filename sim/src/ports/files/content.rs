@@ -35,6 +35,13 @@ pub(super) struct Covered {
     blocks: BTreeMap<usize, Vec<u8>>,
 }
 
+impl Covered {
+    /// Returns how much a sync has to write.
+    pub(super) fn bytes(&self) -> u64 {
+        self.blocks.values().map(|block| block.len() as u64).sum()
+    }
+}
+
 fn block_of(bytes: &[u8], block: usize) -> &[u8] {
     let from = (block * BLOCK).min(bytes.len());
     &bytes[from..(from + BLOCK).min(bytes.len())]

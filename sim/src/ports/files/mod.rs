@@ -174,10 +174,10 @@ impl SimFiles {
         Ok(())
     }
 
-    /// A sync flushes the disk below.
-    async fn flush_time(&self) {
-        let least = self.model.flush_latency_us;
-        tokio::time::sleep(self.shared.micros(least, least + self.model.jitter_us)).await;
+    /// A sync writes what is dirty and flushes the disk below.
+    async fn sync_time(&self, dirty: u64) {
+        let transfer = Duration::from_nanos(dirty * 1_000_000_000 / self.model.write_bytes_per_second.max(1));
+        tokio::time::sleep(self.shared.draw(&self.model.flush_us) + transfer).await;
     }
 }
 
@@ -257,7 +257,7 @@ impl Files for SimFiles {
     }
 
     async fn sync_dir(&self) -> Result<(), IoError> {
-        self.flush_time().await;
+        self.sync_time(0).await;
         self.answer().await;
         let mut state = lock(&self.state);
         if self.shared.chance(state.sync_errors) {
@@ -343,7 +343,7 @@ impl File for Open {
     async fn sync(&self) -> Result<(), IoError> {
         // What this sync covers is fixed when it is asked for; later writes stay volatile.
         let covered = lock(&self.node).covered();
-        self.files.flush_time().await;
+        self.files.sync_time(covered.bytes()).await;
         self.files.answer().await;
         let mut state = lock(&self.files.state);
         if self.files.shared.chance(state.sync_errors) {

@@ -7,9 +7,7 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkModel {
     /// One-way delay.
-    pub delay: Duration,
-    /// Largest extra delay, in microseconds.
-    pub jitter_us: u64,
+    pub delay: hw::Quantiles,
     /// Bytes per second.
     pub speed: u64,
     /// Bytes that wait at its entrance before senders must.
@@ -23,11 +21,10 @@ pub struct LinkModel {
 impl From<&hw::LinkModel> for LinkModel {
     fn from(model: &hw::LinkModel) -> LinkModel {
         LinkModel {
-            delay: Duration::from_micros(model.delay_us),
-            jitter_us: model.jitter_us,
+            delay: model.delay_us,
             speed: model.bytes_per_second,
             queue: model.queue_bytes,
-            loss: 0,
+            loss: model.loss_ppm,
             cut: false,
         }
     }

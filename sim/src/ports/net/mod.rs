@@ -138,7 +138,7 @@ impl SimNet {
         let way = state.way(from, to);
         let busy = state.busy.entry(way).or_default();
         *busy = self.shared.now().max(*busy) + link.transfer(bytes);
-        let mut arrival = *busy + link.delay + self.shared.micros(0, link.jitter_us);
+        let mut arrival = *busy + self.shared.draw(&link.delay);
         while self.shared.chance(link.loss) {
             arrival += RETRANSMIT;
         }
@@ -183,7 +183,8 @@ impl State {
     fn retime(&mut self, now: Duration) {
         for direction in &self.pipes {
             let link = self.link(&direction.from, &direction.to);
-            lock(&direction.pipe).arrive_by(now + link.transfer(link.queue) + link.delay);
+            lock(&direction.pipe)
+                .arrive_by(now + link.transfer(link.queue) + Duration::from_micros(link.delay.max));
         }
         let ways: Vec<_> = self.busy.keys().cloned().collect();
         for way in ways {

@@ -57,8 +57,8 @@ impl HostNet {
     /// Waits for the way there and back; tells whether somebody can answer.
     async fn reach(&self, name: &str) -> bool {
         let ways = || (self.net.link(&self.host, name), self.net.link(name, &self.host));
-        let (there, back) = ways();
-        tokio::time::sleep(there.delay + back.delay).await;
+        let ((there, back), shared) = (ways(), &self.net.shared);
+        tokio::time::sleep(shared.draw(&there.delay) + shared.draw(&back.delay)).await;
         let (there, back) = ways();
         !there.cut && !back.cut && self.net.is_powered(name)
     }

@@ -47,8 +47,7 @@ impl HostStore {
     async fn serve(&self, bytes: usize) {
         let (shared, model) = (&self.store.shared, &self.store.model);
         let transfer = Duration::from_nanos(bytes as u64 * 1_000_000_000 / model.bytes_per_second.max(1));
-        let latency = shared.micros(model.latency_us, model.latency_us + model.jitter_us);
-        tokio::time::sleep(latency + transfer).await;
+        tokio::time::sleep(shared.draw(&model.request_us) + transfer).await;
     }
 
     /// The way there and the faults that hit before anything happens.
