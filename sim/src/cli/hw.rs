@@ -2,17 +2,13 @@
 //!
 //! What is *not* here: how a model is made or drawn (`redoubt-hw-models`).
 
-use super::{TOOL, paint};
+use super::{INVALID, TOOL, paint};
+use crate::codes::USAGE;
 use clap::Subcommand;
 use redoubt_hw_models::fit::{self, Fit, FitError};
 use redoubt_hw_models::{self as hw, DiskModel, LinkModel, StoreModel, show};
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
-
-/// No such model.
-const USAGE: u8 = 2;
-/// A measurement is not what it should be.
-const INVALID: u8 = crate::codes::INVALID;
 
 #[derive(Subcommand)]
 pub(super) enum Command {
