@@ -105,6 +105,7 @@ fn play(work: &Work) -> Outcome {
 
 #[cfg(not(madsim))]
 fn play(work: &Work) -> Outcome {
+    let _ = (&work.scenario, &work.manner);
     Outcome {
         scenario: work.plan.scenario.clone(),
         seed: work.plan.seed,
