@@ -6,7 +6,7 @@ mod support;
 use redoubt_core::planted::{Bug, activate};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use support::damage::flips_are_noticed;
-use support::model::{Shape, one_schedule};
+use support::model::{Shape, folded_schedule, one_schedule};
 use support::run;
 
 /// Schedules tried per bug, at most.
@@ -28,6 +28,13 @@ fn model(seeds: u64) -> Option<String> {
         .find_map(|seed| complaint(|| one_schedule(seed, SHAPE)).map(|what| format!("seed {seed}: {what}")))
 }
 
+fn folded(seeds: u64) -> Option<String> {
+    let shape = Shape { percent: 0, writers: 1, length: 80, wide: false };
+    (0..seeds).find_map(|seed| {
+        complaint(|| folded_schedule(seed, shape, 3)).map(|what| format!("seed {seed}: {what}"))
+    })
+}
+
 /// Flips within the units of the segment object, where only opening them can tell.
 fn damage() -> Option<String> {
     let in_a_unit = |name: &str, length: u64| match length {
@@ -43,16 +50,27 @@ fn every_planted_bug_is_caught_and_nothing_else_is() {
     let loud = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| ()));
     activate(None);
-    let mut outcomes = vec![(None, model(CONTROL_SEEDS).or_else(damage))];
+    let mut outcomes = vec![(None, model(CONTROL_SEEDS).or_else(damage).or_else(|| folded(CONTROL_SEEDS)))];
     for bug in [
         Bug::PublishBeforeLastSegment,
         Bug::SkipClaimCheck,
         Bug::TrustAlreadyExists,
         Bug::PointInsideResync,
         Bug::ServeUnchecked,
+        Bug::FoldForgetsTheEnd,
+        Bug::FoldForgetsPoints,
+        Bug::DeleteContainers,
+        Bug::DeleteGarbageAtOnce,
     ] {
         activate(Some(bug));
-        let complaint = if bug == Bug::ServeUnchecked { damage() } else { model(SEEDS) };
+        let complaint = match bug {
+            Bug::ServeUnchecked => damage(),
+            Bug::FoldForgetsTheEnd
+            | Bug::FoldForgetsPoints
+            | Bug::DeleteContainers
+            | Bug::DeleteGarbageAtOnce => folded(SEEDS),
+            _ => model(SEEDS),
+        };
         outcomes.push((Some(bug), complaint));
     }
     activate(None);
@@ -69,6 +87,11 @@ fn every_planted_bug_is_caught_and_nothing_else_is() {
             // Lost slots and segments, two writers with a data key each, or two in one epoch.
             Some(Bug::TrustAlreadyExists) => &["I1", "I6", "missing", "the seal is broken"],
             Some(Bug::PointInsideResync) => &["exactly the exact markers"],
+            // The proof of a fold knows the end of the stretch by itself, the points by the same list.
+            Some(Bug::FoldForgetsTheEnd) => &["does not show what it replaces"],
+            Some(Bug::FoldForgetsPoints) => &["I3"],
+            Some(Bug::DeleteContainers) => &["the object is missing"],
+            Some(Bug::DeleteGarbageAtOnce) => &["without its newest version"],
             Some(_) => &["I4"],
         };
         let text = complaint.unwrap_or_else(|| panic!("{bug:?} is not caught"));

@@ -10,6 +10,7 @@
 //!
 //! What is *not* here: where entries come from, which zeros of larger cells lie over the cell.
 
+use crate::planted::{self, Bug};
 use std::collections::VecDeque;
 
 /// Parts of a cell that an entry covers, one bit each.
@@ -58,7 +59,10 @@ impl<'a, T> Sieve<'a, T> {
 
     /// The cell ends: what shows now shows at the end of the stretch. The next cell begins.
     pub fn finish(&mut self) {
-        self.keep_shown();
+        if !planted::active(Bug::FoldForgetsTheEnd) {
+            self.keep_shown();
+        }
+        self.waiting.retain(|waiting| waiting.is_kept);
         self.passed = 0;
     }
 

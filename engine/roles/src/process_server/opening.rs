@@ -62,7 +62,11 @@ pub(super) async fn open(shared: &Shared, machine: MachineId, key: &StreamKey) -
     );
     let state = ReceiverState { generation, vaulted, staged, exact: known.is_exact };
     let claim = writer.watch();
-    let told = MaintainerSettings { every: settings.index_slots, keep: settings.keep.clone(), folds: false };
+    let told = MaintainerSettings {
+        every: settings.index_slots,
+        keep: settings.keep.clone(),
+        ..MaintainerSettings::default()
+    };
     let maintainer = MaintainerTask::start(vault.clone(), machine, shared.world.clone(), told, claim.clone());
     let packer = Packer::start(writer, key.clone());
     Ok(Opened { stage, state, known, vault, packer, maintainer, claim })

@@ -83,7 +83,8 @@ impl Maintainer {
         let of = |run: &Run| shape(run.to, run.entries, !run.folds.is_empty());
         let mut runs: Vec<RunShape> = base.runs.iter().map(of).collect();
         runs.push(shape(next.slot, new.entries() as u64, false));
-        let decided = if self.settings.folds { self.decided(next) } else { 0 };
+        let folds = self.settings.folds && !self.is_unfoldable;
+        let decided = if folds { self.decided(next) } else { 0 };
         let (mut tables, mut dropped) = (Tables::new(), BTreeSet::new());
         let mut kept = base.runs.len();
         next.runs.clone_from(&base.runs);

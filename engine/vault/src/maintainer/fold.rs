@@ -11,6 +11,7 @@ use crate::key_ring::DataKey;
 use crate::names;
 use bytes::Bytes;
 use redoubt_core::maintenance::KeptPoint;
+use redoubt_core::planted::{self, Bug};
 use std::collections::BTreeSet;
 use std::ops::Range;
 
@@ -57,7 +58,7 @@ impl Maintainer {
         let cell = proof::differs(&self.index, &old, &run, &points, &|_| false).await?;
         if let Some((space, index)) = cell {
             let what = format!("a folded run does not show what it replaces, at {space:?} cell {index}");
-            return Err(BuildError::Log(VaultError::damaged(names::tables(self.log.machine), what)));
+            return Err(BuildError::Fold(VaultError::damaged(names::tables(self.log.machine), what)));
         }
         let mut dropped = BTreeSet::new();
         let mut containers = BTreeSet::new();
@@ -71,10 +72,10 @@ impl Maintainer {
             true => rows.push(row),
             false => dropped.extend(row.place.upload()),
         };
-        let end = fold::gather(&self.log, base.mark.tail(), to, &mut take).await.map_err(BuildError::Log)?;
+        let end = fold::gather(&self.log, base.mark.tail(), to, &mut take).await.map_err(unfoldable)?;
         if end.slot != to {
             let what = "the slot is missing, an index was made of it";
-            return Err(BuildError::Log(VaultError::damaged(
+            return Err(BuildError::Fold(VaultError::damaged(
                 names::slot(self.log.machine, end.slot + 1),
                 what,
             )));
@@ -83,6 +84,9 @@ impl Maintainer {
             self.sort_row(row, &live, &mut containers, &mut dropped, &mut folds, key).await?;
         }
         self.close_fold(&mut folds, key).await?;
+        if planted::active(Bug::DeleteContainers) {
+            containers.clear();
+        }
         dropped.extend(slots_between(base.mark.slot + 1, to, &containers));
         run.folds = folds.done;
         Ok(Folded { run, mark: Mark::at(&end), dropped })
@@ -180,7 +184,7 @@ impl Maintainer {
         let bytes =
             fold::encode(&TableId { vault, machine, uuid, dek }, epoch, fold, &key.key).map(Bytes::from);
         let bytes = bytes
-            .ok_or_else(|| BuildError::Log(VaultError::damaged(&name, "the fold has outgrown its limit")))?;
+            .ok_or_else(|| BuildError::Fold(VaultError::damaged(&name, "the fold has outgrown its limit")))?;
         self.upload(Object::Fold { epoch, uuid }, &bytes).await.map_err(ReadError::Store)?;
         let (length, digest) = (bytes.len() as u64, *blake3::hash(&bytes).as_bytes());
         let stored = fold.rows.iter().map(|row: &FoldRow| row.length).sum();
@@ -188,13 +192,21 @@ impl Maintainer {
         if self.read_fold(&info).await? == *fold {
             return Ok(info);
         }
-        Err(BuildError::Log(VaultError::damaged(name, "the fold does not read back as it was written")))
+        Err(BuildError::Fold(VaultError::damaged(name, "the fold does not read back as it was written")))
     }
 
     async fn read_fold(&self, info: &FoldInfo) -> Result<Fold, BuildError> {
         let read = self.log.fold(info).await.map_err(|failure| BuildError::Log(failure.into()))?;
         let name = names::fold(self.log.machine, info.epoch, info.uuid);
-        read.map_err(|what| BuildError::Log(VaultError::damaged(name, what)))
+        read.map_err(|what| BuildError::Fold(VaultError::damaged(name, what)))
+    }
+}
+
+/// A store that gives no answer is asked again; damage is not.
+fn unfoldable(error: VaultError) -> BuildError {
+    match error {
+        VaultError::Store(_) => BuildError::Log(error),
+        damage => BuildError::Fold(damage),
     }
 }
 
@@ -211,7 +223,8 @@ struct Folds {
 /// Returns the versions up to which points of a stretch see that the catalogue keeps, live or retired.
 fn kept_points(next: &Catalogue, from: u64, to: u64) -> Vec<u64> {
     let ids = next.live.iter().chain(&next.retired).map(|point| point.info.id);
-    let within = ids.filter(|id| (from..=to).contains(&id.slot));
+    let is_forgotten = planted::active(Bug::FoldForgetsPoints);
+    let within = ids.filter(|_| !is_forgotten).filter(|id| (from..=to).contains(&id.slot));
     let mut points: Vec<u64> = within.map(|id| Version::new(id.slot, id.ordinal).0).collect();
     points.sort_unstable();
     points

@@ -86,6 +86,8 @@ pub struct Maintainer {
     avoid: Avoid,
     /// Objects put that no published version names: the next one calls them garbage.
     uploads: BTreeSet<Object>,
+    /// Something that a fold would need is damaged: the rest goes on without, until the next claim.
+    is_unfoldable: bool,
     /// The version behind which what dead maintainers left was looked for; 0: not yet.
     swept: u64,
     superseded: Option<u64>,
@@ -144,6 +146,7 @@ impl Maintainer {
             base,
             avoid,
             uploads,
+            is_unfoldable: false,
             swept,
             superseded,
         })
@@ -188,6 +191,10 @@ impl Maintainer {
             Err(BuildError::Log(damage @ VaultError::Damaged { .. })) => {
                 return Err(self.unless_superseded(damage).await?);
             }
+            Err(BuildError::Fold(damage)) => {
+                self.is_unfoldable = true;
+                return Err(self.unless_superseded(damage).await?);
+            }
             Err(BuildError::Log(error)) => return Err(error),
             Err(BuildError::Base(ReadError::Store(failure))) => return Err(failure.into()),
             Err(BuildError::Base(damage)) => {
@@ -196,8 +203,7 @@ impl Maintainer {
                     return Err(self.supersede(by));
                 }
                 let version = base.catalogue.version;
-                let is_first = !self.avoid.contains_key(&version);
-                self.avoid.insert(version, if is_first { Damage::Runs } else { Damage::All });
+                self.avoid_damage(version);
                 return Err(VaultError::damaged(names::catalogue(self.log.machine, version), damage));
             }
         };
@@ -223,6 +229,17 @@ impl Maintainer {
         Ok(())
     }
 
+    /// What a version names is damaged: builds on an older one, or on its folded runs and the log behind them. If
+    /// it is in those, nothing is folded any more.
+    fn avoid_damage(&mut self, version: u64) {
+        if let Some(damage) = self.avoid.get_mut(&version) {
+            let is_known = std::mem::replace(&mut self.is_unfoldable, true);
+            *damage = if is_known { Damage::All } else { *damage };
+        } else {
+            self.avoid.insert(version, Damage::Runs);
+        }
+    }
+
     /// What is gone may be what a newer maintainer needs no more.
     async fn unless_superseded(&mut self, damage: VaultError) -> Result<VaultError, VaultError> {
         Ok(match self.claim.newer().await? {
@@ -240,6 +257,8 @@ impl Maintainer {
 /// Why a version could not be built: the log that is new, or what the base names.
 enum BuildError {
     Log(VaultError),
+    /// Damage of what a fold reads, or of what it made.
+    Fold(VaultError),
     Base(ReadError),
 }
 

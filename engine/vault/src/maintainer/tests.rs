@@ -72,11 +72,12 @@ async fn log(store: &Arc<MemStore>, slots: u64) -> Vec<(PointId, Vec<u8>)> {
     images
 }
 
-/// Keeps the newest points and folds the rest.
+/// Keeps the newest points, and one of sixteen before them; folds the rest.
 async fn folder(store: Arc<dyn RawStore>, seed: u64) -> Result<Maintainer, VaultError> {
     let vault = Vault::open(store, keys()).await.unwrap();
-    let keep = Ladder::new(vec![Rule::Newest { count: 3, which: Which::Any }]);
-    let settings = MaintainerSettings { every: 1, keep, folds: true };
+    let (period, within) = (std::time::Duration::from_millis(16), std::time::Duration::from_hours(1));
+    let rules = vec![Rule::Newest { count: 3, which: Which::Any }, Rule::Best { period, within }];
+    let settings = MaintainerSettings { every: 1, keep: Ladder::new(rules), folds: true };
     Maintainer::claim(&vault, MACHINE, entropy(seed), settings).await
 }
 
@@ -322,9 +323,9 @@ async fn a_fold_moves_the_beginning_of_the_log_and_what_nobody_needs_goes() {
     assert!(catalogue.mark.slot > 40 && catalogue.mark.slot < catalogue.slot, "{:?}", catalogue.mark);
     let known = readable(&store).await;
     assert!(uploads(&store).is_subset(&known));
-    assert!(log_slots(&store) < 45, "{} slots are left of 62", log_slots(&store));
+    assert!(log_slots(&store) < 56, "{} slots are left of 62", log_slots(&store));
     let listed = kept_points_read(&store, &images).await;
-    assert_eq!(listed.len(), 3 + 61 - catalogue.slot as usize);
+    assert!((4..20).contains(&listed.len()), "{listed:?}");
     let vault = Vault::open(store.clone(), keys()).await.unwrap();
     let mut writer = MachineWriter::claim(&vault, MACHINE, entropy(7)).await.unwrap();
     let head = writer.head().position;
@@ -434,5 +435,5 @@ async fn damage_in_a_run_behind_the_mark_costs_no_point_and_the_next_version_rep
         let _ = next.round(60, Times::default()).await;
     }
     assert_eq!(next.round(60, Times::default()).await, Ok(None));
-    assert_eq!(kept_points_read(&store, &images).await.len(), 4);
+    assert!((4..20).contains(&kept_points_read(&store, &images).await.len()));
 }

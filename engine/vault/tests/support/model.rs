@@ -20,6 +20,7 @@ use redoubt_vault::{
 };
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 pub(crate) const MACHINE: MachineId = MachineId(7);
 const SECTORS_MAX: u64 = 700;
@@ -115,10 +116,16 @@ pub(crate) fn position(seq: u64) -> BatchPosition {
     BatchPosition { generation: Generation(1), seq: WriteSeq(seq), chain }
 }
 
-/// Settings of a maintainer that keeps all points, or so many of the newest and folds what is before them.
+/// Settings of a maintainer that keeps all points, or so many of the newest and now and then one before them, and folds
+/// what is before the newest.
 fn maintaining(dice: &Seeded, keeps: Option<u32>) -> MaintainerSettings {
     let (every, defaults) = (1 + dice.below(5), MaintainerSettings::default());
-    let newest = |count| Ladder::new(vec![Rule::Newest { count, which: Which::Any }]);
+    let newest = |count| {
+        let (period, within) = (Duration::from_millis(9), Duration::from_hours(1));
+        let mut rules = vec![Rule::Newest { count, which: Which::Any }];
+        rules.extend((count % 2 == 1).then_some(Rule::Best { period, within }));
+        Ladder::new(rules)
+    };
     MaintainerSettings { every, folds: keeps.is_some(), keep: keeps.map_or(defaults.keep, newest) }
 }
 
@@ -204,8 +211,13 @@ async fn maintain(maintainer: &mut Option<Maintainer>, durable: u64, dice: &Seed
     }
 }
 
-/// Maintains a vault at rest; returns how many versions that took.
-async fn fold_all(vault: &Vault, dice: &Arc<Seeded>, keeps: Option<u32>) -> u32 {
+/// Maintains a vault at rest; returns how many versions that took. Each could be lost.
+async fn fold_all(
+    vault: &Vault,
+    store: &redoubt_vault::MemStore,
+    dice: &Arc<Seeded>,
+    keeps: Option<u32>,
+) -> u32 {
     let settings = MaintainerSettings { every: 1, ..maintaining(dice, keeps) };
     let mut maintainer = Maintainer::claim(vault, MACHINE, dice.clone(), settings).await.unwrap();
     let mut writer = MachineWriter::claim(vault, MACHINE, dice.clone()).await.unwrap();
@@ -216,9 +228,31 @@ async fn fold_all(vault: &Vault, dice: &Arc<Seeded>, keeps: Option<u32>) -> u32 
         let slot = MachineReader::open(vault, MACHINE).await.unwrap().slot();
         while maintainer.round(slot, Times::default()).await.unwrap().is_some() {
             rounds += 1;
+            without_the_newest(vault, store).await;
         }
     }
     rounds
+}
+
+/// The newest version of the catalogue is lost: the one before it serves, whole.
+async fn without_the_newest(vault: &Vault, store: &redoubt_vault::MemStore) {
+    let versions: Vec<_> = store.names().into_iter().filter(|name| name.as_str().contains("/cat/")).collect();
+    if versions.len() < 2 {
+        return;
+    }
+    let newest = store.peek(&versions[0]);
+    store.tamper(&versions[0], None);
+    let reader = MachineReader::open(vault, MACHINE).await;
+    let reader = reader.unwrap_or_else(|error| panic!("without its newest version: {error}"));
+    for point in reader.points() {
+        let view = reader.view(point.id).unwrap();
+        for (volume, info) in view.volumes() {
+            let read = view.read(*volume, Extent::new(0, info.sectors.0)).await;
+            read.unwrap_or_else(|error| panic!("without its newest version: {error}"));
+        }
+    }
+    assert_eq!(reader.findings(), [], "without its newest version");
+    store.tamper(&versions[0], newest);
 }
 
 async fn check(vault: &Vault, records: &[Record], acked: u64, keeps: Option<u32>) {
@@ -304,14 +338,14 @@ fn schedule(seed: u64, shape: Shape, keeps: Option<u32>) {
             }
         }
         let acked = *acked.lock().unwrap();
-        let vault = Vault::open(inner, keys).await.unwrap();
+        let vault = Vault::open(inner.clone(), keys).await.unwrap();
         match MachineReader::open(&vault, MACHINE).await {
             Err(VaultError::UnknownMachine(_)) => assert_eq!(acked, 0, "no writer got as far as a key"),
             _ => {
                 check(&vault, &records, acked, keeps).await;
                 if keeps.is_some() {
-                    let at_end = fold_all(&vault, &dice, keeps).await;
-                    assert!(at_end > 0, "nothing was folded");
+                    let at_end = fold_all(&vault, &inner, &dice, keeps).await;
+                    assert!(at_end > 0, "the maintainer had nothing to do");
                     check(&vault, &records, acked, keeps).await;
                 }
             }
