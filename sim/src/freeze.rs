@@ -6,7 +6,7 @@
 
 use crate::plan::{self, Fixed, GuestPlan, Plan};
 use crate::scenario::verbs::{ORACLES, VERBS};
-use crate::scenario::{self, Estate, Expect, Problems, Scenario, Unit, default_estate};
+use crate::scenario::{self, Estate, Expect, Group, Problems, Scenario, Since, Unit, default_estate};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -25,6 +25,8 @@ pub struct Frozen {
     pub seed: u64,
     /// Hosts.
     pub estate: Estate,
+    /// Groups, to which promises refer.
+    pub groups: BTreeMap<String, Group>,
     /// What the guests do.
     pub guests: BTreeMap<String, GuestPlan>,
     /// Steps in order of time, without the end.
@@ -45,11 +47,11 @@ impl Frozen {
             story: Vec::new(),
             seed: plan.seed,
             estate: scenario.estate.clone(),
+            groups: scenario.groups.clone(),
             guests: plan.guests.clone(),
             steps: plan::steps(plan),
             length: plan.length,
-            // What is seldom is a matter of many seeds.
-            expect: Expect { sometimes: Vec::new(), ..scenario.expect.clone() },
+            expect: fixed(&scenario.expect, plan),
         }
     }
 
@@ -71,6 +73,7 @@ impl Frozen {
             self.seed
         );
         text.push_str(&estate(&self.estate));
+        text.push_str(&groups(&self.groups));
         text.push_str("\n[load]\n");
         let width = self.guests.keys().map(String::len).max().unwrap_or(0);
         for (machine, guest) in &self.guests {
@@ -94,6 +97,16 @@ impl Frozen {
     pub fn scenario(&self, name: &str) -> Result<Scenario, Box<Problems>> {
         scenario::load(&format!("{name}.toml"), name, &self.text())
     }
+}
+
+/// Returns what a run must hold: what is seldom is a matter of many seeds, and labels have become times.
+fn fixed(expect: &Expect, plan: &Plan) -> Expect {
+    let mut expect = Expect { sometimes: Vec::new(), ..expect.clone() };
+    for (promise, due) in expect.protected.iter_mut().zip(&plan.due) {
+        promise.since = Since::At(due.from);
+        promise.text = format!("{} of {}", due.text, millis(due.from as i64).replace('"', ""));
+    }
+    expect
 }
 
 fn quoted(text: &str) -> String {
@@ -183,14 +196,29 @@ fn estate(estate: &Estate) -> String {
     format!("\n[estate]\n{}", lines.concat())
 }
 
+fn groups(groups: &BTreeMap<String, Group>) -> String {
+    let group = |(name, group): (&String, &Group)| {
+        let machines: Vec<String> = group.machines.iter().map(|machine| quoted(machine)).collect();
+        let rpo = group.rpo.map(|rpo| format!("rpo      = {}\n", millis(rpo as i64))).unwrap_or_default();
+        format!("\n[protect.{name}]\nmachines = [{}]\n{rpo}", machines.join(", "))
+    };
+    groups.iter().map(group).collect()
+}
+
 fn expect(expect: &Expect) -> String {
     let mut text = String::from("\n[expect]\n");
+    if !expect.objectives.is_empty() {
+        let texts: Vec<String> = expect.objectives.iter().map(|objective| quoted(&objective.text)).collect();
+        text.push_str(&format!("objectives = [{}]\n", texts.join(", ")));
+    }
     let is_all = ORACLES.iter().all(|oracle| expect.always.iter().any(|name| name == oracle));
     if !is_all {
         let names: Vec<String> = expect.always.iter().map(|name| quoted(name)).collect();
         text.push_str(&format!("always     = [{}]\n", names.join(", ")));
     }
     let bound = millis(expect.converges_within as i64).replace('"', "");
-    text.push_str(&format!("eventually = [\"converges within {bound}\"]\n"));
+    let mut eventually = vec![quoted(&format!("converges within {bound}"))];
+    eventually.extend(expect.protected.iter().map(|promise| quoted(&promise.text)));
+    text.push_str(&format!("eventually = [{}]\n", eventually.join(", ")));
     text
 }

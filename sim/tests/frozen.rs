@@ -2,21 +2,22 @@
 
 use redoubt_sim::freeze::Frozen;
 use redoubt_sim::plan::{self, Action, Event, Plan};
-use redoubt_sim::scenario::{self, Scenario};
+use redoubt_sim::scenario::{self, Directories, Scenario};
 use std::path::Path;
 
 fn all() -> Vec<Scenario> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
-    let paths = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let library = Directories(vec![directory.clone()]);
+    let paths = std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path());
     let files = paths.filter(|path| path.extension().is_some_and(|extension| extension == "toml"));
     let files = files.filter(|path| !path.ends_with("Cargo.toml"));
     let load = |path: std::path::PathBuf| {
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
         let source = std::fs::read_to_string(&path).unwrap();
-        scenario::load(&path.to_string_lossy(), &name, &source)
+        scenario::load_scenarios(&path.to_string_lossy(), &name, &source, &library)
             .unwrap_or_else(|problems| panic!("{}", problems.render(false)))
     };
-    files.map(load).collect()
+    files.flat_map(load).collect()
 }
 
 /// The events without their order at one and the same millisecond. That a directory answers again is an event of
@@ -47,6 +48,8 @@ fn a_frozen_run_draws_what_the_seed_drew() {
             let again = plan::draw(&read, read.seeds.from);
             assert_eq!((again.seed, again.length), (plan.seed, plan.length));
             assert_eq!(again.guests, plan.guests, "{}@{seed}", scenario.name);
+            assert_eq!(again.due, plan.due, "{}@{seed}", scenario.name);
+            assert_eq!(read.expect.objectives, scenario.expect.objectives);
             let (was, is) = (unordered(&plan), unordered(&again));
             // The end of something that never began is left out; nothing is added.
             let missing: Vec<&String> = was.iter().filter(|event| !is.contains(event)).collect();

@@ -2,20 +2,21 @@
 //! file yields all its problems at once.
 
 use redoubt_sim::plan;
-use redoubt_sim::scenario::{self, Scenario};
+use redoubt_sim::scenario::{self, Directories, Scenario};
 use std::path::Path;
 
 fn all() -> Vec<Scenario> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
     let mut scenarios = Vec::new();
+    let library = Directories(vec![directory.clone()]);
     let entries = [directory.join("bench"), directory].map(|place| std::fs::read_dir(place).unwrap());
     for entry in entries.into_iter().flatten() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "toml") && !path.ends_with("Cargo.toml") {
             let name = path.file_stem().unwrap().to_string_lossy().into_owned();
             let source = std::fs::read_to_string(&path).unwrap();
-            let scenario = scenario::load(&path.to_string_lossy(), &name, &source);
-            scenarios.push(scenario.unwrap_or_else(|problems| panic!("{}", problems.render(false))));
+            let found = scenario::load_scenarios(&path.to_string_lossy(), &name, &source, &library);
+            scenarios.extend(found.unwrap_or_else(|problems| panic!("{}", problems.render(false))));
         }
     }
     scenarios

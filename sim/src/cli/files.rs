@@ -1,8 +1,8 @@
-//! Scenario files on disk: finding, selecting, checking, listing.
+//! Scenario files on disk: finding and selecting.
 
 use super::{INVALID, NOTHING, TOOL, paint};
 use crate::plan::{self, Plan};
-use crate::scenario::{self, Scenario, nearest};
+use crate::scenario::{self, Directories, Scenario, is_pattern, matches, nearest};
 use redoubt_hw_models as hw;
 use std::path::{Path, PathBuf};
 
@@ -12,69 +12,93 @@ pub(super) fn default_directory() -> PathBuf {
     if here.is_dir() { here } else { Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios") }
 }
 
-/// Directory of frozen scenarios, below that of the others: each is the test for a defect that was found.
-const REGRESSIONS: &str = "regressions";
+/// Directories below that of the scenarios whose files are played with the others.
+const PLAYED: [&str; 2] = ["", "regressions"];
 
-fn paths(directory: &Path) -> Result<Vec<PathBuf>, u8> {
-    let mut paths = paths_in(directory)?;
-    let own = directory.join(REGRESSIONS);
-    if own.is_dir() {
-        paths.extend(paths_in(&own)?);
+/// Returns the scenario files in some directories below that of the scenarios, by name; those that are not there
+/// have none.
+pub(super) fn paths(directory: &Path, below: &[&str]) -> Result<Vec<PathBuf>, u8> {
+    let mut paths: Vec<PathBuf> = Vec::new();
+    for below in below {
+        let place = directory.join(below);
+        if !below.is_empty() && !place.is_dir() {
+            continue;
+        }
+        let entries = std::fs::read_dir(&place).map_err(|error| {
+            eprintln!("cannot read {}: {error}", place.display());
+            TOOL
+        })?;
+        let mut found: Vec<PathBuf> = entries
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+            .filter(|path| path.file_name().is_some_and(|name| name != "Cargo.toml"))
+            .collect();
+        found.sort();
+        paths.extend(found);
     }
     Ok(paths)
 }
 
-fn paths_in(directory: &Path) -> Result<Vec<PathBuf>, u8> {
-    let entries = std::fs::read_dir(directory).map_err(|error| {
-        eprintln!("cannot read {}: {error}", directory.display());
-        TOOL
-    })?;
-    let mut paths: Vec<PathBuf> = entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
-        .filter(|path| path.file_name().is_some_and(|name| name != "Cargo.toml"))
-        .collect();
-    paths.sort();
-    Ok(paths)
-}
-
-fn load(path: &Path) -> Result<Scenario, u8> {
-    let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    let source = std::fs::read_to_string(path).map_err(|error| {
+/// Reads a file's text.
+pub(super) fn read(path: &Path) -> Result<String, u8> {
+    std::fs::read_to_string(path).map_err(|error| {
         eprintln!("cannot read {}: {error}", path.display());
         TOOL
-    })?;
-    scenario::load(&path.display().to_string(), &name, &source).map_err(|problems| {
-        eprint!("{}", problems.render(paint::coloured()));
-        INVALID
     })
 }
 
-/// Loads the scenarios with one of the names or tags; all if none is given.
-pub(super) fn select(directory: &Path, names: &[String]) -> Result<Vec<Scenario>, u8> {
+/// Returns where the files are looked for that a file names: beside it, then among the scenarios.
+pub(super) fn library(directory: &Path, path: &Path) -> Directories {
+    let own = path.parent().unwrap_or(Path::new(".")).to_path_buf();
+    Directories(vec![own, directory.to_path_buf()])
+}
+
+/// Returns a file's name without its extension.
+pub(super) fn stem(path: &Path) -> String {
+    path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+fn load(directory: &Path, path: &Path) -> Result<Vec<Scenario>, u8> {
+    let source = read(path)?;
+    let library = library(directory, path);
+    scenario::load_scenarios(&path.display().to_string(), &stem(path), &source, &library).map_err(
+        |problems| {
+            eprint!("{}", problems.render(paint::coloured()));
+            INVALID
+        },
+    )
+}
+
+/// Tells whether a word selects a scenario: its name, that of its file, a tag of it, or a pattern of these.
+pub(super) fn selects(word: &str, scenario: &Scenario) -> bool {
+    let is_meant = |name: &str| name == word || is_pattern(word) && matches(word, name);
+    let is_cell = || scenario.name.strip_prefix(word).is_some_and(|rest| rest.starts_with('.'));
+    is_meant(&scenario.name) || is_cell() || scenario.tags.iter().any(|tag| is_meant(tag))
+}
+
+/// Loads the scenarios that one of the words selects; all if none is given.
+pub(super) fn select(directory: &Path, words: &[String]) -> Result<Vec<Scenario>, u8> {
     let mut all = Vec::new();
     let mut failed = None;
-    for path in paths(directory)? {
-        match load(&path) {
-            Ok(scenario) => all.push(scenario),
+    for path in paths(directory, &PLAYED)? {
+        match load(directory, &path) {
+            Ok(scenarios) => all.extend(scenarios),
             Err(code) => failed = Some(code),
         }
     }
     if let Some(code) = failed {
         return Err(code);
     }
-    for name in names {
-        if !all.iter().any(|scenario| scenario.name == *name || scenario.tags.contains(name)) {
-            let near = nearest(name, all.iter().map(|scenario| scenario.name.as_str()));
+    for word in words {
+        if !all.iter().any(|scenario| selects(word, scenario)) {
+            let near = nearest(word, all.iter().map(|scenario| scenario.name.as_str()));
             let hint = near.map(|near| format!("; did you mean {near:?}?")).unwrap_or_default();
-            eprintln!("no scenario has the name or tag {name:?}{hint}");
+            eprintln!("no scenario has the name or tag {word:?}{hint}");
             return Err(NOTHING);
         }
     }
-    if !names.is_empty() {
-        all.retain(|scenario| {
-            names.iter().any(|name| scenario.name == *name || scenario.tags.contains(name))
-        });
+    if !words.is_empty() {
+        all.retain(|scenario| words.iter().any(|word| selects(word, scenario)));
     }
     if all.is_empty() {
         eprintln!("no scenario in {}", directory.display());
@@ -91,33 +115,13 @@ pub(super) fn select_run(directory: &Path, run: &str) -> Result<(Scenario, u64),
         return Err(2);
     };
     let mut found = select(directory, &[name.to_owned()])?;
-    Ok((found.swap_remove(0), seed))
-}
-
-/// `check`.
-pub(super) fn check(directory: &Path, files: &[PathBuf]) -> Result<u8, u8> {
-    let files = if files.is_empty() { paths(directory)? } else { files.to_vec() };
-    let mut code = 0;
-    let mut good = 0;
-    for path in &files {
-        match load(path) {
-            Ok(_) => good += 1,
-            Err(error) => code = error,
-        }
+    let exact = found.iter().position(|scenario| scenario.name == name);
+    if exact.is_none() && found.len() > 1 {
+        let names: Vec<&str> = found.iter().map(|scenario| scenario.name.as_str()).collect();
+        eprintln!("{name:?} is more than one scenario: {}", names.join(", "));
+        return Err(2);
     }
-    println!("{good} of {} scenario files are valid", files.len());
-    Ok(code)
-}
-
-/// `list`.
-pub(super) fn list(directory: &Path) -> Result<u8, u8> {
-    let mut table = paint::table(&["scenario", "story", "tags", "seeds"]);
-    for scenario in select(directory, &[])? {
-        let seeds = scenario.seeds.pr.to_string();
-        table.add_row(vec![scenario.name, scenario.title, scenario.tags.join(" "), seeds]);
-    }
-    println!("{table}");
-    Ok(0)
+    Ok((found.swap_remove(exact.unwrap_or(0)), seed))
 }
 
 /// Says which hardware models a scenario runs on, and where their numbers come from.

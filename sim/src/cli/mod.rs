@@ -11,6 +11,7 @@ mod hardware;
 mod hunt;
 mod hw;
 mod interrupt;
+mod language;
 mod meta;
 mod paint;
 mod pool;
@@ -125,13 +126,8 @@ enum Command {
         #[arg(long, default_value_t = 100)]
         seeds: u64,
     },
-    /// Checks scenario files and reports every problem.
-    Check {
-        /// Files; all scenarios if none is given.
-        files: Vec<PathBuf>,
-    },
-    /// Lists the scenarios.
-    List,
+    #[command(flatten)]
+    Language(language::Command),
     /// Prints what a seed draws, without running it.
     Plan {
         /// SCENARIO@SEED
@@ -181,8 +177,7 @@ pub fn main() -> ExitCode {
         Command::Hunt { name, seeds } => {
             pool::find_bug(&name).ok_or(2).and_then(|bug| hunt::hunt(&directory, bug, seeds))
         }
-        Command::Check { files } => files::check(&directory, &files),
-        Command::List => files::list(&directory),
+        Command::Language(command) => language::run(&directory, &command),
         Command::Plan { run, json } => files::plan(&directory, &run, json),
         Command::Hw(command) => hw::hw(command),
         Command::Bench { names, seeds, json } => bench::bench(&directory, &names, seeds, json),

@@ -4,6 +4,7 @@
 //! bound), *final* (sources quiesced, bytes compared, each recovery point restored and judged).
 
 pub mod manner;
+pub mod objectives;
 pub mod outcome;
 pub mod record;
 

@@ -137,20 +137,56 @@ impl Record {
     pub fn measured(&self) -> BTreeMap<Measure, Samples> {
         let mut measured: BTreeMap<Measure, Samples> = BTreeMap::new();
         let mut record = |measure, ms| measured.entry(measure).or_default().record(ms);
-        for (name, machine) in &self.machines {
-            machine.track.lag_ms.iter().for_each(|ms| record(Measure::Lag, *ms));
-            self.ages(name, machine).into_iter().for_each(|ms| record(Measure::PointAge, ms));
-            let resyncs = machine.track.states.iter().filter(|span| span.state == State::Resync);
-            resyncs.for_each(|span| record(Measure::Resync, span.to_ms - span.from_ms));
+        for name in self.machines.keys() {
+            for measure in [Measure::Lag, Measure::PointAge, Measure::Resync, Measure::Loss] {
+                self.of_machine(measure, name).into_iter().for_each(|ms| record(measure, ms));
+            }
         }
-        for (name, lost_ms) in &self.lost {
-            let newest = self.points_of(name).map(|(_, cut_ms)| cut_ms).max().unwrap_or(0);
-            record(Measure::Loss, lost_ms.saturating_sub(newest));
-        }
-        if let (Some(lifted), Some(converged)) = (self.lifted_ms, self.converged_ms) {
-            record(Measure::Converged, converged.saturating_sub(lifted));
-        }
+        self.converged().into_iter().for_each(|ms| record(Measure::Converged, ms));
         measured
+    }
+
+    /// Returns what was measured of one machine.
+    pub(super) fn of_machine(&self, measure: Measure, name: &str) -> Vec<u64> {
+        let Some(machine) = self.machines.get(name) else { return Vec::new() };
+        match measure {
+            Measure::Lag => {
+                // A machine that is gone for good has no lag any more; it has a loss.
+                let there = self.lost.get(name).map_or(usize::MAX, |lost_ms| (lost_ms / 1000) as usize);
+                machine.track.lag_ms.iter().take(there).copied().collect()
+            }
+            Measure::PointAge => self.ages(name, machine),
+            Measure::Resync => {
+                let resyncs = machine.track.states.iter().filter(|span| span.state == State::Resync);
+                resyncs.map(|span| span.to_ms - span.from_ms).collect()
+            }
+            Measure::Loss => {
+                let newest = self.points_of(name).map(|(_, cut_ms)| cut_ms).max().unwrap_or(0);
+                self.lost.get(name).map(|lost_ms| lost_ms.saturating_sub(newest)).into_iter().collect()
+            }
+            Measure::Converged => Vec::new(),
+        }
+    }
+
+    /// Returns how long everything took to converge, if it did.
+    pub(super) fn converged(&self) -> Option<u64> {
+        Some(self.converged_ms?.saturating_sub(self.lifted_ms?))
+    }
+
+    /// Returns the names of the machines.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.machines.keys().map(String::as_str)
+    }
+
+    /// Tells whether a machine keeps order with at most this lag at the end of one of these seconds.
+    pub(super) fn is_protected(&self, name: &str, lag_at_most: u64, from: u64, until: u64) -> bool {
+        let Some(machine) = self.machines.get(name) else { return false };
+        let in_order = |at: u64| {
+            let state = machine.track.states.iter().find(|span| span.from_ms < at && at <= span.to_ms);
+            state.is_some_and(|span| span.state == State::Exact)
+        };
+        let mut seconds = (1u64..).map(|second| second * 1000).zip(&machine.track.lag_ms);
+        seconds.any(|(at, lag)| at > from && at <= until && *lag <= lag_at_most && in_order(at))
     }
 
     /// Returns the age of the newest point that was in the vault, at the end of each second; before the first one, the

@@ -5,6 +5,7 @@ use super::ear::Ear;
 use super::estate::Estate;
 use super::guests;
 use super::manner::Manner;
+use super::objectives;
 use super::outcome::{Outcome, Stats};
 use super::record::Record;
 use super::restore::{self, Health, How, Restored};
@@ -443,6 +444,11 @@ impl Run<'_> {
         for host in &self.account.lost {
             let at = self.account.outages.get(host).map(|at| (host.clone(), *at));
             self.record.lost.extend(at);
+        }
+        outcome.missed = objectives::missed(&self.record, &scenario.expect.objectives);
+        let overdue = objectives::overdue(&self.record, &self.plan.due);
+        if outcome.waiting.is_none() && !overdue.is_empty() {
+            outcome.waiting = Some(overdue.join("\n"));
         }
         outcome.record = self.record;
         outcome.stats = Stats { simulated, operations, points: self.total.points, lag: self.watch.lag };

@@ -1,7 +1,8 @@
 //! Drawing: from a scenario's ranges and expressions to a plan.
 
-use super::{Action, Damage, DiskFault, Event, GuestPlan, Part, Plan, swarm};
-use crate::scenario::{Act, Range, Scenario, Step, Value, Vary, When};
+use super::{Action, Damage, DiskFault, Due, Event, GuestPlan, Part, Plan, swarm, weather};
+use crate::scenario::verbs::usual;
+use crate::scenario::{Act, Deed, On, Range, Scenario, Since, Step, Value, Vary, When};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 use std::collections::BTreeMap;
@@ -22,12 +23,22 @@ impl Dice {
         if span == 0 { low } else { low + (self.0.next_u64() % (span + 1)) as i64 }
     }
 
-    fn range(&mut self, range: Range) -> i64 {
+    pub(super) fn range(&mut self, range: Range) -> i64 {
         self.between(range.low, range.high)
     }
 
     pub(super) fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
         &items[(self.0.next_u64() % items.len() as u64) as usize]
+    }
+
+    /// As [`Dice::pick`], without a throw where there is no choice.
+    pub(super) fn choose<'a, T>(&mut self, items: &'a [T]) -> Option<&'a T> {
+        if items.len() > 1 { Some(self.pick(items)) } else { items.first() }
+    }
+
+    /// Tells whether something with this chance, in parts per million, happens; certainty takes no throw.
+    pub(super) fn happens(&mut self, chance: u32) -> bool {
+        chance >= 1_000_000 || self.between(1, 1_000_000) <= i64::from(chance)
     }
 }
 
@@ -74,13 +85,33 @@ pub fn draw(scenario: &Scenario, seed: u64) -> Plan {
     for step in &scenario.steps {
         drawing.step(step);
     }
-    if scenario.swarm {
-        let events = swarm::draw(&mut drawing.dice, &scenario.estate, drawing.length);
+    if !scenario.swarm.is_empty() {
+        let events = swarm::draw(&mut drawing.dice, &scenario.estate, drawing.length, &scenario.swarm);
         drawing.events.extend(events);
     }
+    let due = drawing.due(scenario);
     let mut events = drawing.events;
     events.sort_by_key(|event| event.at);
-    Plan { scenario: scenario.name.clone(), seed, length: drawing.length, drawn, guests, events }
+    if let Some(weather) = &scenario.weather {
+        let gusts = weather::draw(&mut drawing.dice, weather, drawing.length, &events);
+        events.extend(gusts);
+        events.sort_by_key(|event| event.at);
+    }
+    Plan { scenario: scenario.name.clone(), seed, length: drawing.length, drawn, guests, events, due }
+}
+
+/// Chooses one of several deeds and what it acts on, as drawn variables say.
+pub(super) fn deed<'a>(
+    dice: &mut Dice,
+    deeds: &'a [Deed],
+    names: &BTreeMap<String, String>,
+) -> Option<(&'a Deed, String)> {
+    let deed = dice.choose(deeds)?;
+    let on = match &deed.on {
+        On::Names(choices) => dice.choose(choices).cloned().unwrap_or_default(),
+        On::Var(name) => names.get(name).cloned().unwrap_or_default(),
+    };
+    Some((deed, on))
 }
 
 struct Drawing {
@@ -122,11 +153,11 @@ impl Drawing {
 
     fn step(&mut self, step: &Step) {
         let at = self.time(&step.at);
-        let on = match step.on.strip_prefix('$') {
-            Some(name) => self.names[name].clone(),
-            None => step.on.clone(),
-        };
         let mut end = at;
+        if !self.dice.happens(step.chance) {
+            self.labels.extend(step.id.clone().map(|id| (id, (at, end))));
+            return;
+        }
         match &step.act {
             Act::End => self.length = at,
             Act::Heal(label) => {
@@ -134,9 +165,11 @@ impl Drawing {
                     self.push(at, lift);
                 }
             }
-            Act::Verb(verb) => {
-                let amounts: BTreeMap<String, i64> =
+            Act::Verb(deeds) => {
+                let Some((Deed { verb, .. }, on)) = deed(&mut self.dice, deeds, &self.names) else { return };
+                let mut amounts: BTreeMap<String, i64> =
                     step.amounts.iter().map(|(name, value)| (name.clone(), self.value(value))).collect();
+                fill(&mut self.dice, verb.takes, &mut amounts);
                 let lasts = step.lasts.as_ref().map(|value| self.value(value).max(1) as u64);
                 let (action, lift) = actions(verb.name, &on, &amounts, lasts);
                 self.push(at, action);
@@ -154,6 +187,39 @@ impl Drawing {
         }
         if let Some(id) = &step.id {
             self.labels.insert(id.clone(), (at, end));
+        }
+    }
+
+    /// Returns when groups must be protected again.
+    fn due(&self, scenario: &Scenario) -> Vec<Due> {
+        let due = |promise: &crate::scenario::Promise| {
+            let group = scenario.groups.get(&promise.group)?;
+            let from = match &promise.since {
+                Since::Label(label) => self.labels.get(label)?.1,
+                Since::At(at) => *at,
+            };
+            Some(Due {
+                text: format!("protected({}) within {} s", promise.group, promise.within as f64 / 1000.0),
+                machines: group.machines.clone(),
+                lag_at_most: group.rpo?,
+                from,
+                until: from + promise.within,
+            })
+        };
+        scenario.expect.protected.iter().filter_map(due).collect()
+    }
+}
+
+/// Draws the quantities that a verb needs and nobody gave.
+pub(super) fn fill(
+    dice: &mut Dice,
+    takes: &[(&str, crate::scenario::Unit)],
+    amounts: &mut BTreeMap<String, i64>,
+) {
+    for (key, _) in takes {
+        if !amounts.contains_key(*key) {
+            let (low, high) = usual(key);
+            amounts.insert((*key).to_owned(), dice.between(low, high));
         }
     }
 }

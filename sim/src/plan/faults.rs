@@ -64,6 +64,25 @@ fn is_operator(action: &Action) -> bool {
     )
 }
 
+/// Returns what goes on under which name, and from when to when. All links are one: `wan` and its ways overlap.
+pub(super) fn busy(events: &[super::Event], length: u64) -> Vec<(String, u64, u64)> {
+    let whole = |name: String| if name.starts_with("link ") { "link".to_owned() } else { name };
+    let mut busy: Vec<(String, u64, u64)> = Vec::new();
+    for event in events {
+        match part(&event.action) {
+            Part::Begins(name) => busy.push((whole(name), event.at, length)),
+            Part::Ends(name) => {
+                let (name, at) = (whole(name), event.at);
+                let open =
+                    busy.iter_mut().filter(|(known, from, to)| *known == name && *from <= at && *to > at);
+                open.for_each(|(_, _, to)| *to = at);
+            }
+            Part::Lasts(_) | Part::Instant => {}
+        }
+    }
+    busy
+}
+
 /// Returns what a plan does as intervals, by their begin. What nothing ends lasts until all faults are lifted.
 pub fn faults(plan: &Plan) -> Vec<Fault> {
     let mut faults: Vec<Fault> = Vec::new();
@@ -120,6 +139,7 @@ mod tests {
                 event(4000, Action::Freeze("a".into(), 500)),
                 event(5000, Action::PowerOff("a".into())),
             ],
+            due: Vec::new(),
         };
         let spans: Vec<_> = faults(&plan).iter().map(|fault| (fault.from_ms, fault.to_ms)).collect();
         assert_eq!(spans, [(1000, 3000), (2000, 2000), (4000, 4500), (5000, 9000)]);

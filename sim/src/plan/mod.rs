@@ -10,6 +10,7 @@ mod draw;
 mod faults;
 mod steps;
 mod swarm;
+mod weather;
 
 pub use draw::{RESTART_AFTER, draw};
 pub use faults::faults;
@@ -213,6 +214,22 @@ pub struct GuestPlan {
     pub seed: u64,
 }
 
+/// A promise with a time: each of these machines keeps order, and its lag is within the bound, at some moment
+/// between two.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Due {
+    /// In words.
+    pub text: String,
+    /// The machines.
+    pub machines: Vec<String>,
+    /// Bound of the lag in milliseconds.
+    pub lag_at_most: u64,
+    /// From when on.
+    pub from: u64,
+    /// Until when.
+    pub until: u64,
+}
+
 /// Everything that varies in one run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
@@ -228,6 +245,9 @@ pub struct Plan {
     pub guests: BTreeMap<String, GuestPlan>,
     /// Events in order of time.
     pub events: Vec<Event>,
+    /// Promises with a time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub due: Vec<Due>,
 }
 
 impl Plan {

@@ -3,10 +3,10 @@
 //! Each seed uses a random subset of the catalogue: runs that leave some faults out reach states that
 //! a uniform mix never reaches.
 
-use super::draw::{Dice, actions};
+use super::draw::{Dice, actions, fill};
 use super::{Action, Event};
 use crate::scenario::Estate;
-use crate::scenario::verbs::{Ends, Target, VERBS};
+use crate::scenario::verbs::{Ends, Target, Verb};
 use std::collections::BTreeMap;
 
 /// Most faults in one run; more only hide each other.
@@ -15,17 +15,11 @@ const FAULTS_MAX: i64 = 8;
 /// Longest fault in milliseconds; the dead-peer and session time-outs of the roles are shorter.
 const LONGEST: i64 = 12_000;
 
-/// Kinds a swarm leaves out: losses that end a story, what needs a story before it, and flushes that fail,
-/// after which a database that goes on is its own undoing: no replica is better than its source.
-const LEFT_OUT: &[&str] = &["site.lost", "old-copy", "disk.flush-errors", "vault.restored"];
-
-/// Draws faults into the first four fifths of the safety phase.
-pub(super) fn draw(dice: &mut Dice, estate: &Estate, length: u64) -> Vec<Event> {
-    let mut kinds: Vec<_> = VERBS
-        .iter()
-        .filter(|verb| verb.key == "fault" && !verb.is_damage() && !LEFT_OUT.contains(&verb.name))
-        .collect();
-    let keep = dice.between(2, kinds.len() as i64) as usize;
+/// Draws faults of some of these kinds into the first four fifths of the safety phase.
+pub(super) fn draw(dice: &mut Dice, estate: &Estate, length: u64, kinds: &[&'static Verb]) -> Vec<Event> {
+    let mut kinds = kinds.to_vec();
+    let least = kinds.len().min(2) as i64;
+    let keep = dice.between(least, kinds.len() as i64) as usize;
     while kinds.len() > keep {
         let index = dice.between(0, kinds.len() as i64 - 1) as usize;
         kinds.remove(index);
@@ -48,15 +42,7 @@ pub(super) fn draw(dice: &mut Dice, estate: &Estate, length: u64) -> Vec<Event> 
         let at = dice.between(500, length as i64 * 4 / 5) as u64;
         let lasts = dice.between(200, LONGEST) as u64;
         let mut amounts = BTreeMap::new();
-        for (name, _) in verb.takes {
-            let amount = match *name {
-                "rate" => dice.between(1_000, 300_000),
-                "speed" => dice.between(16_384, 2_000_000),
-                "count" => dice.between(1, 40),
-                _ => dice.between(-3_600_000, 3_600_000),
-            };
-            amounts.insert((*name).to_owned(), amount);
-        }
+        fill(dice, verb.takes, &mut amounts);
         let (action, lift) = actions(verb.name, &on, &amounts, Some(lasts));
         events.push(Event { at, action });
         if let (Some(lift), Ends::Lasts) = (lift, verb.ends) {

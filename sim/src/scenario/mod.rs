@@ -1,19 +1,45 @@
 //! Scenario files: one file, one story.
 //!
-//! [`load`] reads a file into a [`Scenario`] or into *all* its problems. A scenario still holds
-//! ranges and expressions; `crate::plan` draws them from a seed.
+//! [`load_scenarios`] reads a file, and those it stands on, into [`Scenario`]s or into *all* their problems. A scenario
+//! still holds ranges and expressions; `crate::plan` draws them from a seed.
 //!
 //! What is *not* here: any randomness, any run.
 
+mod catalogue;
+mod codes;
+mod estate;
+mod expect;
+mod files;
+pub mod keys;
+mod layout;
+pub mod manual;
+mod matrix;
+mod picture;
 mod problem;
 mod quantity;
 mod read;
+mod reader;
+mod schema;
+mod story;
+mod targets;
 mod timeline;
+mod tree;
 pub mod verbs;
+mod weather;
 
-pub use problem::{Problem, Problems, advice, nearest};
-pub use quantity::{Range, Unit, parse_in, parse_range};
-pub use read::{default_estate, load};
+pub use catalogue::{LOAD_WORDS, ORACLE_WORDS, WORDS, Words};
+pub use codes::Code;
+pub use estate::standard as default_estate;
+pub use expect::{Bound, MEASURES, Objective, STATISTICS};
+pub use files::{Directories, Library, Nothing};
+pub use layout::{FileKind, LayoutError, layout};
+pub use problem::{Problem, Problems, Shown, SourceFile, advice, nearest};
+pub use quantity::{Range, UNITS, Unit, parse_in, parse_range};
+pub use read::{load, load_estate, load_scenarios, load_weather};
+pub use reader::{is_pattern, matches};
+pub use schema::schema;
+pub use story::{sentences, tell};
+pub use tree::Span;
 
 use std::collections::BTreeMap;
 use verbs::Verb;
@@ -101,11 +127,38 @@ pub enum Value {
     Var(String),
 }
 
+/// A group of `[protect]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Its machines.
+    pub machines: Vec<String>,
+    /// What is promised, in milliseconds.
+    pub rpo: Option<u64>,
+}
+
+/// What a verb acts on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum On {
+    /// One of these is drawn; none if the verb acts on nothing.
+    Names(Vec<String>),
+    /// The choice of `[vary]` with this name.
+    Var(String),
+}
+
+/// A verb and what it acts on.
+#[derive(Clone, Debug)]
+pub struct Deed {
+    /// The verb.
+    pub verb: &'static Verb,
+    /// Its targets.
+    pub on: On,
+}
+
 /// What a step does.
 #[derive(Clone, Debug)]
 pub enum Act {
-    /// `do`, `fault` or `check`, from the key table.
-    Verb(&'static Verb),
+    /// `do`, `fault` or `check`, from the key table; one of several is drawn.
+    Verb(Vec<Deed>),
     /// `heal = "label"`.
     Heal(String),
     /// `end = true`.
@@ -119,14 +172,62 @@ pub struct Step {
     pub at: When,
     /// What.
     pub act: Act,
-    /// On what; a name, a link, or `$var` of a choice, or empty.
-    pub on: String,
     /// How long.
     pub lasts: Option<Value>,
+    /// Share of the seeds in which it happens, in parts per million.
+    pub chance: u32,
     /// Label.
     pub id: Option<String>,
     /// Quantities of the verb.
     pub amounts: BTreeMap<String, Value>,
+}
+
+/// A recurring fault of the weather.
+#[derive(Clone, Debug)]
+pub struct Gust {
+    /// One of these is drawn each time.
+    pub deeds: Vec<Deed>,
+    /// Time from one end to the next begin.
+    pub every: Range,
+    /// How long it lasts.
+    pub lasts: Range,
+    /// Share of the seeds in which it occurs at all, in parts per million.
+    pub chance: u32,
+    /// Quantities of the verb.
+    pub amounts: BTreeMap<String, Range>,
+}
+
+/// Background faults.
+#[derive(Clone, Debug, Default)]
+pub struct Weather {
+    /// Its name.
+    pub name: String,
+    /// What it is like.
+    pub title: String,
+    /// What comes and goes.
+    pub gusts: Vec<Gust>,
+}
+
+/// From when on a promise counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// The end of the step with this label.
+    Label(String),
+    /// Milliseconds since the start; frozen scenarios have no labels.
+    At(u64),
+}
+
+/// `protected(GROUP) within BOUND of LABEL`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Promise {
+    /// As it is written.
+    pub text: String,
+    /// The group.
+    pub group: String,
+    /// Milliseconds.
+    pub within: u64,
+    /// From when on they count.
+    pub since: Since,
 }
 
 /// A variable of `[vary]`.
@@ -141,6 +242,10 @@ pub enum Vary {
 /// What must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Expect {
+    /// Promises in figures.
+    pub objectives: Vec<Objective>,
+    /// Groups that must be protected again.
+    pub protected: Vec<Promise>,
     /// Oracles, by name.
     pub always: Vec<String>,
     /// Bound of the liveness phase in milliseconds.
@@ -152,7 +257,7 @@ pub struct Expect {
 /// One scenario.
 #[derive(Clone, Debug)]
 pub struct Scenario {
-    /// Name: the file's name without its extension.
+    /// Name: the file's name without its extension, and the values of the matrix behind it.
     pub name: String,
     /// One line.
     pub title: String,
@@ -164,14 +269,18 @@ pub struct Scenario {
     pub seeds: SeedCounts,
     /// Hosts.
     pub estate: Estate,
+    /// Groups by name.
+    pub groups: BTreeMap<String, Group>,
     /// Guests, by machine name.
     pub loads: BTreeMap<String, Load>,
     /// Variables.
     pub vary: BTreeMap<String, Vary>,
-    /// Steps in file order.
+    /// Steps in file order, except that none stands before one that its time refers to.
     pub steps: Vec<Step>,
-    /// Adds faults drawn freely from the whole catalogue.
-    pub swarm: bool,
+    /// Adds faults drawn freely from these.
+    pub swarm: Vec<&'static Verb>,
+    /// Background faults.
+    pub weather: Option<Weather>,
     /// Promises.
     pub expect: Expect,
 }

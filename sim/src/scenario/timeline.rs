@@ -1,239 +1,354 @@
-//! The timeline: steps, their places in time and the names they act on.
+//! The timeline: steps, their labels, and their places in time.
+//!
+//! A time may refer to any other step; the steps come out in an order in which each time is known when it is
+//! needed. What is *not* here: what a verb acts on (`targets`), and drawing.
 
-use super::problem::advice;
-use super::quantity::{Unit, parse_range};
-
-use super::read::{Reader, get};
-use super::verbs::{COMMON, Ends, Target, VERBS, Verb};
-use super::{Act, Estate, Step, Value, Vary, When};
+use super::codes::Code;
+use super::keys::{STEP, TIMELINE};
+use super::problem::{Problem, advice};
+use super::quantity::{Range, Unit, parse_range};
+use super::reader::Reader;
+use super::targets::{self, Names, unknown_variable};
+use super::tree::{Node, Span, Table};
+use super::verbs::{ENDS_ITSELF, Ends, Verb};
+use super::{Act, Deed, Step, Value, Vary, When};
 use std::collections::BTreeMap;
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
 
-/// What a timeline may refer to.
-struct Names<'a> {
-    machines: Vec<&'a str>,
-    servers: Vec<&'a str>,
-    hosts: Vec<&'a str>,
-    vary: &'a BTreeMap<String, Vary>,
-    labels: Vec<String>,
+/// What a timeline comes to.
+#[derive(Default)]
+pub(super) struct Timeline {
+    pub(super) steps: Vec<Step>,
+    /// Labels, for promises that refer to them.
+    pub(super) labels: Vec<String>,
+    /// Whether a site may be lost for good.
+    pub(super) loses_site: bool,
+}
+
+/// A label: where it stands, and what can be healed by it.
+struct Label {
+    span: Span,
+    /// Number of the step among the items.
+    item: usize,
+}
+
+/// What the walk through the steps needs.
+struct Walk<'a> {
+    names: &'a Names<'a>,
+    labels: BTreeMap<String, Label>,
+    /// For each item, the labels it waits for with the place that says so.
+    waits: Vec<Vec<(String, Span)>>,
 }
 
 /// Reads `[timeline]`.
-pub(super) fn read(
-    reader: &mut Reader,
-    value: &Spanned<DeValue<'_>>,
-    estate: &Estate,
-    vary: &BTreeMap<String, Vary>,
-) -> Vec<Step> {
-    let Some(table) = reader.table(value, "timeline") else { return Vec::new() };
-    reader.only_keys(table, "[timeline]", &["steps"]);
-    let Some(items) = get(table, "steps").and_then(|steps| steps.get_ref().as_array()) else {
-        reader.problem(value.span(), "[timeline] needs steps = [ .. ]", None);
-        return Vec::new();
-    };
-    let machines: Vec<&str> = estate.machines.iter().map(|machine| machine.name.as_str()).collect();
-    let servers: Vec<&str> = estate.servers.iter().map(|server| server.name.as_str()).collect();
-    let hosts = [machines.clone(), servers.clone()].concat();
-    let mut names = Names { machines, servers, hosts, vary, labels: Vec::new() };
-    let mut steps = Vec::new();
-    for item in items.iter() {
-        let Some(table) = reader.table(item, "a step") else { continue };
-        let Some(step) = read_step(reader, item, table, &names) else { continue };
-        names.labels.extend(step.id.clone());
-        steps.push(step);
+pub(super) fn read(reader: &mut Reader, node: &Node, names: &Names<'_>) -> Timeline {
+    let Some(table) = reader.place(node, &TIMELINE) else { return Timeline::default() };
+    if table.get("steps").is_none() {
+        let help = "add steps = [{ at = \"60 s\", end = true }]";
+        let problem = Problem::new(Code::MissingKey, node.span, "[timeline] needs \"steps\"");
+        reader.problem(problem.help(help));
     }
-    if !steps.iter().any(|step: &Step| matches!(step.act, Act::End)) {
-        let help = "add { at = \"60 s\", end = true }".to_owned();
-        reader.problem(value.span(), "the timeline has no end", Some(help));
+    let mut items: Vec<&Node> = Vec::new();
+    for key in ["steps", "also"] {
+        items.extend(table.get(key).map(|node| reader.list(node, key)).unwrap_or_default());
     }
-    steps
+    let labels = labels(reader, &items);
+    let mut walk = Walk { names, labels, waits: vec![Vec::new(); items.len()] };
+    let steps: Vec<Option<Step>> =
+        items.iter().enumerate().map(|(number, item)| walk.step(reader, number, item)).collect();
+    walk.heals(reader, &items, &steps);
+    ends(reader, node, &items, &steps);
+    let order = walk.order(reader);
+    let mut steps: Vec<Option<Step>> = steps;
+    let steps: Vec<Step> = order.into_iter().filter_map(|number| steps[number].take()).collect();
+    let loses = |deed: &Deed| deed.verb.name == "site.lost";
+    let loses_site =
+        steps.iter().any(|step| matches!(&step.act, Act::Verb(deeds) if deeds.iter().any(loses)));
+    Timeline { steps, labels: walk.labels.into_keys().collect(), loses_site }
 }
 
-fn read_step(
-    reader: &mut Reader,
-    item: &Spanned<DeValue<'_>>,
-    table: &DeTable<'_>,
-    names: &Names<'_>,
-) -> Option<Step> {
-    let act = read_act(reader, item, table, names)?;
-    let verb = if let Act::Verb(verb) = act { Some(verb) } else { None };
-    let mut known = COMMON.to_vec();
-    known.extend(verb.into_iter().flat_map(|verb| verb.takes).map(|take| take.0));
-    reader.only_keys(table, "this step", &known);
-    let at = match get(table, "at") {
-        Some(value) => read_when(reader, value, names)?,
-        None => {
-            reader.problem(item.span(), "a step needs \"at\"", None);
-            return None;
-        }
-    };
-    let mut lasts = None;
-    if let Some(value) = get(table, "for") {
-        lasts = read_value(reader, value, Unit::Millis, names);
-        if verb.is_some_and(|verb| verb.ends == Ends::AtOnce) {
-            reader.problem(value.span(), "this happens at once; \"for\" has no meaning here", None);
-        }
-    }
-    let mut amounts = BTreeMap::new();
-    for (key, unit) in verb.into_iter().flat_map(|verb| verb.takes) {
-        match get(table, key) {
-            Some(value) => {
-                amounts
-                    .extend(read_value(reader, value, *unit, names).map(|value| ((*key).to_owned(), value)));
-            }
-            None => reader.problem(item.span(), format!("this step needs {key:?}"), None),
-        }
-    }
-    let on = verb.map_or(String::new(), |verb| read_target(reader, item, table, verb, names));
-    let id = get(table, "id").and_then(|value| reader.text(value, "id"));
-    Some(Step { at, act, on, lasts, id, amounts })
-}
-
-fn read_act(
-    reader: &mut Reader,
-    item: &Spanned<DeValue<'_>>,
-    table: &DeTable<'_>,
-    names: &Names<'_>,
-) -> Option<Act> {
-    let keys = ["do", "fault", "heal", "check", "end"];
-    let present: Vec<&str> = keys.into_iter().filter(|key| get(table, key).is_some()).collect();
-    let [key] = present[..] else {
-        let what =
-            format!("a step has exactly one of do, fault, heal, check, end; this one has {}", present.len());
-        reader.problem(item.span(), what, None);
-        return None;
-    };
-    let value = get(table, key)?;
-    if key == "end" {
-        return Some(Act::End);
-    }
-    let text = reader.text(value, key)?;
-    if key == "heal" {
-        let labels: Vec<&str> = names.labels.iter().map(String::as_str).collect();
-        if !labels.contains(&text.as_str()) {
-            let what = format!("no earlier step has the id {text:?}");
-            reader.problem(value.span(), what, Some(advice(&text, &labels)));
-        }
-        return Some(Act::Heal(text));
-    }
-    let found = VERBS.iter().find(|verb| verb.key == key && verb.name == text);
-    if found.is_none() {
-        let known: Vec<&str> = VERBS.iter().filter(|verb| verb.key == key).map(|verb| verb.name).collect();
-        reader.problem(value.span(), format!("unknown {key} {text:?}"), Some(advice(&text, &known)));
-    }
-    found.map(Act::Verb)
-}
-
-fn read_target(
-    reader: &mut Reader,
-    item: &Spanned<DeValue<'_>>,
-    table: &DeTable<'_>,
-    verb: &Verb,
-    names: &Names<'_>,
-) -> String {
-    let Some(value) = get(table, "on") else {
-        if verb.target != Target::None {
-            reader.problem(item.span(), format!("{:?} needs \"on\"", verb.name), None);
-        }
-        return String::new();
-    };
-    let Some(text) = reader.text(value, "on") else { return String::new() };
-    let sites = ["source", "target"];
-    let known: Vec<&str> = match verb.target {
-        Target::None => Vec::new(),
-        Target::Host => names.hosts.clone(),
-        Target::Machine => names.machines.clone(),
-        Target::Server => names.servers.clone(),
-        Target::Site => sites.to_vec(),
-        Target::Link => names.hosts.iter().copied().chain(sites).collect(),
-    };
-    let parts: Vec<String> = match text.strip_prefix('$') {
-        Some(name) => match names.vary.get(name) {
-            Some(Vary::Choice(choices)) => choices.clone(),
-            _ => {
-                let what = format!("{text:?} must be a choice of [vary], such as [\"erp-db\", \"ps1\"]");
-                reader.problem(value.span(), what, None);
-                return text;
-            }
-        },
-        None => vec![text.clone()],
-    };
-    for part in parts {
-        let ends: Vec<&str> = if verb.target == Target::Link && part == "wan" {
-            Vec::new()
-        } else if verb.target == Target::Link {
-            part.split("<->").flat_map(|side| side.split("->")).collect()
+/// Collects the labels of all steps; a second one of a name is told.
+fn labels(reader: &mut Reader, items: &[&Node]) -> BTreeMap<String, Label> {
+    let mut labels: BTreeMap<String, Label> = BTreeMap::new();
+    for (item, node) in items.iter().enumerate() {
+        let Some(id) = node.table().and_then(|table| table.get("id")) else { continue };
+        let Some(text) = reader.text(id, "id") else { continue };
+        if text.is_empty() || text.contains(|c: char| c.is_whitespace() || "+$.".contains(c)) {
+            let what = format!("{text:?} cannot be used as a label: it would not be found again in a sum");
+            reader.report(Code::NoTime, id.span, what);
+        } else if let Some(first) = labels.get(text) {
+            let what = format!("the label {text:?} is given twice");
+            let problem = Problem::new(Code::Twice, id.span, what).note(first.span, "first given here");
+            reader.problem(problem.help("give one of them another name"));
         } else {
-            vec![part.as_str()]
+            labels.insert(text.to_owned(), Label { span: id.span, item });
+        }
+    }
+    labels
+}
+
+/// There is one end.
+fn ends(reader: &mut Reader, node: &Node, items: &[&Node], steps: &[Option<Step>]) {
+    let is_end = |number: &usize| matches!(&steps[*number], Some(Step { act: Act::End, .. }));
+    let ends: Vec<usize> = (0..items.len()).filter(is_end).collect();
+    // A step that could not be read may have been the end.
+    let may_end = |node: &&Node| node.table().is_some_and(|table| table.get("end").is_some());
+    if let [first, second, ..] = ends[..] {
+        let problem = Problem::new(Code::NoEnd, items[second].span, "the story ends twice");
+        reader.problem(problem.note(items[first].span, "it ends here"));
+    } else if ends.is_empty() && !items.iter().any(may_end) {
+        let problem = Problem::new(Code::NoEnd, node.span, "the timeline has no end");
+        reader.problem(problem.help("add { at = \"60 s\", end = true }"));
+    }
+}
+
+impl Walk<'_> {
+    fn step(&mut self, reader: &mut Reader, number: usize, item: &Node) -> Option<Step> {
+        let table = reader.table(item, "a step")?;
+        let act = self.act(reader, number, item, table);
+        let verbs: Vec<&'static Verb> = match &act {
+            Some(Act::Verb(deeds)) => deeds.iter().map(|deed| deed.verb).collect(),
+            _ => Vec::new(),
         };
-        for end in ends {
-            if !known.contains(&end) {
-                let what = format!("{end:?} is nothing that {:?} can act on", verb.name);
-                reader.problem(value.span(), what, Some(advice(end, &known)));
+        let mut known = STEP.names();
+        known.extend(verbs.iter().flat_map(|verb| verb.takes).map(|take| take.0));
+        if act.is_some() {
+            reader.only_keys(table, STEP.name, &known);
+        }
+        let at = table.get("at").map(|node| self.when(reader, number, node));
+        if at.is_none() {
+            let problem = Problem::new(Code::MissingKey, item.span, "a step needs \"at\"");
+            reader.problem(problem.help("write at = \"10 s\""));
+        }
+        let lasts = table.get("for").and_then(|node| lasts(reader, node, &verbs, self.names));
+        let amounts = amounts(reader, item.span, table, &verbs, self.names);
+        let chance = chance(reader, table);
+        let id = table.get("id").and_then(Node::text).map(str::to_owned);
+        Some(Step { at: at??, act: act?, lasts, chance, id, amounts })
+    }
+
+    fn act(&mut self, reader: &mut Reader, number: usize, item: &Node, table: &Table) -> Option<Act> {
+        let keys = ["do", "fault", "heal", "check", "end"];
+        let present: Vec<&str> = keys.into_iter().filter(|key| table.get(key).is_some()).collect();
+        let [key] = present[..] else {
+            let count = if present.is_empty() { "none".to_owned() } else { present.join(" and ") };
+            let what = format!("a step has one of do, fault, heal, check, end; this one has {count}");
+            let mut problem = Problem::new(Code::NotOneVerb, item.span, what);
+            // A slip in the key itself is the usual reason.
+            let mut known = STEP.names();
+            known.extend(["rate", "speed", "count", "by"]);
+            let strange = table.iter().find(|(key, _)| !known.contains(&key.name.as_str()));
+            if let (true, Some((strange, _))) = (present.is_empty(), strange) {
+                problem =
+                    problem.note(strange.span, "nobody knows this key").help(advice(&strange.name, &keys));
+            }
+            reader.problem(problem);
+            return None;
+        };
+        let node = table.get(key)?;
+        match key {
+            "end" => reader.flag(node, "end").then_some(Act::End),
+            "heal" => {
+                let text = reader.text(node, key)?;
+                self.wait(reader, number, text, node.span);
+                Some(Act::Heal(text.to_owned()))
+            }
+            _ => {
+                let verbs = targets::verbs(reader, key, node);
+                if verbs.is_empty() {
+                    return None;
+                }
+                Some(Act::Verb(targets::deeds(reader, item.span, table, &verbs, self.names)))
             }
         }
     }
-    text
+
+    /// Notes that a step waits for a label, if there is one of this name.
+    fn wait(&mut self, reader: &mut Reader, number: usize, label: &str, span: Span) {
+        if self.labels.contains_key(label) {
+            self.waits[number].push((label.to_owned(), span));
+            return;
+        }
+        let known: Vec<&str> = self.labels.keys().map(String::as_str).collect();
+        let help = match known.is_empty() {
+            true => format!("give the step that is meant id = {label:?}"),
+            false => advice(label, &known),
+        };
+        let what = format!("no step has the label {label:?}");
+        reader.problem(Problem::new(Code::UnknownLabel, span, what).help(help));
+    }
+
+    /// Reads `10 s`, `$cut`, `outage + 90 s`, `outage.start + $gap`.
+    fn when(&mut self, reader: &mut Reader, number: usize, node: &Node) -> Option<When> {
+        let text = reader.text(node, "at")?;
+        let mut when = When { base: None, terms: Vec::new() };
+        let told = reader.problems.len();
+        for (index, part) in text.split('+').map(str::trim).enumerate() {
+            let place = node.part(part);
+            if let Some(name) = part.strip_prefix('$') {
+                variable(reader, place, name, Unit::Millis, self.names);
+                when.terms.push(Value::Var(name.to_owned()));
+            } else if part.starts_with(|c: char| c.is_ascii_digit()) {
+                match parse_range(part) {
+                    Ok(range) if range.unit == Unit::Millis => when.terms.push(Value::Given(range)),
+                    Ok(_) => {
+                        let problem = Problem::new(Code::WrongUnit, place, format!("{part:?} is no time"));
+                        reader.problem(problem.help(format!("this takes {}", Unit::Millis.words())));
+                    }
+                    Err(complaint) => reader.complain(place, complaint),
+                }
+            } else if index == 0 && !part.is_empty() {
+                let (label, start) = part.strip_suffix(".start").map_or((part, false), |label| (label, true));
+                self.wait(reader, number, label, node.part(label));
+                when.base = Some((label.to_owned(), start));
+            } else {
+                let problem = Problem::new(Code::NoTime, place, format!("{part:?} is no time"));
+                reader.problem(problem.help("a label stands first: \"label + 5 s\""));
+            }
+        }
+        (reader.problems.len() == told).then_some(when)
+    }
+
+    /// What is healed must last, and not end by itself.
+    fn heals(&self, reader: &mut Reader, items: &[&Node], steps: &[Option<Step>]) {
+        for (number, step) in steps.iter().enumerate() {
+            let Some(Step { act: Act::Heal(label), .. }) = step else { continue };
+            let Some(place) = self.labels.get(label) else { continue };
+            let Some(Some(healed)) = steps.get(place.item) else { continue };
+            let heals = |deed: &Deed| deed.verb.ends == Ends::Lasts && !ENDS_ITSELF.contains(&deed.verb.name);
+            if !matches!(&healed.act, Act::Verb(deeds) if deeds.iter().any(heals)) {
+                let span = items[number].table().and_then(|table| table.get("heal")).map(|node| node.span);
+                let what = format!("{label:?} needs no healing");
+                let problem = Problem::new(Code::NothingLasts, span.unwrap_or(items[number].span), what);
+                let help = "only a fault that lasts until somebody ends it can be healed";
+                reader.problem(problem.note(place.span, "over at once, or by itself").help(help));
+            }
+        }
+    }
+
+    /// Returns the steps in an order in which each comes after those it waits for; a circle is told once.
+    fn order(&self, reader: &mut Reader) -> Vec<usize> {
+        let mut order = Vec::new();
+        let mut left: Vec<usize> = (0..self.waits.len()).collect();
+        while !left.is_empty() {
+            let is_known = |label: &String| self.labels.get(label).is_none_or(|l| order.contains(&l.item));
+            let next = left.iter().position(|number| self.waits[*number].iter().all(|(l, _)| is_known(l)));
+            let Some(next) = next else {
+                self.circle(reader, left[0], &order);
+                return Vec::new();
+            };
+            order.push(left.remove(next));
+        }
+        order
+    }
+
+    fn circle(&self, reader: &mut Reader, from: usize, known: &[usize]) {
+        let next = |number: usize| {
+            let open = self.waits[number].iter().find(|(label, _)| !known.contains(&self.labels[label].item));
+            open.map(|(label, span)| (label, *span, self.labels[label].item))
+        };
+        // After as many steps as there are, whoever follows the waits is inside the circle.
+        let mut at = from;
+        for _ in 0..self.waits.len() {
+            at = next(at).map_or(at, |(_, _, to)| to);
+        }
+        let (first, mut ways) = (at, Vec::new());
+        while let Some((label, span, to)) = next(at) {
+            ways.push((label.clone(), span));
+            at = to;
+            if at == first {
+                break;
+            }
+        }
+        ways.sort_by_key(|(_, span)| *span);
+        let Some((label, span)) = ways.first() else { return };
+        let mut problem = Problem::new(Code::Circle, *span, "these steps wait for each other");
+        for (other, place) in &ways[1..] {
+            problem = problem.note(*place, format!("waits for {other:?}"));
+        }
+        let help = format!("give {label:?} a time that refers to no step of the circle");
+        reader.problem(problem.help(help));
+    }
 }
 
-fn read_value(
+fn lasts(reader: &mut Reader, node: &Node, verbs: &[&'static Verb], names: &Names<'_>) -> Option<Value> {
+    if !verbs.is_empty() && verbs.iter().all(|verb| verb.ends == Ends::AtOnce) {
+        let problem = Problem::new(Code::NothingLasts, node.span, "this is over at once");
+        reader.problem(problem.help("leave \"for\" out"));
+        return None;
+    }
+    value(reader, node, "for", Unit::Millis, names)
+}
+
+/// Reads `chance`, in parts per million.
+pub(super) fn chance(reader: &mut Reader, table: &Table) -> u32 {
+    let always = 1_000_000;
+    let Some(node) = table.get("chance") else { return always };
+    let Some(share) = reader.amount(node, Unit::Ppm, 0) else { return always };
+    bounds(reader, node.span, "chance", Range { low: share, high: share, unit: Unit::Ppm });
+    share.clamp(0, 1_000_000) as u32
+}
+
+/// Reads the quantities of a step; with several verbs, what is not given is drawn.
+fn amounts(
     reader: &mut Reader,
-    value: &Spanned<DeValue<'_>>,
-    unit: Unit,
+    at: Span,
+    table: &Table,
+    verbs: &[&'static Verb],
     names: &Names<'_>,
-) -> Option<Value> {
-    if let DeValue::String(text) = value.get_ref()
-        && let Some(name) = text.strip_prefix('$')
-    {
-        check_var(reader, value, name, unit, names);
+) -> BTreeMap<String, Value> {
+    let mut amounts = BTreeMap::new();
+    let mut takes: Vec<&(&str, Unit)> = verbs.iter().flat_map(|verb| verb.takes).collect();
+    takes.dedup();
+    for (key, unit) in takes {
+        match table.get(key) {
+            Some(node) => {
+                let value = value(reader, node, key, *unit, names);
+                amounts.extend(value.map(|value| ((*key).to_owned(), value)));
+            }
+            None if verbs.len() > 1 => {}
+            None => {
+                let problem = Problem::new(Code::MissingAmount, at, format!("this step needs {key:?}"));
+                reader.problem(problem.help(format!("add {key}: {}", unit.words())));
+            }
+        }
+    }
+    amounts
+}
+
+fn value(reader: &mut Reader, node: &Node, key: &str, unit: Unit, names: &Names<'_>) -> Option<Value> {
+    if let Some(name) = node.text().and_then(|text| text.strip_prefix('$')) {
+        let range = variable(reader, node.span, name, unit, names);
+        range.into_iter().for_each(|range| bounds(reader, node.span, key, range));
         return Some(Value::Var(name.to_owned()));
     }
-    reader.quantity(value, unit).map(Value::Given)
+    let range = reader.quantity(node, unit)?;
+    bounds(reader, node.span, key, range);
+    Some(Value::Given(range))
 }
 
-fn check_var(reader: &mut Reader, value: &Spanned<DeValue<'_>>, name: &str, unit: Unit, names: &Names<'_>) {
+/// Reports a quantity that makes no sense for its key.
+pub(super) fn bounds(reader: &mut Reader, span: Span, key: &str, range: Range) {
+    let (least, most, words) = match key {
+        "rate" | "chance" => (0, 1_000_000, "a share lies between 0 % and 100 %"),
+        "by" => return,
+        "for" => (1, i64::MAX, "a fault lasts at least 1 ms"),
+        _ => (1, i64::MAX, "this is at least 1"),
+    };
+    if range.low < least || range.high > most {
+        reader.report(Code::OutOfBounds, span, format!("{range} is out of bounds: {words}"));
+    }
+}
+
+/// Looks up a variable and insists on its unit.
+fn variable(reader: &mut Reader, span: Span, name: &str, unit: Unit, names: &Names<'_>) -> Option<Range> {
+    reader.used.insert(name.to_owned());
     match names.vary.get(name) {
-        Some(Vary::Range(range)) if range.unit == unit => {}
+        Some(Vary::Range(range)) if range.unit == unit => return Some(*range),
         Some(_) => {
-            reader.problem(value.span(), format!("the variable {name:?} has the wrong unit here"), None)
+            let problem = Problem::new(Code::WrongVariable, span, format!("${name} does not fit here"));
+            reader.problem(problem.help(format!("this takes {}", unit.words())));
         }
-        None => {
-            let known: Vec<&str> = names.vary.keys().map(String::as_str).collect();
-            reader.problem(
-                value.span(),
-                format!("no variable is called {name:?}"),
-                Some(advice(name, &known)),
-            );
-        }
+        None => unknown_variable(reader, span, name, names),
     }
-}
-
-/// Reads `10 s`, `$cut`, `outage + 90 s`, `outage.start + $gap`.
-fn read_when(reader: &mut Reader, value: &Spanned<DeValue<'_>>, names: &Names<'_>) -> Option<When> {
-    let text = reader.text(value, "at")?;
-    let mut when = When { base: None, terms: Vec::new() };
-    for (index, part) in text.split('+').map(str::trim).enumerate() {
-        if let Some(name) = part.strip_prefix('$') {
-            check_var(reader, value, name, Unit::Millis, names);
-            when.terms.push(Value::Var(name.to_owned()));
-        } else if part.starts_with(|c: char| c.is_ascii_digit()) {
-            match parse_range(part) {
-                Ok(range) if range.unit == Unit::Millis => when.terms.push(Value::Given(range)),
-                Ok(_) => reader.problem(value.span(), format!("{part:?} is no time"), None),
-                Err(what) => reader.problem(value.span(), what, None),
-            }
-        } else if index == 0 {
-            let (label, start) = part.strip_suffix(".start").map_or((part, false), |label| (label, true));
-            let labels: Vec<&str> = names.labels.iter().map(String::as_str).collect();
-            if !labels.contains(&label) {
-                let what = format!("no earlier step has the id {label:?}");
-                reader.problem(value.span(), what, Some(advice(label, &labels)));
-            }
-            when.base = Some((label.to_owned(), start));
-        } else {
-            reader.problem(value.span(), format!("{part:?} is no time; write \"label + 5 s\""), None);
-        }
-    }
-    Some(when)
+    None
 }

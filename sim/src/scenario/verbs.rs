@@ -63,8 +63,25 @@ const fn damage(name: &'static str) -> Verb {
 impl Verb {
     /// Tells whether it damages an object at rest.
     pub fn is_damage(&self) -> bool {
-        let parts = ["data.", "log.", "claim.", "index.", "catalogue."];
+        let parts = ["data.", "log.", "claim.", "index.", "catalogue.", "pin.", "key."];
         self.key == "fault" && parts.iter().any(|part| self.name.starts_with(part))
+    }
+}
+
+/// What no pattern and no swarm ever draws: losses that end a story, what needs a story before it, and flushes that
+/// fail, after which a database that goes on is its own undoing: no replica is better than its source.
+pub const NEVER_DRAWN: &[&str] = &["site.lost", "old-copy", "disk.flush-errors", "vault.restored"];
+
+/// What ends by itself, so that nothing heals it.
+pub const ENDS_ITSELF: &[&str] = &["host.freeze", "disk.hang"];
+
+/// The range from which a quantity is drawn if nobody gives it.
+pub fn usual(key: &str) -> (i64, i64) {
+    match key {
+        "rate" => (1_000, 300_000),
+        "speed" => (16_384, 2_000_000),
+        "count" => (1, 40),
+        _ => (-3_600_000, 3_600_000),
     }
 }
 
@@ -131,9 +148,6 @@ pub const VERBS: &[Verb] = &[
     verb("fault", "vault.restored", Target::None, Ends::AtOnce, &[]),
     verb("check", "points", Target::None, Ends::AtOnce, &[]),
 ];
-
-/// Keys that every step may have.
-pub const COMMON: &[&str] = &["at", "do", "fault", "heal", "check", "end", "on", "for", "id"];
 
 /// Oracles, by the names used in `[expect] always`.
 pub const ORACLES: &[&str] = &[
