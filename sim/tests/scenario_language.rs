@@ -1,6 +1,7 @@
 //! The language of scenarios: what every slip is called and where it is shown, and what files, matrices,
 //! patterns and weathers come to.
 
+use proptest::prelude::*;
 use redoubt_sim::plan::{self, Action};
 use redoubt_sim::scenario::{self, Code, Problems, Scenario};
 use std::collections::{BTreeMap, BTreeSet};
@@ -317,4 +318,46 @@ fn weather_comes_and_goes_and_keeps_away_from_what_the_story_does() {
         with_loss += usize::from(plan.events.iter().filter(one).any(|event| event.at < plan.events[cut].at));
     }
     assert!((5..45).contains(&with_loss), "a chance of 50 %: {with_loss} of 50");
+}
+
+/// The good scenario with everything in it that the others show one by one.
+fn rich() -> String {
+    GOOD.replace("tags ", "weather = \"rough\"\nswarm = [\"disk.*\"]\ntags ")
+        .replace("link     = \"wan\"", "link     = \"$link\"")
+        .replace("[vary]", "[matrix]\nlink = [\"wan\", \"wan-slow\"]\n\n[vary]")
+        .replace(
+            "do = \"point\", on = \"erp-db\"",
+            "fault = \"files.*\", on = \"*\", for = \"1 s\", chance = \"50 %\"",
+        )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #[test]
+    fn whatever_is_written_is_read_or_told_and_what_is_read_can_be_drawn(
+        cuts in proptest::collection::vec((any::<prop::sample::Index>(), 0usize..12, "[a-z0-9$\"=,{}\\[\\] .+*%\n]{0,3}"), 1..4),
+    ) {
+        let mut source = rich();
+        for (at, length, text) in cuts {
+            let at = at.index(source.len());
+            let end = (at + length).min(source.len());
+            source.replace_range(at..end, &text);
+        }
+        match read(&source) {
+            Ok(scenarios) => {
+                for scenario in scenarios {
+                    let _ = (plan::draw(&scenario, 1), scenario::tell(&scenario));
+                }
+            }
+            Err(problems) => prop_assert!(!problems.render(false).is_empty()),
+        }
+        if let Ok(text) = scenario::layout(&source, scenario::FileKind::Scenario) {
+            prop_assert_eq!(scenario::layout(&text, scenario::FileKind::Scenario), Ok(text));
+        }
+    }
+}
+
+#[test]
+fn the_rich_scenario_is_good() {
+    assert_eq!(good(&rich()).len(), 2);
 }

@@ -149,7 +149,7 @@ impl Code {
             Code::UnknownVerb => (
                 "S020",
                 "the lab cannot do this",
-                "A step names something from the catalogue (`cargo sim explain --verbs`, `sim/docs/scenarios.md`): `fault = \"link.cut\"`, `do = \"point\"`, `check = \"points\"`. A pattern such as `store.*` draws one of what it matches.",
+                "A step names something from the catalogue (`sim/docs/scenarios.md`): `fault = \"link.cut\"`, `do = \"point\"`, `check = \"points\"`. A pattern such as `store.*` draws one of what it matches.",
             ),
             Code::NotOneVerb => (
                 "S021",

@@ -130,6 +130,12 @@ fn clamp(text: &str, span: Span) -> Range<usize> {
     span.start.min(text.len())..span.end.min(text.len())
 }
 
+/// Words that are all listed as advice; of more only the nearest are.
+const FEW: usize = 20;
+
+/// How many are.
+const NEAREST: usize = 5;
+
 /// Returns the known word nearest to `word`, if it is near enough to be meant.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // A slip of one letter counts in a short word as well, where it is a large part of it.
@@ -150,6 +156,12 @@ pub fn advice(word: &str, known: &[&str]) -> String {
     match nearest(word, known.iter().copied()) {
         Some(near) => format!("did you mean {near:?}?"),
         None if known.is_empty() => "nothing is known here yet".to_owned(),
-        None => format!("known here: {}", known.join(", ")),
+        None if known.len() <= FEW => format!("known here: {}", known.join(", ")),
+        None => {
+            let mut by_score = known.to_vec();
+            by_score.sort_by(|a, b| strsim::jaro_winkler(word, b).total_cmp(&strsim::jaro_winkler(word, a)));
+            let nearest = by_score[..NEAREST].join(", ");
+            format!("nearest of {}: {nearest}; sim/docs/scenarios.md has all", known.len())
+        }
     }
 }
