@@ -52,10 +52,9 @@ pub fn prey(bug: Bug) -> Prey {
         }
         Bug::ScrubGuessesBetween => ("scrub-exact", &["scrub-finds-exactly-the-damage"][..]),
         // Of `Bug::OF_FOLDING`: no run of the lab lasts as long as it takes.
-        Bug::FoldForgetsTheEnd
-        | Bug::FoldForgetsPoints
-        | Bug::DeleteContainers
-        | Bug::DeleteGarbageAtOnce => ("points-restorable", &[][..]),
+        Bug::FoldForgetsTheEnd | Bug::FoldForgetsPoints | Bug::DeleteGarbageAtOnce => {
+            ("points-restorable", &[][..])
+        }
         Bug::TrustDisownedMarks => ("converges", &["state-directory-hangs"][..]),
     };
     Prey { bug, oracle, scenarios }

@@ -62,8 +62,6 @@ pub enum Bug {
     FoldForgetsTheEnd,
     /// A fold drops what only points within its stretch show.
     FoldForgetsPoints,
-    /// A log slot is deleted although a fold names the segment in it.
-    DeleteContainers,
     /// What a version of the catalogue does not need is deleted as soon as that is published.
     DeleteGarbageAtOnce,
     /// Marks that were disowned while the state directory hung are trusted by the next start.
@@ -114,8 +112,8 @@ impl Bug {
     ];
 
     /// Bugs of folding, which the vault's own tests catch: stretches of the log are folded after hours.
-    pub const OF_FOLDING: [Bug; 4] =
-        [Bug::FoldForgetsTheEnd, Bug::FoldForgetsPoints, Bug::DeleteContainers, Bug::DeleteGarbageAtOnce];
+    pub const OF_FOLDING: [Bug; 3] =
+        [Bug::FoldForgetsTheEnd, Bug::FoldForgetsPoints, Bug::DeleteGarbageAtOnce];
 
     /// Returns the name used on the command line: the variant in kebab case.
     pub fn name(self) -> String {

@@ -295,7 +295,7 @@ impl<'a> Run<'a> {
     fn put(&self, segment: &mut Builder, span: u16) {
         match &self.content[..] {
             [] => segment.zero(self.volume, span, self.first, self.end - self.first),
-            content => segment.data(self.volume, span, self.first, content),
+            content => _ = segment.data(self.volume, span, self.first, content),
         }
     }
 }

@@ -193,15 +193,17 @@ impl Builder {
         self.extents.push(ExtentRow { volume, span, first, sectors, source: Source::Zero });
     }
 
-    /// Adds content of at most one granule, given in parts that follow one another.
-    pub(crate) fn data(&mut self, volume: VolumeIndex, span: u16, first: u64, parts: &[&[u8]]) {
+    /// Adds content of at most one granule, given in parts that follow one another; returns its unit and the sectors
+    /// into that.
+    pub(crate) fn data(&mut self, volume: VolumeIndex, span: u16, first: u64, parts: &[&[u8]]) -> (u32, u8) {
         let length: usize = parts.iter().map(|part| part.len()).sum();
         debug_assert!(length > 0 && length <= UNIT_BYTES);
         if self.open.len() + length > UNIT_BYTES {
             self.close_unit();
         }
         let offset = (self.open.len() as u64 / SECTOR_BYTES) as u8;
-        let source = Source::Unit { unit: self.rows.len() as u32, offset };
+        let unit = self.rows.len() as u32;
+        let source = Source::Unit { unit, offset };
         self.extents.push(ExtentRow { volume, span, first, sectors: length as u64 / SECTOR_BYTES, source });
         match parts {
             // A whole unit is compressed where it lies.
@@ -211,6 +213,22 @@ impl Builder {
             }
             _ => parts.iter().for_each(|part| self.open.extend_from_slice(part)),
         }
+        (unit, offset)
+    }
+
+    /// Returns a unit that is closed.
+    pub(crate) fn unit(&self, number: u32) -> Option<&UnitRow> {
+        self.rows.get(number as usize)
+    }
+
+    /// Tells whether the next content belongs into another segment.
+    pub(crate) fn is_full(&self) -> bool {
+        self.bytes.len() >= TARGET_BYTES || self.extents.len() >= EXTENTS_MAX
+    }
+
+    /// Gives each span another number.
+    pub(crate) fn rename_spans(&mut self, order: &[u16]) {
+        self.extents.iter_mut().for_each(|row| row.span = order[usize::from(row.span)]);
     }
 
     /// Appends a buffer, compressed and sealed in place.
@@ -225,7 +243,8 @@ impl Builder {
         UnitRow { offset: start as u64, sealed, plain: length, codec, crc }
     }
 
-    fn close_unit(&mut self) {
+    /// Closes the unit that is filled; what comes next begins another.
+    pub(crate) fn close_unit(&mut self) {
         if self.open.is_empty() {
             return;
         }

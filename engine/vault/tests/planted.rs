@@ -59,16 +59,12 @@ fn every_planted_bug_is_caught_and_nothing_else_is() {
         Bug::ServeUnchecked,
         Bug::FoldForgetsTheEnd,
         Bug::FoldForgetsPoints,
-        Bug::DeleteContainers,
         Bug::DeleteGarbageAtOnce,
     ] {
         activate(Some(bug));
         let complaint = match bug {
             Bug::ServeUnchecked => damage(),
-            Bug::FoldForgetsTheEnd
-            | Bug::FoldForgetsPoints
-            | Bug::DeleteContainers
-            | Bug::DeleteGarbageAtOnce => folded(SEEDS),
+            Bug::FoldForgetsTheEnd | Bug::FoldForgetsPoints | Bug::DeleteGarbageAtOnce => folded(SEEDS),
             _ => model(SEEDS),
         };
         outcomes.push((Some(bug), complaint));
@@ -90,7 +86,6 @@ fn every_planted_bug_is_caught_and_nothing_else_is() {
             // The proof of a fold knows the end of the stretch by itself, the points by the same list.
             Some(Bug::FoldForgetsTheEnd) => &["does not show what it replaces"],
             Some(Bug::FoldForgetsPoints) => &["I3"],
-            Some(Bug::DeleteContainers) => &["the object is missing"],
             Some(Bug::DeleteGarbageAtOnce) => &["without its newest version"],
             Some(_) => &["I4"],
         };

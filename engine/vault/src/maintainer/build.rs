@@ -27,6 +27,15 @@ struct Stretch {
     end: LogTail,
 }
 
+/// A version that is not published yet.
+pub(super) struct Built {
+    pub(super) next: Catalogue,
+    /// What it needs no more of the log, and of what folds named.
+    pub(super) dropped: BTreeSet<Object>,
+    /// Segments made for its folds, which name them.
+    pub(super) packed: BTreeSet<Object>,
+}
+
 /// Tables put so far.
 pub(super) type Tables = BTreeMap<u128, TableInfo>;
 
@@ -39,7 +48,7 @@ impl Maintainer {
         durable: u64,
         pins: &PinListing<PointId>,
         times: Times,
-    ) -> Result<(Catalogue, BTreeSet<Object>), BuildError> {
+    ) -> Result<Built, BuildError> {
         let mut stretch = self.read(base, durable).await.map_err(BuildError::Log)?;
         // The key of a record was fit for use, whatever became of the writer.
         let id = if stretch.end.dek == 0 { base.dek } else { stretch.end.dek };
@@ -49,8 +58,8 @@ impl Maintainer {
         let mut next = Catalogue { slot, digest, epoch, head, mark, dek, ..Catalogue::default() };
         let points = std::mem::take(&mut stretch.points);
         retain(base, &mut next, points, pins, times, &self.settings.keep);
-        let dropped = self.store_runs(base, &mut next, &mut stretch.tail, &key).await?;
-        Ok((next, dropped))
+        let (dropped, packed) = self.store_runs(base, &mut next, &mut stretch.tail, &key).await?;
+        Ok(Built { next, dropped, packed })
     }
 
     async fn read(&self, base: &Catalogue, durable: u64) -> Result<Stretch, VaultError> {
@@ -71,21 +80,21 @@ impl Maintainer {
     }
 
     /// Stores the new stretch as a run, merged with the newest ones as they have grown, or folds old ones; returns
-    /// what the folds need no more.
+    /// what the folds need no more, and the segments made for them.
     async fn store_runs(
         &mut self,
         base: &Catalogue,
         next: &mut Catalogue,
         new: &mut Tail,
         key: &DataKey,
-    ) -> Result<BTreeSet<Object>, BuildError> {
+    ) -> Result<(BTreeSet<Object>, BTreeSet<Object>), BuildError> {
         let shape = |last, entries, is_folded| RunShape { last, entries, is_folded };
         let of = |run: &Run| shape(run.to, run.entries, !run.folds.is_empty());
         let mut runs: Vec<RunShape> = base.runs.iter().map(of).collect();
         runs.push(shape(next.slot, new.entries() as u64, false));
         let folds = self.settings.folds && !self.is_unfoldable;
         let decided = if folds { self.decided(next) } else { 0 };
-        let (mut tables, mut dropped) = (Tables::new(), BTreeSet::new());
+        let (mut tables, mut dropped, mut packed) = (Tables::new(), BTreeSet::new(), BTreeSet::new());
         let mut kept = base.runs.len();
         next.runs.clone_from(&base.runs);
         // Two records stay in the log: one alone does not tell whether it is void.
@@ -94,7 +103,7 @@ impl Maintainer {
             Some(Work::Fold(range)) => {
                 let folded = self.fold(base, next, range.clone(), key, &mut tables).await?;
                 next.runs.splice(range, [folded.run]);
-                (next.mark, dropped) = (folded.mark, folded.dropped);
+                (next.mark, dropped, packed) = (folded.mark, folded.dropped, folded.packed);
                 kept = next.runs.len();
             }
             None => {}
@@ -107,7 +116,7 @@ impl Maintainer {
         tables.extend(base.tables.iter().map(|(uuid, info)| (*uuid, *info)));
         tables.retain(|uuid, _| named.contains(uuid));
         next.tables = tables;
-        Ok(dropped)
+        Ok((dropped, packed))
     }
 
     /// Makes one run of stored runs and of items that are newer.

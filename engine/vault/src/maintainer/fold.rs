@@ -2,14 +2,22 @@
 
 use super::build::{Tables, YIELD_ITEMS};
 use super::live::Live;
+use super::pack::{Packed, Packer};
 use super::sift::{Sifted, Zeros};
 use super::{BuildError, Maintainer, proof};
+use crate::chain::LogTail;
 use crate::error::{ReadError, VaultError};
 use crate::fold::{self, Fold, FoldInfo, FoldRow, FoldZeros, Mark};
-use crate::index::{Catalogue, Item, Object, PointOf, Run, RunBuilder, TableId, Version};
+use crate::index::{
+    Catalogue, Held, Item, Object, PointOf, Run, RunBuilder, SegmentPlace, TableId, UnitPlace, Version,
+};
 use crate::key_ring::DataKey;
 use crate::names;
+use crate::near::{Near, Purpose};
+use crate::segment::SegmentId;
+use crate::units::Shelves;
 use bytes::Bytes;
+use redoubt_core::SECTOR_BYTES;
 use redoubt_core::maintenance::KeptPoint;
 use redoubt_core::planted::{self, Bug};
 use std::collections::BTreeSet;
@@ -20,12 +28,21 @@ const FOLD_BYTES: usize = fold::PLAIN_MAX / 2;
 /// Zeros take this at most.
 const ZEROS_BYTES: usize = 32;
 
+const SECTOR: usize = SECTOR_BYTES as usize;
+/// Segments of which less shows are packed anew: what is kept in vain is bounded, and so is what is written again for it:
+/// to free a byte of such a segment writes at most one and a half.
+const LIVE_PERCENT_MIN: u64 = 60;
+/// Smaller segments are packed anew in any case: the object of a log slot, and the names in folds, cost more than that.
+const SMALL_BYTES: u64 = 1 << 20;
+
 /// What became of a stretch.
 pub(super) struct Folded {
     pub(super) run: Run,
     pub(super) mark: Mark,
     /// What the log and the folds before named and the new folds do not.
     pub(super) dropped: BTreeSet<Object>,
+    /// Segments made for it, which the new folds name.
+    pub(super) packed: BTreeSet<Object>,
 }
 
 impl Maintainer {
@@ -52,71 +69,114 @@ impl Maintainer {
         let old = next.runs[range].to_vec();
         let (from, to) = (old[0].from, old[old.len() - 1].to);
         let points = kept_points(next, from, to);
+        let index = self.index.clone();
+        let zeros = Zeros::collect(&index, &old, &points).await?;
+        let mut sifted = Sifted::open(&index, &old, &zeros, &points).await?;
+        let live = live_units(&mut sifted).await?;
+        let (mut rows, end, mut dropped) = self.rows(base, &old, &live, to).await?;
+        let moved = to_pack(&rows, &live);
         let mut folds =
             Folds { open: Fold { from, to, ..Fold::default() }, bytes: 0, done: Vec::new(), live: 0 };
-        let (mut run, live) = self.store_sifted(&old, &points, key, tables, &mut folds).await?;
-        let cell = proof::differs(&self.index, &old, &run, &points, &|_| false).await?;
+        let mut sifted = Sifted::open(&index, &old, &zeros, &points).await?;
+        let (mut run, live, packed) = self.store_sifted(&mut sifted, &moved, key, tables, &mut folds).await?;
+        let uuids: BTreeSet<u128> = packed.iter().map(|row| row.place.uuid).collect();
+        let is_moved = |item: &Item| {
+            item.unit.is_some_and(|unit| moved.contains(&unit.segment) || uuids.contains(&unit.segment.uuid))
+        };
+        let cell = proof::differs(&self.index, &old, &run, &points, &is_moved).await?;
         if let Some((space, index)) = cell {
             let what = format!("a folded run does not show what it replaces, at {space:?} cell {index}");
             return Err(BuildError::Fold(VaultError::damaged(names::tables(self.log.machine), what)));
         }
-        let mut dropped = BTreeSet::new();
+        let made = packed.iter().filter_map(|row| row.place.upload()).collect();
+        rows.extend(packed);
         let mut containers = BTreeSet::new();
-        for info in old.iter().flat_map(|run| &run.folds) {
-            for row in self.read_fold(info).await?.rows {
-                self.sort_row(row, &live, &mut containers, &mut dropped, &mut folds, key).await?;
+        for row in rows {
+            if !live.has(&row.place) {
+                drop_row(&row, &mut dropped);
+                continue;
             }
+            containers.extend(row.place.inline().map(|(slot, _)| slot));
+            folds.live += live.bytes(&row.place);
+            folds.bytes += row.bytes();
+            folds.open.rows.push(row);
+            self.close_full(&mut folds, key).await?;
         }
-        let mut rows = Vec::new();
+        self.close_fold(&mut folds, key).await?;
+        dropped.extend(slots_between(base.mark.slot + 1, to, &containers));
+        run.folds = folds.done;
+        Ok(Folded { run, mark: Mark::at(&end), dropped, packed: made })
+    }
+
+    /// Returns what folds and log name of the segments in which something shows, the log's end at slot `to`, and
+    /// what they name besides.
+    async fn rows(
+        &self,
+        base: &Catalogue,
+        old: &[Run],
+        live: &Live,
+        to: u64,
+    ) -> Result<(Vec<FoldRow>, LogTail, BTreeSet<Object>), BuildError> {
+        let (mut rows, mut dropped) = (Vec::new(), BTreeSet::new());
         let mut take = |row: FoldRow| match live.has(&row.place) {
             true => rows.push(row),
-            false => dropped.extend(row.place.upload()),
+            false => drop_row(&row, &mut dropped),
         };
+        for info in old.iter().flat_map(|run| &run.folds) {
+            self.read_fold(info).await?.rows.into_iter().for_each(&mut take);
+        }
         let end = fold::gather(&self.log, base.mark.tail(), to, &mut take).await.map_err(unfoldable)?;
         if end.slot != to {
             let what = "the slot is missing, an index was made of it";
-            return Err(BuildError::Fold(VaultError::damaged(
-                names::slot(self.log.machine, end.slot + 1),
-                what,
-            )));
+            let slot = names::slot(self.log.machine, end.slot + 1);
+            return Err(BuildError::Fold(VaultError::damaged(slot, what)));
         }
-        for row in rows {
-            self.sort_row(row, &live, &mut containers, &mut dropped, &mut folds, key).await?;
-        }
-        self.close_fold(&mut folds, key).await?;
-        if planted::active(Bug::DeleteContainers) {
-            containers.clear();
-        }
-        dropped.extend(slots_between(base.mark.slot + 1, to, &containers));
-        run.folds = folds.done;
-        Ok(Folded { run, mark: Mark::at(&end), dropped })
+        Ok((rows, end, dropped))
     }
 
-    /// Stores what the sieve leaves of some runs as one, with its zeros in folds; returns the units that are left.
+    /// Stores what the sieve leaves of some runs as one, with its zeros in folds, and the content of some segments
+    /// packed anew; returns the units that are left, and the new segments.
     async fn store_sifted(
         &mut self,
-        old: &[Run],
-        points: &[u64],
+        sifted: &mut Sifted<'_>,
+        moved: &BTreeSet<SegmentPlace>,
         key: &DataKey,
         tables: &mut Tables,
         folds: &mut Folds,
-    ) -> Result<(Run, Live), BuildError> {
+    ) -> Result<(Run, Live, Vec<FoldRow>), BuildError> {
         let entropy = self.entropy.clone();
         let uuid = || entropy.id();
-        let (vault, machine) = (self.log.vault.uuid, self.log.machine);
+        let (vault, machine, epoch) = (self.log.vault.uuid, self.log.machine, self.claim.epoch);
         let id = TableId { vault, machine, uuid: 0, dek: key.id };
         let slots = (folds.open.from, folds.open.to);
-        let mut builder = RunBuilder::new(id, self.claim.epoch, &key.key, uuid(), slots);
-        let index = self.index.clone();
-        let zeros = Zeros::collect(&index, old, points).await?;
-        let mut sifted = Sifted::open(&index, old, &zeros, points).await?;
-        let (mut live, mut turn) = (Live::default(), 0);
-        while let Some(item) = sifted.next().await? {
-            match item.unit {
-                Some(unit) => live.add(&unit),
-                None => self.add_zeros(folds, &item, key).await?,
+        let mut builder = RunBuilder::new(id, epoch, &key.key, uuid(), slots);
+        let mut packer = Packer::new(SegmentId { vault, machine, epoch, uuid: 0, dek: key.id }, key);
+        let (mut live, mut rows, mut turn) = (Live::default(), Vec::new(), 0);
+        loop {
+            let item = sifted.next().await?;
+            let full = match item {
+                None => packer.finish(),
+                Some(item) => match self.content(&item, moved).await? {
+                    Some(content) => packer.put(item, &content, uuid),
+                    None => {
+                        packer.pass(item);
+                        None
+                    }
+                },
+            };
+            if let Some(packed) = full {
+                rows.push(self.put_packed(packed, key).await?);
             }
-            self.put(builder.add(item, uuid), tables).await.map_err(ReadError::Store)?;
+            while let Some(item) = packer.pop() {
+                match item.unit {
+                    Some(unit) => live.add(&unit),
+                    None => self.add_zeros(folds, &item, key).await?,
+                }
+                self.put(builder.add(item, uuid), tables).await.map_err(ReadError::Store)?;
+            }
+            if item.is_none() {
+                break;
+            }
             turn += 1;
             if turn % YIELD_ITEMS == 0 {
                 tokio::task::yield_now().await;
@@ -124,7 +184,43 @@ impl Maintainer {
         }
         let (run, last) = builder.finish();
         self.put(last, tables).await.map_err(ReadError::Store)?;
-        Ok((run, live))
+        Ok((run, live, rows))
+    }
+
+    /// Returns an item's content if it is to be packed; what cannot be read stays where it is.
+    async fn content(
+        &self,
+        item: &Item,
+        moved: &BTreeSet<SegmentPlace>,
+    ) -> Result<Option<Vec<u8>>, ReadError> {
+        let Some(unit) = item.unit.filter(|unit| moved.contains(&unit.segment)) else { return Ok(None) };
+        let (from, sectors) = (usize::from(item.offset), usize::from(item.sectors));
+        let (units, near, mut content) = (self.units.clone(), Near::default(), Vec::new());
+        let shelves = Shelves { log: &self.log, units: &units, near: &near };
+        let take = |_: &UnitPlace, plain: &[u8]| {
+            let bytes = plain.get(from * SECTOR..(from + sectors) * SECTOR).unwrap_or_default();
+            content.extend_from_slice(bytes);
+        };
+        match shelves.load(Purpose::Asked, std::iter::once(&unit), take).await {
+            Err(ReadError::Damaged { .. }) => Ok(None),
+            Err(error) => Err(error),
+            Ok(_) => Ok((content.len() == sectors * SECTOR).then_some(content)),
+        }
+    }
+
+    /// Puts a packed segment and reads it back.
+    async fn put_packed(&mut self, packed: Packed, key: &DataKey) -> Result<FoldRow, BuildError> {
+        let (vault, machine, epoch) = (self.log.vault.uuid, self.log.machine, self.claim.epoch);
+        let uuid = packed.row.place.uuid;
+        self.upload(Object::Packed { epoch, uuid }, &packed.bytes).await.map_err(ReadError::Store)?;
+        let name = names::packed_segment(machine, epoch, uuid);
+        let found = self.log.vault.store.get(&name, None).await.map_err(ReadError::Store)?;
+        let id = SegmentId { vault, machine, epoch, uuid, dek: key.id };
+        if found.is_some_and(|found| packed.is_as_packed(&id, key, &found)) {
+            return Ok(packed.row);
+        }
+        let what = "the packed segment does not read back as it was written";
+        Err(BuildError::Fold(VaultError::damaged(name, what)))
     }
 
     async fn add_zeros(&mut self, folds: &mut Folds, item: &Item, key: &DataKey) -> Result<(), BuildError> {
@@ -135,28 +231,6 @@ impl Maintainer {
         };
         folds.open.zeros.push(FoldZeros { volume: item.space.volume, first, sectors, version: item.version });
         folds.bytes += ZEROS_BYTES;
-        self.close_full(folds, key).await
-    }
-
-    /// A segment goes into the fold, or is dropped.
-    async fn sort_row(
-        &mut self,
-        row: FoldRow,
-        live: &Live,
-        containers: &mut BTreeSet<u64>,
-        dropped: &mut BTreeSet<Object>,
-        folds: &mut Folds,
-        key: &DataKey,
-    ) -> Result<(), BuildError> {
-        if !live.has(&row.place) {
-            dropped.extend(row.place.upload());
-            dropped.extend(row.place.inline().map(|(slot, _)| Object::Slots { first: slot, last: slot }));
-            return Ok(());
-        }
-        containers.extend(row.place.inline().map(|(slot, _)| slot));
-        folds.live += live.bytes(&row.place);
-        folds.bytes += row.bytes();
-        folds.open.rows.push(row);
         self.close_full(folds, key).await
     }
 
@@ -208,6 +282,38 @@ fn unfoldable(error: VaultError) -> BuildError {
         VaultError::Store(_) => BuildError::Log(error),
         damage => BuildError::Fold(damage),
     }
+}
+
+/// A first pass over what is left: which units of which segments show.
+async fn live_units(sifted: &mut Sifted<'_>) -> Result<Live, ReadError> {
+    let (mut live, mut turn) = (Live::default(), 0);
+    while let Some(item) = sifted.next().await? {
+        if let Some(unit) = item.unit {
+            live.add(&unit);
+        }
+        turn += 1;
+        if turn % YIELD_ITEMS == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    Ok(live)
+}
+
+/// Decides which segments are packed anew. A single small one that was packed before has nothing to be packed with.
+fn to_pack(rows: &[FoldRow], live: &Live) -> BTreeSet<SegmentPlace> {
+    let is_poor = |row: &FoldRow| live.bytes(&row.place) * 100 < row.length * LIVE_PERCENT_MIN;
+    let is_small = |row: &FoldRow| row.length < SMALL_BYTES;
+    let chosen: Vec<&FoldRow> = rows.iter().filter(|row| is_poor(row) || is_small(row)).collect();
+    match chosen[..] {
+        [one] if one.place.held == Held::Packed && is_small(one) => BTreeSet::new(),
+        _ => chosen.into_iter().map(|row| row.place).collect(),
+    }
+}
+
+/// Nothing shows of a segment.
+fn drop_row(row: &FoldRow, dropped: &mut BTreeSet<Object>) {
+    dropped.extend(row.place.upload());
+    dropped.extend(row.place.inline().map(|(slot, _)| Object::Slots { first: slot, last: slot }));
 }
 
 /// The folds of one run, as they are made.

@@ -16,6 +16,7 @@
 mod build;
 mod fold;
 mod live;
+mod pack;
 mod proof;
 mod publish;
 mod retain;
@@ -31,7 +32,9 @@ use crate::key_ring::KeyRing;
 use crate::load::Log;
 use crate::names::{self, Role};
 use crate::reader::{Avoid, Damage, PointId};
+use crate::units::Units;
 use crate::vault::Vault;
+use build::Built;
 use redoubt_core::MachineId;
 use redoubt_core::maintenance::{CATALOGUES_KEPT, Ladder, PinWatch, Tenure};
 use redoubt_core::{Instant, WallTime};
@@ -76,6 +79,8 @@ pub struct Times {
 pub struct Maintainer {
     log: Log,
     index: Arc<StoredIndex>,
+    /// Content that is packed anew.
+    units: Arc<Units>,
     entropy: Arc<dyn Entropy>,
     claim: Claim,
     tenure: Tenure,
@@ -111,6 +116,8 @@ struct Base {
     newest_maintainer: u64,
     /// Named by versions that cannot be built on, or needed by the base of one that was not published.
     strays: BTreeSet<Object>,
+    /// Segments made for folds that no published version names.
+    packed: BTreeSet<Object>,
     /// As in a catalogue, of all versions read.
     garbage: BTreeMap<Object, u64>,
     /// Versions that are in the store.
@@ -138,6 +145,7 @@ impl Maintainer {
         Ok(Maintainer {
             log,
             index,
+            units: Arc::new(Units::new()),
             entropy,
             claim,
             tenure,
@@ -186,7 +194,8 @@ impl Maintainer {
         // What was not published proves nothing about pins.
         let after = if base.catalogue.version == 0 { u64::MAX } else { base.catalogue.version };
         let (pins, dead_pins) = self.list_pins(after, times).await?;
-        let (next, dropped) = match self.extend(&base.catalogue, durable, &pins, times).await {
+        let Built { next, dropped, packed } = match self.extend(&base.catalogue, durable, &pins, times).await
+        {
             Ok(built) => built,
             Err(BuildError::Log(damage @ VaultError::Damaged { .. })) => {
                 return Err(self.unless_superseded(damage).await?);
@@ -209,6 +218,8 @@ impl Maintainer {
         };
         let slot = next.slot;
         let mut base = base;
+        base.packed.extend(packed);
+        base.packed.retain(|object| !dropped.contains(object));
         base.strays.extend(dropped);
         if slot < base.newest_slot {
             // MT-4: built anew after damage, and not there yet.

@@ -77,10 +77,19 @@ impl Maintainer {
         let mut versions = base.versions;
         versions.insert(newest);
         let (newest_slot, newest_maintainer) = (next.slot, next.maintainer);
-        let (strays, garbage) = (BTreeSet::new(), next.garbage.clone());
+        let (strays, packed, garbage) = (BTreeSet::new(), BTreeSet::new(), next.garbage.clone());
         let catalogue = next;
-        let mut base =
-            Base { catalogue, digest, newest, newest_slot, newest_maintainer, strays, garbage, versions };
+        let mut base = Base {
+            catalogue,
+            digest,
+            newest,
+            newest_slot,
+            newest_maintainer,
+            strays,
+            packed,
+            garbage,
+            versions,
+        };
         self.clean(&mut base).await?;
         self.delete_names(dead_pins).await?;
         Ok(Some(base))
@@ -113,7 +122,7 @@ impl Maintainer {
         for object in base.catalogue.objects().chain(others) {
             next.garbage.entry(object).or_insert(version);
         }
-        for object in next.objects().collect::<Vec<_>>() {
+        for object in next.objects().chain(base.packed.iter().copied()).collect::<Vec<_>>() {
             next.garbage.remove(&object);
         }
     }

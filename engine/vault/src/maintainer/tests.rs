@@ -323,7 +323,7 @@ async fn a_fold_moves_the_beginning_of_the_log_and_what_nobody_needs_goes() {
     assert!(catalogue.mark.slot > 40 && catalogue.mark.slot < catalogue.slot, "{:?}", catalogue.mark);
     let known = readable(&store).await;
     assert!(uploads(&store).is_subset(&known));
-    assert!(log_slots(&store) < 56, "{} slots are left of 62", log_slots(&store));
+    assert!(log_slots(&store) < 25, "{} slots are left of 62", log_slots(&store));
     let listed = kept_points_read(&store, &images).await;
     assert!((4..20).contains(&listed.len()), "{listed:?}");
     let vault = Vault::open(store.clone(), keys()).await.unwrap();
