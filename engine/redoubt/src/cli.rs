@@ -452,11 +452,12 @@ pub(crate) struct Export {
 
 const VERIFY_HELP: &str = "\
 A reader that shares no code with the rest of this program walks the machine's log from its first
-record up to the point: each record must name the digest of the one before, each commit must begin
+record, or from where it was folded, up to the point: each record must name the digest of the one before, each commit must begin
 where the one before ended, every unit of every segment must open. Then both readers must serve the
 same bytes. Damage is mapped to the points and ranges that it hits.
 
-Not proven: that no newer points ever were, since a lost end of the log leaves no trace in it.
+Not proven: that no newer points ever were, since a lost end of the log leaves no trace in it; that a
+maintainer who folded the log's beginning left nothing out, since the records of it are gone.
 
 Exit codes: 0 proven; 5 not proven; 6 proven, but the vault is damaged where other points need it.";
 

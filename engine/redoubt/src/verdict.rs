@@ -10,6 +10,18 @@ use redoubt_verifier::{Damage, Hit, Point, Proof};
 use serde::Serialize;
 use std::ops::Range;
 
+/// What is known of the log's beginning from folds alone.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct FoldedJson {
+    /// The last slot of it.
+    slot: u64,
+    /// The last change in it.
+    seq: u64,
+    catalogue: u64,
+    /// Whether all of it is there.
+    is_whole: bool,
+}
+
 /// How both readers agree on one volume.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Compared {
@@ -103,6 +115,8 @@ pub(crate) struct Verdict {
     asked: Option<String>,
     /// The point whose bytes were compared.
     compared_point: Option<PointJson>,
+    /// Set if the log's beginning was folded: what was there is proven as a maintainer left it.
+    folded: Option<FoldedJson>,
     slots: u64,
     generation: u64,
     seq: u64,
@@ -160,6 +174,12 @@ impl Verdict {
             name: String::new(),
             asked,
             compared_point: compared.map(PointJson::from),
+            folded: proof.folded.as_ref().map(|folded| FoldedJson {
+                slot: folded.slot,
+                seq: folded.seq,
+                catalogue: folded.catalogue,
+                is_whole: folded.is_whole,
+            }),
             slots: proof.slots,
             generation,
             seq,
@@ -205,32 +225,36 @@ fn check(name: &str, is_good: bool, bad: &str, what: String) -> Vec<Cell> {
 
 fn checks(verdict: &Verdict) -> Vec<Vec<Cell>> {
     let is_whole = verdict.broken.is_none();
-    let mut rows = vec![
-        check(
-            "log",
-            is_whole,
-            "BROKEN",
-            format!("records 1 to {}, each names the digest of the one before", verdict.slots),
+    let (first, from) = verdict.folded.as_ref().map_or((1, 1), |folded| (folded.slot + 1, folded.seq + 1));
+    let mut rows = Vec::new();
+    if let Some(FoldedJson { slot, seq, catalogue, is_whole }) = &verdict.folded {
+        let what = format!(
+            "slots 1 to {slot}, changes 1 to {seq}, as catalogue {catalogue} has them: their log is gone"
+        );
+        rows.push(check("folds", *is_whole, "BROKEN", what));
+    }
+    // Of a point that was folded no record is needed.
+    let is_behind =
+        verdict.folded.as_ref().is_some_and(|folded| !folded.is_whole || verdict.slots < first && is_whole);
+    if !is_behind {
+        let what = format!("records {first} to {}, each names the digest of the one before", verdict.slots);
+        rows.push(check("log", is_whole, "BROKEN", what));
+        let what =
+            format!("changes {from} to {} without a gap, generation {}", verdict.seq, verdict.generation);
+        rows.push(check("stream", true, "", what));
+    }
+    rows.extend([check(
+        "units",
+        verdict.damage.is_empty(),
+        "DAMAGED",
+        format!(
+            "{} in {} segments ({}), {} opened with their seals",
+            verdict.units + verdict.damage.len() as u64,
+            verdict.segments,
+            show_size(verdict.segment_bytes),
+            verdict.units
         ),
-        check(
-            "stream",
-            true,
-            "",
-            format!("changes 1 to {} without a gap, generation {}", verdict.seq, verdict.generation),
-        ),
-        check(
-            "units",
-            verdict.damage.is_empty(),
-            "DAMAGED",
-            format!(
-                "{} in {} segments ({}), {} opened with their seals",
-                verdict.units + verdict.damage.len() as u64,
-                verdict.segments,
-                show_size(verdict.segment_bytes),
-                verdict.units
-            ),
-        ),
-    ];
+    )]);
     let of = match (&verdict.asked, &verdict.compared_point) {
         (None, Some(point)) => format!(" at point {}", point.point),
         _ => String::new(),
@@ -306,9 +330,31 @@ pub(crate) fn show(verdict: &Verdict) -> String {
 
 fn last_line(verdict: &Verdict) -> String {
     let subject = match (&verdict.asked, &verdict.compared_point) {
-        (Some(_), Some(point)) => {
-            format!("the point is changes 1 to {} of the machine, all of them and nothing else", point.seq)
-        }
+        (Some(_), Some(point)) => match &verdict.folded {
+            None => {
+                format!(
+                    "the point is changes 1 to {} of the machine, all of them and nothing else",
+                    point.seq
+                )
+            }
+            Some(folded) if point.seq > folded.seq => format!(
+                "the point is changes {} to {} of the machine, all of them and nothing else, on what its \
+                 maintainer kept of changes 1 to {}",
+                folded.seq + 1,
+                point.seq,
+                folded.seq
+            ),
+            Some(_) => format!(
+                "the point is what the machine's maintainer kept of changes 1 to {}: whole, and sealed with the \
+                 machine's key",
+                point.seq
+            ),
+        },
+        _ if verdict.folded.is_some() => format!(
+            "every point is what the machine wrote up to its marker, {} in all, those of the folds as their \
+             maintainer kept them",
+            verdict.points
+        ),
         _ => format!("every point is what the machine wrote up to its marker, {} in all", verdict.points),
     };
     match verdict.verdict {
@@ -347,6 +393,7 @@ mod tests {
             name: "erp-host".into(),
             asked: Some("17.1".into()),
             compared_point: Some(point("17.1")),
+            folded: None,
             slots: 17,
             generation: 2,
             seq: 44,
@@ -368,6 +415,13 @@ mod tests {
             damage: Vec::new(),
             hits: Vec::new(),
         }
+    }
+
+    #[test]
+    fn a_proof_says_what_of_it_is_a_maintainers_word() {
+        let folded = |slot, seq| Some(FoldedJson { slot, seq, catalogue: 6, is_whole: true });
+        insta::assert_snapshot!("on_folds", show(&Verdict { folded: folded(9, 20), ..proven() }));
+        insta::assert_snapshot!("folded", show(&Verdict { folded: folded(17, 44), ..proven() }));
     }
 
     fn damage(slot: bool) -> DamageJson {

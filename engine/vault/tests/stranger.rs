@@ -5,35 +5,13 @@ mod support;
 
 use bytes::Bytes;
 use redoubt_ports::StoreKey;
-use redoubt_vault::{
-    MachineWriter, Maintainer, MaintainerSettings, MemStore, PointId, Times, Vault, VaultKeys,
-};
-use redoubt_verifier::{Content, Fault, Hit, Objects, Point, Proof, content, prove};
-use std::collections::{BTreeMap, BTreeSet};
+use redoubt_vault::{MachineWriter, Maintainer, MaintainerSettings, MemStore, Times, Vault, VaultKeys};
+use redoubt_verifier::{Fault, prove};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use support::model::{MACHINE, Shape, history, position, settings};
+use support::stranger::{Images, KEY, Read, first_unit, hits_of, images, lost_for_the_engine, proof};
 use support::{Oracle, Seeded, run};
-
-const KEY: [u8; 32] = [3; 32];
-/// Images of a machine's volumes, by ordinal.
-type Images = BTreeMap<u16, Vec<u8>>;
-
-struct Read<'a>(&'a MemStore);
-
-impl Objects for Read<'_> {
-    fn get(&self, name: &str) -> Result<Option<Vec<u8>>, String> {
-        Ok(self.0.peek(&StoreKey::new(name)).map(|bytes| bytes.to_vec()))
-    }
-
-    fn list(&self, prefix: &str) -> Result<Vec<String>, String> {
-        let names = self.0.names().into_iter().map(|name| name.as_str().to_owned());
-        Ok(names.filter(|name| name.starts_with(prefix)).collect())
-    }
-}
-
-fn proof(store: &MemStore) -> Proof {
-    prove(&Read(store), &KEY, &MACHINE.to_string(), None, |_, _| {}).unwrap()
-}
 
 /// Writes a random history in commits of random shapes, by several writers.
 fn vault(seed: u64) -> (Arc<MemStore>, Oracle) {
@@ -67,31 +45,6 @@ fn vault(seed: u64) -> (Arc<MemStore>, Oracle) {
     (store, oracle)
 }
 
-/// Reads all of a point, and the sectors that are lost.
-fn images(store: &MemStore, proof: &Proof, point: &Point) -> (Images, BTreeSet<(u16, u64)>) {
-    let size =
-        |(volume, (_, sectors)): (&u16, &([u8; 16], u64))| (*volume, vec![0xee; *sectors as usize * 512]);
-    let mut images: Images = point.volumes.iter().map(size).collect();
-    let (mut lost, mut seen) = (BTreeSet::new(), BTreeSet::new());
-    content(&Read(store), proof, point, |volume, sectors, content| {
-        for sector in sectors.clone() {
-            assert!(seen.insert((volume, sector)), "each sector once");
-        }
-        let place =
-            &mut images.get_mut(&volume).unwrap()[sectors.start as usize * 512..sectors.end as usize * 512];
-        match content {
-            Content::Zeros => place.fill(0),
-            Content::Data(data) => place.copy_from_slice(data),
-            Content::Lost => lost.extend(sectors.map(|sector| (volume, sector))),
-        }
-        Ok(())
-    })
-    .unwrap();
-    let all: u64 = point.volumes.values().map(|(_, sectors)| sectors).sum();
-    assert_eq!(seen.len() as u64, all, "every sector");
-    (images, lost)
-}
-
 #[test]
 fn a_reader_written_from_the_document_sees_every_point_as_it_was() {
     for seed in 0..5 {
@@ -115,34 +68,6 @@ fn a_reader_written_from_the_document_sees_every_point_as_it_was() {
             );
         }
     }
-}
-
-/// Which sectors of which point both readers must call lost.
-fn lost_for_the_engine(store: &Arc<MemStore>) -> BTreeSet<((u64, u16), u16, u64)> {
-    run(async {
-        let vault = Vault::open(store.clone(), VaultKeys::new(KEY)).await.unwrap();
-        let reader = redoubt_vault::MachineReader::open(&vault, MACHINE).await.unwrap();
-        let mut lost = BTreeSet::new();
-        for point in reader.points() {
-            let PointId { slot, ordinal } = point.id;
-            let view = reader.view(point.id).unwrap();
-            for (volume, info) in view.volumes() {
-                for sector in 0..info.sectors.0 {
-                    let extent = redoubt_core::Extent::new(sector, 1);
-                    if view.read(*volume, extent).await.is_err() {
-                        lost.insert(((slot, ordinal), volume.0, sector));
-                    }
-                }
-            }
-        }
-        lost
-    })
-}
-
-/// Where the first unit of an object's segment begins: behind the record in a slot.
-fn first_unit(name: &StoreKey, bytes: &[u8]) -> usize {
-    let body = |bytes: &[u8]| 144 + u32::from_le_bytes(bytes[116..120].try_into().unwrap()) as usize;
-    128 + if name.as_str().contains("/log/") { body(bytes) } else { 0 }
 }
 
 #[test]
@@ -170,11 +95,7 @@ fn a_damaged_unit_is_mapped_to_exactly_the_points_and_ranges_that_the_engine_can
         assert_eq!(proof.broken, None, "seed {seed}: rot of data breaks no chain");
         met_in_log |= kind == "/log/";
         let wanted = lost_for_the_engine(&store);
-        let sectors = |hit: &Hit| {
-            let (point, volume) = (hit.point, hit.volume);
-            hit.sectors.clone().map(move |sector| (point, volume, sector)).collect::<Vec<_>>()
-        };
-        let found: BTreeSet<_> = proof.hits.iter().flat_map(sectors).collect();
+        let found = hits_of(&proof);
         assert_eq!(found, wanted, "seed {seed}");
         let [damage] = &proof.damage[..] else { panic!("one damaged unit: {:?}", proof.damage) };
         let at = first_unit(&name, &store.peek(&name).unwrap()) as u64;

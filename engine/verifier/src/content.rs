@@ -1,5 +1,6 @@
 //! What a point holds, by walking from the newest version to the oldest: what is seen first counts.
 
+use crate::format::Row;
 use crate::proof::load;
 use crate::ranges::{Ranges, add};
 use crate::{Fault, Objects, Point, Proof};
@@ -17,8 +18,8 @@ pub enum Content<'a> {
     Lost,
 }
 
-/// Part of a point: unit and sector in it (`None`: zeros), volume, sectors, first sector of the row.
-type Part = (Option<(usize, usize)>, u16, Range<u64>, u64);
+/// Part of a point: unit and sector in it, volume, sectors, first sector of the row.
+type Part = ((usize, usize), u16, Range<u64>, u64);
 
 /// Hands out all sectors of a proven point's volumes, each once, newest first: volume, sectors, content.
 /// `each` may end it with an error.
@@ -30,16 +31,21 @@ pub fn content(
 ) -> Result<(), Fault> {
     let Some(at) = &proof.machine else { return Ok(()) };
     let mut seen = Ranges::new();
-    for record in proof.records.iter().rev().filter(|record| record.slot <= point.slot) {
-        let spans = if record.slot == point.slot { u64::from(point.ordinal) } else { u64::MAX };
+    let limit = (point.slot << 16) + u64::from(point.ordinal);
+    for layer in proof.layers.iter().rev().filter(|layer| *layer.slots.start() <= point.slot) {
         // First what of each segment is visible, then the segments once more, one after another.
         let mut rows = Vec::new();
-        for (ordinal, row) in record.segments.iter().enumerate() {
-            let (segment, ..) = load(objects, at, record, row, None)?;
-            let rows_of = segment.rows.into_iter().filter(|row| row.span <= spans);
-            rows.extend(rows_of.map(|row| (ordinal, row)));
+        for (ordinal, row) in layer.segments.iter().enumerate() {
+            let (segment, ..) = load(objects, at, row, None)?;
+            rows.extend(segment.rows.into_iter().map(|row| (ordinal, row)));
         }
-        rows.sort_by_key(|(_, row)| std::cmp::Reverse(row.span));
+        rows.extend(layer.zeros.iter().map(|(version, volume, sectors)| {
+            let (version, volume, sectors, first) =
+                (*version, *volume, sectors.end - sectors.start, sectors.start);
+            (0, Row { volume, version, first, sectors, content: None })
+        }));
+        rows.retain(|(_, row)| row.version <= limit);
+        rows.sort_by_key(|(_, row)| std::cmp::Reverse(row.version));
         // By segment, then by unit: volume, sectors, first sector of the unit's row.
         let mut visible: BTreeMap<usize, Vec<Part>> = BTreeMap::new();
         for (ordinal, row) in rows {
@@ -48,19 +54,20 @@ pub fn content(
             if sectors.is_empty() {
                 continue;
             }
-            let parts = add(&mut seen, row.volume, sectors).into_iter();
-            let parts = parts.map(|part| (row.content, row.volume, part, row.first));
-            visible.entry(ordinal).or_default().extend(parts);
+            for part in add(&mut seen, row.volume, sectors) {
+                match row.content {
+                    None => each(row.volume, part, Content::Zeros)?,
+                    Some(place) => {
+                        visible.entry(ordinal).or_default().push((place, row.volume, part, row.first))
+                    }
+                }
+            }
         }
         for (ordinal, mut parts) in visible {
-            let (segment, ..) = load(objects, at, record, &record.segments[ordinal], None)?;
-            parts.sort_by_key(|(content, ..)| *content);
+            let (segment, ..) = load(objects, at, &layer.segments[ordinal], None)?;
+            parts.sort_by_key(|(place, ..)| *place);
             let mut unit = (usize::MAX, None);
-            for (place, volume, part, first) in parts {
-                let Some((number, sector)) = place else {
-                    each(volume, part, Content::Zeros)?;
-                    continue;
-                };
+            for ((number, sector), volume, part, first) in parts {
                 if unit.0 != number {
                     unit = (number, segment.unit(number).ok());
                 }

@@ -2,7 +2,7 @@
 //!
 //! What is *not* here: which records count and what a point sees; see the crate's root.
 
-use crate::{Fault, Machine, Objects, Point, Record, SegmentRow, Volumes};
+use crate::{Fault, Head, Holder, Machine, Objects, Point, Record, SegmentRow, Versions, Volumes};
 use aes_gcm::aead::AeadInOut;
 use aes_gcm::{Aes256Gcm, KeyInit, Nonce, Tag};
 use std::collections::BTreeMap;
@@ -18,24 +18,24 @@ const TRAILER: usize = 64;
 const PLAIN_MAX: usize = 16 << 20;
 
 /// Fields from the front of some bytes; `None` where they end too early.
-struct Fields<'a>(&'a [u8]);
+pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Fields<'a> {
-    fn raw(&mut self, length: usize) -> Option<&'a [u8]> {
+    pub(crate) fn raw(&mut self, length: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
         Some(taken)
     }
 
-    fn le(&mut self, length: usize) -> Option<u64> {
+    pub(crate) fn le(&mut self, length: usize) -> Option<u64> {
         Some(self.raw(length)?.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
     }
 
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         self.raw(N)?.try_into().ok()
     }
 
-    fn varint(&mut self) -> Option<u64> {
+    pub(crate) fn varint(&mut self) -> Option<u64> {
         let mut number = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.le(1)?;
@@ -48,8 +48,29 @@ impl<'a> Fields<'a> {
     }
 
     /// The name of the structure and its format, of which only the major must be known.
-    fn is(&mut self, magic: &[u8; 8]) -> Option<()> {
+    pub(crate) fn is(&mut self, magic: &[u8; 8]) -> Option<()> {
         (self.raw(8)? == magic && self.le(2)? == 1 && self.le(2).is_some()).then_some(())
+    }
+
+    /// A number that is told by its zigzag difference to another.
+    pub(crate) fn from(&mut self, from: u64) -> Option<u64> {
+        let zigzag = self.varint()?;
+        Some(from.wrapping_add(((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64)) as u64))
+    }
+
+    /// The state after a record; of it only the place in the stream.
+    pub(crate) fn head(&mut self) -> Option<Head> {
+        let head = (self.le(8)?, self.le(8)?, self.array()?);
+        self.raw(2)?;
+        self.volumes()?;
+        self.names()?;
+        Some(head)
+    }
+
+    pub(crate) fn point(&mut self, slot: u64, ordinal: u16) -> Option<Point> {
+        let (marker, _, wall_ms) = (self.array()?, self.le(1)?, self.le(8)?);
+        let (seq, exact, volumes) = (self.le(8)?, self.le(1)? == 1, self.volumes()?);
+        Some(Point { slot, ordinal, marker, wall_ms, seq, exact, volumes })
     }
 
     /// Names are for people: nothing is proven of them.
@@ -69,7 +90,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-fn derive(key: &[u8], salt: &[u8], purpose: &[&[u8]]) -> Key {
+pub(crate) fn derive(key: &[u8], salt: &[u8], purpose: &[&[u8]]) -> Key {
     let parts = purpose.iter().flat_map(|part| [&(part.len() as u64).to_le_bytes(), *part].concat());
     let mut derived = [0; 32];
     let expanded =
@@ -78,7 +99,7 @@ fn derive(key: &[u8], salt: &[u8], purpose: &[&[u8]]) -> Key {
     derived
 }
 
-fn unseal(key: &Key, number: u32, additional: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn unseal(key: &Key, number: u32, additional: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
     let (body, tag) = sealed.split_last_chunk::<16>()?;
     let mut nonce = [0; 12];
     nonce[..4].copy_from_slice(&number.to_le_bytes());
@@ -93,7 +114,7 @@ fn unseal(key: &Key, number: u32, additional: &[u8], sealed: &[u8]) -> Option<Ve
     opened.ok().map(|()| plain)
 }
 
-fn has_crc(bytes: &[u8]) -> bool {
+pub(crate) fn has_crc(bytes: &[u8]) -> bool {
     bytes.split_last_chunk().is_some_and(|(body, crc)| crc32c::crc32c(body) == u32::from_le_bytes(*crc))
 }
 
@@ -200,38 +221,36 @@ pub(crate) fn record(at: &Machine, slot: u64, bytes: &[u8]) -> Result<Record, Fa
     let key = derive(data_key, &salt, &[b"drv1 log", &at.vault]);
     let plain = bytes.get(LOG_HEADER..end).and_then(|sealed| unseal(&key, 0, header, sealed));
     let plain = plain.ok_or_else(|| broken(LOG_HEADER..end, "the seal of its body is broken"))?;
-    let mut record = body(&plain, slot).ok_or_else(|| broken(LOG_HEADER..end, "its body is malformed"))?;
-    (record.epoch, record.prev, record.inline_at, record.data_key) = (epoch, prev, end, dek);
-    record.minor = header[10..12].try_into().unwrap_or_default();
+    let mut record = Record { slot, epoch, prev, inline_at: end, ..Record::default() };
+    let minor = header[10..12].try_into().ok();
+    body(&plain, &mut record, dek, minor).ok_or_else(|| broken(LOG_HEADER..end, "its body is malformed"))?;
     Ok(record)
 }
 
-fn body(plain: &[u8], slot: u64) -> Option<Record> {
-    let mut fields = Fields(plain);
-    let mut record = Record { slot, from: fields.le(8)?, ..Record::default() };
-    record.head = (fields.le(8)?, fields.le(8)?, fields.array()?);
-    fields.raw(2)?;
-    fields.volumes()?;
-    fields.names()?;
+fn body(plain: &[u8], record: &mut Record, data_key: u64, minor: Option<[u8; 2]>) -> Option<()> {
+    let (mut fields, slot, epoch) = (Fields(plain), record.slot, record.epoch);
+    (record.from, record.head) = (fields.le(8)?, fields.head()?);
     for ordinal in 0..fields.le(2)? as u16 {
-        let (marker, _, wall_ms) = (fields.array()?, fields.le(1)?, fields.le(8)?);
-        let (seq, exact, volumes) = (fields.le(8)?, fields.le(1)? == 1, fields.volumes()?);
-        record.points.push(Point { slot, ordinal, marker, wall_ms, seq, exact, volumes });
+        record.points.push(fields.point(slot, ordinal)?);
     }
     for _ in 0..fields.le(2)? {
         let (uuid, length) = (fields.array()?, fields.le(8)?);
         let (table, units) = (fields.le(8)? as usize, fields.le(4)? as usize);
-        let (root, digest, inline) = (fields.array()?, fields.array()?, fields.le(1)? == 1);
-        record.segments.push(SegmentRow { uuid, length, table, units, root, digest, inline });
+        let (root, digest) = (fields.array()?, fields.array()?);
+        let holder = if fields.le(1)? == 1 { Holder::Slot(slot, record.inline_at) } else { Holder::Own };
+        let versions = Versions::Of(slot);
+        let row =
+            SegmentRow { uuid, epoch, data_key, minor, holder, length, table, units, root, digest, versions };
+        record.segments.push(row);
     }
     fields.le(8)?;
-    fields.0.is_empty().then_some(record)
+    fields.0.is_empty().then_some(())
 }
 
 /// One row of an extent table, with the unit and the sector in it where its content is.
 pub(crate) struct Row {
     pub(crate) volume: u16,
-    pub(crate) span: u64,
+    pub(crate) version: u64,
     pub(crate) first: u64,
     pub(crate) sectors: u64,
     pub(crate) content: Option<(usize, usize)>,
@@ -248,19 +267,18 @@ pub(crate) struct Segment {
     pub(crate) rows: Vec<Row>,
 }
 
-/// Checks a segment's tables against the record that lists it. `Err` says which bytes are wrong, and why.
+/// Checks a segment's tables against the record or the fold that lists it. `Err` says which bytes are wrong, and why.
 pub(crate) fn segment(
     at: &Machine,
-    record: &Record,
     row: &SegmentRow,
     bytes: Vec<u8>,
 ) -> Result<Segment, (Range<usize>, &'static str)> {
     if bytes.len() as u64 != row.length || bytes.len() < SEGMENT_HEADER + TRAILER {
         return Err((bytes.len().min(row.length as usize)..row.length as usize, "it is shorter or longer"));
     }
-    let mut header =
-        [&b"DRSEG1\0\0"[..], &[1, 0], &record.minor[..], &(record.data_key as u32).to_le_bytes()].concat();
-    header.extend([&at.vault[..], &at.id, &row.uuid[..], &record.epoch.to_le_bytes()].concat());
+    let minor = row.minor.unwrap_or([bytes[10], bytes[11]]);
+    let mut header = [&b"DRSEG1\0\0"[..], &[1, 0], &minor[..], &(row.data_key as u32).to_le_bytes()].concat();
+    header.extend([&at.vault[..], &at.id, &row.uuid[..], &row.epoch.to_le_bytes()].concat());
     header.resize(SEGMENT_HEADER - 4, 0);
     header.extend(crc32c::crc32c(&header).to_le_bytes());
     let end = bytes.len() - TRAILER;
@@ -276,7 +294,7 @@ pub(crate) fn segment(
     if root != row.root {
         return Err((row.table..end, "its tables are not those of the log record"));
     }
-    let data_key = at.data_keys.get(&record.data_key).ok_or((12..16, "its data key is missing"))?;
+    let data_key = at.data_keys.get(&row.data_key).ok_or((12..16, "its data key is missing"))?;
     let key = derive(data_key, &row.uuid, &[b"drv1 seg", &at.vault, &at.id]);
     let additional = [row.uuid.to_vec(), [&at.id[..], &[1, 0]].concat()];
     let header_differs = bytes[..SEGMENT_HEADER] != header;
@@ -296,9 +314,8 @@ impl Segment {
         let plain = self.open(0x8000_0000, packed & 0x7fff_ffff, (packed >> 31) as u8, fields.0)?;
         let (mut fields, mut last) = (Fields(&plain), 0u64);
         while !fields.0.is_empty() {
-            let (volume, span, zigzag) = (fields.varint()? as u16, fields.varint()?, fields.varint()?);
-            let first = last.wrapping_add(((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64)) as u64);
-            let sectors = fields.varint()?;
+            let (volume, span, first) = (fields.varint()? as u16, fields.varint()?, fields.from(last)?);
+            let (version, sectors) = (row.version(span)?, fields.varint()?);
             last = first.checked_add(sectors)?;
             let content = match fields.le(1)? {
                 0 => None,
@@ -309,7 +326,7 @@ impl Segment {
                     fits.then_some(Some((unit, sector)))?
                 }
             };
-            self.rows.push(Row { volume, span, first, sectors, content });
+            self.rows.push(Row { volume, version, first, sectors, content });
         }
         (start == row.table).then_some(())
     }

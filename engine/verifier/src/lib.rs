@@ -1,9 +1,9 @@
 //! A second reader of vaults, written from `engine/docs/vault-format.md` alone. It shares no code with the
 //! engine, so that a mistake of one of the two is not confirmed by the other.
 //!
-//! - [`prove`] walks the log from its first slot: every record opens and names the digest of the one before,
-//!   every commit begins where the one before ended, every unit opens. Damage is mapped to the points and
-//!   ranges it hits.
+//! - [`prove`] walks the log from its first slot, or from where it was folded: every record opens and names the digest
+//!   of the one before, every commit begins where the one before ended, every unit opens, of what was folded as of
+//!   the log. Damage is mapped to the points and ranges it hits.
 //! - [`content`] hands out what a point holds, each sector once, for a comparison.
 //!
 //! Memory holds one segment, the log's records, and the borders of what was handed out.
@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod content;
+mod folds;
 mod format;
 mod proof;
 mod ranges;
@@ -19,7 +20,7 @@ pub use content::{Content, content};
 use format::{Id, hex};
 pub use proof::prove;
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 /// Reads the objects of one vault.
 pub trait Objects {
@@ -99,7 +100,73 @@ struct SegmentRow {
     units: usize,
     root: [u8; 32],
     digest: [u8; 32],
-    inline: bool,
+    epoch: u64,
+    data_key: u64,
+    /// That of its record; a fold does not know it.
+    minor: Option<[u8; 2]>,
+    holder: Holder,
+    versions: Versions,
+}
+
+/// The object that a segment is in.
+#[derive(Clone, Copy, Debug)]
+enum Holder {
+    /// One of its own, put by a writer.
+    Own,
+    /// A log slot, and where in it.
+    Slot(u64, usize),
+    /// One of its own, put by a maintainer.
+    Packed,
+}
+
+/// Versions of a segment's spans.
+#[derive(Clone, Debug)]
+enum Versions {
+    /// Those of this slot.
+    Of(u64),
+    Each(Vec<u64>),
+}
+
+impl SegmentRow {
+    /// Version of a span: the slot, then 16 bits of what was the span there.
+    fn version(&self, span: u64) -> Option<u64> {
+        match &self.versions {
+            Versions::Of(slot) => (span < 1 << 16).then(|| (slot << 16) + span),
+            Versions::Each(versions) => versions.get(span as usize).copied(),
+        }
+    }
+}
+
+/// Generation, sequence and chain of the stream.
+pub type Head = (u64, u64, [u8; 32]);
+
+/// What some slots wrote: one of the log, or those of a run that was folded.
+#[derive(Clone, Debug)]
+struct Layer {
+    slots: RangeInclusive<u64>,
+    segments: Vec<SegmentRow>,
+    /// Version, volume, sectors: zeros that the folds name.
+    zeros: Vec<(u64, u16, Range<u64>)>,
+}
+
+impl Default for Layer {
+    fn default() -> Layer {
+        Layer { slots: 1..=1, segments: Vec::new(), zeros: Vec::new() }
+    }
+}
+
+/// What is left of the log's beginning, whose records are gone: what it says is sealed with the machine's key, but
+/// that nothing is left out is the word of the maintainer who folded it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Folded {
+    /// The last slot that was folded.
+    pub slot: u64,
+    /// The last change in it.
+    pub seq: u64,
+    /// Version of the catalogue that says so.
+    pub catalogue: u64,
+    /// Whether all of it is there.
+    pub is_whole: bool,
 }
 
 /// A log record that opened.
@@ -107,12 +174,10 @@ struct SegmentRow {
 struct Record {
     slot: u64,
     epoch: u64,
-    data_key: u64,
-    minor: [u8; 2],
     prev: [u8; 32],
     from: u64,
-    /// Generation, sequence and chain of the stream after it.
-    head: (u64, u64, [u8; 32]),
+    /// The stream after it.
+    head: Head,
     points: Vec<Point>,
     segments: Vec<SegmentRow>,
     inline_at: usize,
@@ -133,13 +198,15 @@ pub struct Hit {
 #[derive(Default)]
 pub struct Proof {
     machine: Option<Machine>,
-    records: Vec<Record>,
-    /// Log slots that follow one another without a break.
+    layers: Vec<Layer>,
+    /// What is known from folds, if the log's beginning was given up.
+    pub folded: Option<Folded>,
+    /// The last of the log slots that follow one another without a break, from the first or from the folds on.
     pub slots: u64,
     /// Points up to there, oldest first.
     pub points: Vec<Point>,
     /// Generation, sequence and chain of the stream there.
-    pub head: (u64, u64, [u8; 32]),
+    pub head: Head,
     /// Units that opened, and their plain bytes.
     pub units: (u64, u64),
     /// Segments read, and their bytes.

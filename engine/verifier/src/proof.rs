@@ -1,10 +1,14 @@
 //! The walk through a log: what follows what, what opens, and which points and ranges damage takes.
 
+use crate::folds::{self, Catalogue};
 use crate::format::{self, Row, Segment, fetch, hex};
 use crate::ranges::{Ranges, add, cut};
-use crate::{Damage, Fault, Hit, Machine, Objects, Proof, Record, SegmentRow};
+use crate::{Damage, Fault, Folded, Hit, Holder, Layer, Machine, Objects, Point, Proof, Record, SegmentRow};
 use std::collections::BTreeSet;
 use std::ops::Range;
+
+/// Attempts at a proof: a maintainer that folds meanwhile deletes what the catalogue before needs.
+const ATTEMPTS: usize = 3;
 
 /// Proves the machine's log up to slot `last`, or all of it. Only a silent store and a vault that does not
 /// open at all are errors. `each` hears how many slots of how many are done.
@@ -15,14 +19,45 @@ pub fn prove(
     last: Option<u64>,
     mut each: impl FnMut(u64, u64),
 ) -> Result<Proof, Fault> {
+    let catalogues = || objects.list(&format!("g/{machine}/cat/")).map_err(Fault::Store);
+    let mut attempt = 1;
+    loop {
+        let before = catalogues()?;
+        let proof = walk(objects, vault_key, machine, last, &mut each)?;
+        if proof.broken.is_none() || attempt == ATTEMPTS || before == catalogues()? {
+            return Ok(proof);
+        }
+        attempt += 1;
+    }
+}
+
+fn walk(
+    objects: &dyn Objects,
+    vault_key: &[u8; 32],
+    machine: &str,
+    last: Option<u64>,
+    each: &mut impl FnMut(u64, u64),
+) -> Result<Proof, Fault> {
     let at = format::open(objects, vault_key, machine)?;
-    let listed = objects.list(&format!("g/{machine}/log/")).map_err(Fault::Store)?;
-    let all = last.map_or(listed.len(), |last| listed.len().min(last as usize));
-    let (mut proof, mut prev, mut epoch) = (Proof::default(), [0; 32], 0);
+    // Before the log: slots that a newer one gives up are then missing, never taken for the beginning.
+    let catalogue = folds::newest(objects, &at)?;
+    let (mark, own) = (catalogue.mark, at.slot(catalogue.mark));
+    let mut listed = objects.list(&format!("g/{machine}/log/")).map_err(Fault::Store)?;
+    listed.retain(|name| *name > own);
+    let wanted = last.map(|last| last.saturating_sub(mark) as usize);
+    let all = wanted.map_or(listed.len(), |wanted| listed.len().min(wanted));
+    let mut proof = Proof { slots: mark, head: catalogue.head, ..Proof::default() };
+    let (mut prev, mut epoch) = (catalogue.digest, catalogue.epoch);
     // Sectors whose newest content is in a damaged unit.
     let mut bad = Ranges::new();
-    for (name, slot) in listed[..all].iter().zip(1..) {
-        each(slot - 1, all as u64);
+    if mark > 0 {
+        take_folds(objects, &at, &mut proof, &catalogue, &mut bad)?;
+        let (seq, is_whole) = (catalogue.head.1, proof.broken.is_none());
+        proof.folded = Some(Folded { slot: mark, seq, catalogue: catalogue.version, is_whole });
+    }
+    let names = if proof.broken.is_none() { &listed[..all] } else { &[] };
+    for (name, slot) in names.iter().zip(mark + 1..) {
+        each(slot - mark - 1, all as u64);
         let taken = take(objects, &at, &mut proof, (name, slot), (&mut prev, &mut epoch), &mut bad);
         match taken {
             Ok(()) => proof.slots = slot,
@@ -33,13 +68,12 @@ pub fn prove(
             Err(silent) => return Err(silent),
         }
     }
-    let missing = last.is_some_and(|last| all < last as usize);
-    if missing && proof.broken.is_none() {
-        let name = at.slot(all as u64 + 1);
+    if wanted.is_some_and(|wanted| all < wanted) && proof.broken.is_none() {
+        let name = at.slot(mark + all as u64 + 1);
         proof.broken = Some(Damage { object: name, bytes: 0..0, what: "the log ends before it".into() });
     }
     if proof.broken.is_some() {
-        for name in listed.iter().skip(proof.slots as usize) {
+        for name in listed.iter().skip((proof.slots - mark) as usize) {
             let slot = name.rsplit('/').next().and_then(|text| u64::from_str_radix(text, 16).ok());
             let bytes = objects.get(name).map_err(Fault::Store)?.unwrap_or_default();
             let record = format::record(&at, slot.unwrap_or_default(), &bytes);
@@ -51,6 +85,62 @@ pub fn prove(
     proof.machine = Some(at);
     each(all as u64, all as u64);
     Ok(proof)
+}
+
+/// Takes what was folded: all units of all segments that the folds name, run by run. Behind damage that is not a unit's
+/// no point is proven.
+fn take_folds(
+    objects: &dyn Objects,
+    at: &Machine,
+    proof: &mut Proof,
+    catalogue: &Catalogue,
+    bad: &mut Ranges,
+) -> Result<(), Fault> {
+    let (layers, mut stop) = folds::layers(objects, at, &catalogue.folds);
+    for layer in layers {
+        let of = |point: &&Point| layer.slots.contains(&point.slot);
+        let points: Vec<Point> = catalogue.points.iter().filter(of).cloned().collect();
+        if let Err(fault) = take_run(objects, at, proof, &layer, (&points, catalogue.head.1), bad) {
+            stop = Some(fault);
+            break;
+        }
+        proof.points.extend(points);
+        proof.layers.push(layer);
+    }
+    match stop {
+        None => return Ok(()),
+        Some(Fault::Damage(damage)) => proof.broken = Some(damage),
+        Some(silent) => return Err(silent),
+    }
+    let proven = proof.points.len();
+    proof.lost.extend(catalogue.points.iter().skip(proven).cloned());
+    Ok(())
+}
+
+fn take_run(
+    objects: &dyn Objects,
+    at: &Machine,
+    proof: &mut Proof,
+    layer: &Layer,
+    (points, head): (&[Point], u64),
+    bad: &mut Ranges,
+) -> Result<(), Fault> {
+    let mut seq = proof.points.last().map_or(0, |point| point.seq);
+    for point in points {
+        if point.seq <= seq || point.seq > head || !point.exact {
+            let name = format!("g/{}/cat/", hex(&at.id));
+            return Err(Fault::damage(&name, 0..0, "a point is out of order or not exact"));
+        }
+        seq = point.seq;
+    }
+    let zeros =
+        |(version, volume, sectors): &(u64, u16, Range<u64>)| (*version, *volume, sectors.clone(), false);
+    let mut rows: Vec<Written> = layer.zeros.iter().map(zeros).collect();
+    for row in &layer.segments {
+        rows.extend(open_units(objects, at, proof, row, None)?);
+    }
+    map_damage(proof, points, rows, bad);
+    Ok(())
 }
 
 /// Takes the next slot: its record, its place in the chain, all units of its segments.
@@ -78,7 +168,8 @@ fn take(
     if record.prev != follows {
         return Err(Fault::damage(&own, 80..112, "it does not name the digest of the slot before"));
     }
-    let inline: u64 = record.segments.iter().filter(|row| row.inline).map(|row| row.length).sum();
+    let is_inline = |row: &&SegmentRow| matches!(row.holder, Holder::Slot(..));
+    let inline: u64 = record.segments.iter().filter(is_inline).map(|row| row.length).sum();
     let (end, all) = (record.inline_at as u64 + inline, bytes.len() as u64);
     if end != all {
         // It takes no point by itself: the inline segment behind a record says what of it is missing.
@@ -89,12 +180,12 @@ fn take(
     continues(proof, &record).map_err(|what| Fault::damage(&own, 0..0, what))?;
     let mut rows = Vec::new();
     for row in &record.segments {
-        rows.extend(open_units(objects, at, proof, &record, row, &bytes)?);
+        rows.extend(open_units(objects, at, proof, row, Some(&bytes))?);
     }
-    map_damage(proof, &record, rows, bad);
+    map_damage(proof, &record.points, rows, bad);
     proof.head = record.head;
-    proof.points.extend(record.points.iter().cloned());
-    proof.records.push(record);
+    proof.points.extend(record.points);
+    proof.layers.push(Layer { slots: slot..=slot, segments: record.segments, zeros: Vec::new() });
     Ok(())
 }
 
@@ -113,7 +204,7 @@ fn continues(proof: &Proof, record: &Record) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// A row of an extent table: span, volume, sectors, whether its unit is damaged.
+/// What was written: version, volume, sectors, whether its unit is damaged.
 type Written = (u64, u16, Range<u64>, bool);
 
 /// Opens all units of a segment and returns what it wrote.
@@ -121,11 +212,10 @@ fn open_units(
     objects: &dyn Objects,
     at: &Machine,
     proof: &mut Proof,
-    record: &Record,
     row: &SegmentRow,
-    slot: &[u8],
+    slot: Option<&[u8]>,
 ) -> Result<Vec<Written>, Fault> {
-    let (segment, object, base) = load(objects, at, record, row, Some(slot))?;
+    let (segment, object, base) = load(objects, at, row, slot)?;
     let mut wrong = BTreeSet::new();
     for number in 0..segment.count() {
         match segment.unit(number) {
@@ -139,26 +229,27 @@ fn open_units(
     }
     // Whatever the digest covers a finer check covers too, and says where: this one covers the checks.
     if wrong.is_empty() && !segment.has_digest(&row.digest) {
-        return Err(Fault::damage(&object, 0..0, "its digest is not that of the log record"));
+        return Err(Fault::damage(&object, 0..0, "its digest is not that of the record or the fold"));
     }
     proof.segments = (proof.segments.0 + 1, proof.segments.1 + row.length);
     let is_bad = |row: &Row| row.content.is_some_and(|(unit, _)| wrong.contains(&unit));
-    let written = |row: &Row| (row.span, row.volume, row.first..row.first + row.sectors, is_bad(row));
+    let written = |row: &Row| (row.version, row.volume, row.first..row.first + row.sectors, is_bad(row));
     Ok(segment.rows.iter().map(written).collect())
 }
 
 /// Brings `bad`, the sectors whose newest content is damaged, from one point to the next.
-fn map_damage(proof: &mut Proof, record: &Record, mut rows: Vec<Written>, bad: &mut Ranges) {
-    rows.sort_by_key(|(span, ..)| *span);
+fn map_damage(proof: &mut Proof, points: &[Point], mut rows: Vec<Written>, bad: &mut Ranges) {
+    rows.sort_by_key(|(version, ..)| *version);
     let mut rows = rows.into_iter().peekable();
-    for span in 0..=record.points.len() {
-        while let Some((_, volume, sectors, is_bad)) = rows.next_if(|(of, ..)| *of == span as u64) {
+    let ends = points.iter().map(|point| (point.slot << 16) + u64::from(point.ordinal));
+    for (end, point) in ends.zip(points.iter().map(Some)).chain([(u64::MAX, None)]) {
+        while let Some((_, volume, sectors, is_bad)) = rows.next_if(|(version, ..)| *version <= end) {
             cut(bad, volume, sectors.clone());
             if is_bad {
                 add(bad, volume, sectors);
             }
         }
-        let Some(point) = record.points.get(span) else { continue };
+        let Some(point) = point else { continue };
         for ((volume, first), end) in bad.iter() {
             let size = point.volumes.get(volume).map_or(0, |(_, size)| *size);
             if *first < size {
@@ -173,26 +264,28 @@ fn map_damage(proof: &mut Proof, record: &Record, mut rows: Vec<Written>, bad: &
 pub(crate) fn load(
     objects: &dyn Objects,
     at: &Machine,
-    record: &Record,
     row: &SegmentRow,
     slot: Option<&[u8]>,
 ) -> Result<(Segment, String, u64), Fault> {
-    let object = match row.inline {
-        true => at.slot(record.slot),
-        false => format!("g/{}/seg/{:08x}/{}", hex(&at.id), record.epoch, hex(&row.uuid)),
+    let of = |prefix| format!("g/{}/{prefix}/{:08x}/{}", hex(&at.id), row.epoch, hex(&row.uuid));
+    let (object, base) = match row.holder {
+        Holder::Slot(slot, offset) => (at.slot(slot), offset),
+        Holder::Own => (of("seg"), 0),
+        Holder::Packed => (of("cseg"), 0),
     };
-    let base = if row.inline { record.inline_at } else { 0 };
-    let mut bytes = match slot.filter(|_| row.inline) {
-        Some(bytes) => bytes[base..].to_vec(),
-        None => fetch(objects, &object)?.split_off(base),
+    let is_inline = matches!(row.holder, Holder::Slot(..));
+    let mut bytes = match slot.filter(|_| is_inline) {
+        Some(bytes) => bytes.to_vec(),
+        None => fetch(objects, &object)?,
     };
-    if row.inline {
+    bytes = bytes.split_off(base.min(bytes.len()));
+    if is_inline {
         // What may lie behind it in the slot is not the segment's.
         bytes.truncate(row.length as usize);
     }
     let damage = |(place, what): (Range<usize>, &str)| {
         Fault::damage(&object, (base + place.start) as u64..(base + place.end) as u64, what)
     };
-    let segment = format::segment(at, record, row, bytes).map_err(damage)?;
+    let segment = format::segment(at, row, bytes).map_err(damage)?;
     Ok((segment, object, base as u64))
 }

@@ -86,6 +86,16 @@ pub(crate) enum Spans {
     Each(Vec<Version>),
 }
 
+impl Spans {
+    /// Returns the version of a span.
+    pub(crate) fn version(&self, span: u16) -> Option<Version> {
+        match self {
+            Spans::Of(slot) => Some(Version::new(*slot, span)),
+            Spans::Each(versions) => versions.get(usize::from(span)).copied(),
+        }
+    }
+}
+
 /// A segment of which something shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FoldRow {

@@ -40,6 +40,9 @@ pub(super) enum Kind {
     Segment(u64, u128),
     Catalogue(u64),
     Table(u64, u128),
+    Fold(u64, u128),
+    /// A segment that a maintainer packed.
+    Packed(u64, u128),
     Other,
 }
 
@@ -63,6 +66,10 @@ impl Kind {
             Kind::Catalogue(!inverted)
         } else if let Some((epoch, uuid)) = names::upload_of(name, &names::tables(machine)) {
             Kind::Table(epoch, uuid)
+        } else if let Some((epoch, uuid)) = names::upload_of(name, &names::folds(machine)) {
+            Kind::Fold(epoch, uuid)
+        } else if let Some((epoch, uuid)) = names::upload_of(name, &names::packed_segments(machine)) {
+            Kind::Packed(epoch, uuid)
         } else if let Some((epoch, uuid)) = place.strip_prefix("seg/").and_then(|at| at.split_once('/')) {
             let epoch = (epoch.len() == 8).then(|| u64::from_str_radix(epoch, 16).ok()).flatten();
             epoch.zip(id(uuid)).map_or(Kind::Other, |(epoch, uuid)| Kind::Segment(epoch, uuid))
@@ -105,7 +112,7 @@ pub(super) fn small(bytes: &[u8], machine: MachineId, kind: Kind, vault: u128) -
     fields().err().map(|what| Fault::all(bytes, what))
 }
 
-/// Checks the clear header of a table or a catalogue.
+/// Checks the clear header of a table, a catalogue or a fold.
 pub(super) fn index_header(bytes: &[u8], length: usize, magic: &[u8; 8]) -> Option<Fault> {
     let header = bytes.get(..length).ok_or(Malformed("shorter than its header")).and_then(checked_crc);
     match header {

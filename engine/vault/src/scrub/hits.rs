@@ -5,10 +5,10 @@
 
 use super::report::Hit;
 use crate::error::ReadError;
+use crate::fold::Spans;
 use crate::index::{UnitPlace, Version};
 use crate::log::Volumes;
 use crate::reader::{Inner, PointId};
-use crate::segment::ExtentRow;
 use redoubt_core::VolumeIndex;
 use redoubt_core::planted::{self, Bug};
 use std::ops::Range;
@@ -25,14 +25,50 @@ pub(super) struct Sight {
     pub(super) volumes: Volumes,
 }
 
+impl Sight {
+    fn version(&self) -> Version {
+        Version::new(self.id.slot, self.id.ordinal)
+    }
+}
+
 /// Units that cannot be read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bad {
-    /// The slot that wrote them.
-    pub(super) slot: u64,
-    /// Their segment; none: whatever lies behind the slot's record.
-    pub(super) uuid: Option<u128>,
+    /// Between the first of these versions and the last their segment was written; behind it only ever loses.
+    pub(super) first: Version,
+    pub(super) last: Version,
+    pub(super) of: Of,
     pub(super) which: Which,
+}
+
+/// What holds the units.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Of {
+    Segment(u128),
+    /// Whatever lies behind the record of this slot.
+    Slot(u64),
+}
+
+/// Where a segment wrote something, and the version of it.
+pub(super) type Written = (Version, VolumeIndex, Range<u64>);
+
+impl Bad {
+    /// Units that one slot wrote.
+    pub(super) fn in_slot(slot: u64, of: Of, which: Which) -> Bad {
+        Bad { first: Version::new(slot, 0), last: Version::new(slot, u16::MAX), of, which }
+    }
+
+    /// Units of a segment whose spans have these versions.
+    pub(super) fn in_segment(uuid: u128, spans: &Spans, which: Which) -> Bad {
+        let of = Of::Segment(uuid);
+        match spans {
+            Spans::Of(slot) => Bad::in_slot(*slot, of, which),
+            Spans::Each(versions) => {
+                let first = versions.first().copied().unwrap_or_default();
+                Bad { first, last: versions.last().copied().unwrap_or(first), of, which }
+            }
+        }
+    }
 }
 
 /// Which units of a segment.
@@ -46,9 +82,9 @@ pub(super) enum Which {
 impl Bad {
     fn holds(&self, unit: &UnitPlace) -> bool {
         let base = unit.segment.inline().map_or(0, |(_, base)| base);
-        let is_there = match self.uuid {
-            Some(uuid) => unit.segment.uuid == uuid,
-            None => unit.segment.inline().is_some_and(|(slot, _)| slot == self.slot),
+        let is_there = match self.of {
+            Of::Segment(uuid) => unit.segment.uuid == uuid,
+            Of::Slot(of) => unit.segment.inline().is_some_and(|(slot, _)| slot == of),
         };
         is_there
             && match self.which {
@@ -71,16 +107,16 @@ pub(super) async fn map(
     inner: &Inner,
     sights: &[Sight],
     bad: Bad,
-    rows: Option<&[ExtentRow]>,
+    rows: Option<&[Written]>,
 ) -> Result<Mapped, ReadError> {
-    let from = sights.partition_point(|sight| sight.id.slot < bad.slot);
-    let own = sights[from..].iter().take_while(|sight| sight.id.slot == bad.slot).count() + from;
+    let from = sights.partition_point(|sight| sight.version() < bad.first);
+    let own = sights.partition_point(|sight| sight.version() < bad.last);
     let mut seen: Vec<(usize, Ranges)> = Vec::new();
-    // Its own slot first, point by point: there each one sees more of the segment than the one before.
-    // Then the first behind it, which sees all that the slot wrote.
+    // Its own versions first, point by point: there each one sees more of the segment than the one before.
+    // Then the first behind them, which sees all that the segment wrote.
     for (at, sight) in sights.iter().enumerate().take(own + 1).skip(from) {
         let candidates = match rows {
-            Some(rows) => rows_until(rows, if at < own { sight.id.ordinal } else { u16::MAX }),
+            Some(rows) => rows_until(rows, sight.version()),
             None => everything(&sight.volumes),
         };
         seen.push((at, look(inner, sight, bad, &candidates).await?));
@@ -138,9 +174,9 @@ fn volumes_of(ranges: &Ranges) -> Vec<VolumeIndex> {
     volumes
 }
 
-fn rows_until(rows: &[ExtentRow], span: u16) -> Ranges {
-    let until = rows.iter().filter(|row| row.span <= span);
-    joined(until.map(|row| (row.volume, row.first..row.first + row.sectors)).collect())
+fn rows_until(rows: &[Written], version: Version) -> Ranges {
+    let until = rows.iter().filter(|(of, ..)| *of <= version);
+    joined(until.map(|(_, volume, sectors)| (*volume, sectors.clone())).collect())
 }
 
 fn everything(volumes: &Volumes) -> Ranges {
@@ -164,7 +200,7 @@ fn joined(mut ranges: Ranges) -> Ranges {
 
 /// Returns which of the candidates come from the damaged place, as one point sees them.
 async fn look(inner: &Inner, sight: &Sight, bad: Bad, candidates: &Ranges) -> Result<Ranges, ReadError> {
-    let version = Version::new(sight.id.slot, sight.id.ordinal);
+    let version = sight.version();
     let mut hit = Vec::new();
     for (volume, range) in candidates {
         let size = sight.volumes.get(volume).map_or(0, |info| info.sectors.0);

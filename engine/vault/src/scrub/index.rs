@@ -3,7 +3,7 @@
 use super::Run;
 use super::clear::{self, Fault, Kind};
 use super::report::Takes;
-use crate::index::{self, TableInfo};
+use crate::index::{self, Catalogue, TableInfo};
 use crate::names;
 use redoubt_ports::StoreKey;
 use std::collections::BTreeMap;
@@ -16,20 +16,38 @@ const CATALOGUE_HEADER: usize = 128;
 /// Catalogues of which everything that they name is kept.
 const KEPT: usize = 3;
 
+/// What the catalogues say.
+#[derive(Default)]
+pub(super) struct Index {
+    /// The newest that can be read.
+    pub(super) newest: Option<Catalogue>,
+    tables: BTreeMap<u128, TableInfo>,
+    /// What is wrong with others; what that costs is known later.
+    faults: Vec<(StoreKey, Fault)>,
+}
+
 impl Run<'_> {
-    pub(super) async fn index(&mut self) {
-        let tables = self.catalogues().await;
-        self.tables(tables).await;
+    pub(super) async fn index(&mut self, index: Index) {
+        let is_lost = self.keys.is_some() && index.newest.is_none() && self.mark.slot > 0;
+        for (name, fault) in index.faults {
+            let cost = if is_lost { Takes::Unknown } else { self.cost() };
+            self.add(&name, fault, cost);
+        }
+        self.tables(index.tables).await;
+        if self.keys.is_none() {
+            self.clear_folds().await;
+        }
     }
 
-    /// The log says what an index says, as long as the log is whole.
+    /// The log and its folds say what an index says, as long as they are whole.
     fn cost(&self) -> Takes {
-        if self.is_broken { Takes::Unknown } else { Takes::Nothing("the log says what the index says") }
+        let is_broken = self.is_broken || self.is_fold_broken;
+        if is_broken { Takes::Unknown } else { Takes::Nothing("the log says what the index says") }
     }
 
-    /// Opens all catalogues; returns the tables that they name.
-    async fn catalogues(&mut self) -> BTreeMap<u128, TableInfo> {
-        let mut tables = BTreeMap::new();
+    /// Opens all catalogues.
+    pub(super) async fn catalogues(&mut self) -> Index {
+        let mut found = Index::default();
         let machine = self.machine;
         let of = |name: &StoreKey| match Kind::of(name, machine) {
             Kind::Catalogue(version) => Some((name.clone(), version)),
@@ -60,7 +78,9 @@ impl Run<'_> {
                                         let name = names::table(machine, info.epoch, *uuid);
                                         place < KEPT || self.inventory.contains_key(&name)
                                     };
-                                    tables.extend(catalogue.tables.into_iter().filter(is_kept));
+                                    let tables = catalogue.tables.iter().map(|(uuid, info)| (*uuid, *info));
+                                    found.tables.extend(tables.filter(is_kept));
+                                    found.newest.get_or_insert(catalogue);
                                     None
                                 }
                                 Err(why) => Some(Fault::all(&bytes, why)),
@@ -70,11 +90,9 @@ impl Run<'_> {
                     }
                 }
             };
-            if let Some(fault) = fault {
-                self.add(&name, fault, self.cost());
-            }
+            found.faults.extend(fault.map(|fault| (name, fault)));
         }
-        tables
+        found
     }
 
     async fn tables(&mut self, named: BTreeMap<u128, TableInfo>) {
@@ -114,7 +132,7 @@ impl Run<'_> {
     }
 
     /// Tells whether a newer catalogue was published since the listing.
-    async fn is_outdated(&self) -> bool {
+    pub(super) async fn is_outdated(&self) -> bool {
         let prefix = names::catalogues(self.machine);
         let newest = self.scrub.store.page(&prefix, None, 1).await.unwrap_or_default();
         newest.first().is_some_and(|(name, _)| !self.inventory.contains_key(name))

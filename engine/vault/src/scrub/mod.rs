@@ -13,6 +13,7 @@
 //! What is *not* here: repair, which is the source's (`redoubt scrub --repair`).
 
 mod clear;
+mod folded;
 mod hits;
 mod index;
 mod open;
@@ -25,6 +26,7 @@ pub use pace::ScrubWatch;
 pub use report::{Damage, Ended, Hit, Orphan, Report, Takes, Unread};
 
 use crate::error::VaultError;
+use crate::fold::Mark;
 use crate::keys::VaultKeys;
 use crate::keys::{WrapId, wrapped_by};
 use crate::names::{self, Role};
@@ -115,14 +117,17 @@ impl Scrub {
             named: BTreeSet::new(),
             pending: Vec::new(),
             points: Vec::new(),
-            newest_epoch: 0,
+            mark: Mark::default(),
             is_broken: false,
+            is_fold_broken: false,
             report: Report::new(machine, self.vault.is_some()),
         };
         run.take_inventory().await?;
         run.small_objects().await;
+        let index = run.catalogues().await;
+        run.folded(index.newest.as_ref()).await;
         run.slots().await;
-        run.index().await;
+        run.index(index).await;
         run.verdict().await?;
         Ok(run.report)
     }
@@ -137,7 +142,7 @@ struct Pending {
     damage: usize,
     bad: Bad,
     /// What the segment wrote with it, if that is known.
-    rows: Option<Vec<crate::segment::ExtentRow>>,
+    rows: Option<Vec<hits::Written>>,
 }
 
 /// One machine's scrub under way.
@@ -156,9 +161,12 @@ struct Run<'a> {
     pending: Vec<Pending>,
     /// Points of all records that count and can be read.
     points: Vec<crate::reader::PointId>,
-    newest_epoch: u64,
+    /// Where the log begins.
+    mark: Mark,
     /// Some record of the log, or the tables of some segment, cannot be used.
     is_broken: bool,
+    /// Some fold cannot be used.
+    is_fold_broken: bool,
     report: Report,
 }
 

@@ -65,7 +65,7 @@ pub(super) fn segment(bytes: &[u8], base: u64, id: &SegmentId, row: &SegmentRow,
         opened.faults.push(Fault { unit: Some(number), ..at(from, to, what) });
     }
     if opened.faults.is_empty() && blake3::hash(bytes).as_bytes() != &row.digest {
-        opened.faults.push(at(0, row.length, "the digest is not that of the commit record"));
+        opened.faults.push(at(0, row.length, "the digest is not that of the record or fold"));
     }
     let is_bad = |unit: u32| opened.faults.iter().any(|fault| fault.unit == Some(unit));
     opened.extents = extents

@@ -1,10 +1,11 @@
 //! The log: every slot by itself, what follows what, and the segments that its records name.
 
 use super::clear::{self, ClearSlot, Fault, Kind};
-use super::hits::{Bad, Which};
+use super::hits::{Bad, Of, Which};
 use super::open::{self, Opened};
 use super::report::Takes;
 use super::{Keys, Pending, Run};
+use crate::fold::Spans;
 use crate::log::{self, LogRecord, SegmentRow};
 use crate::names;
 use crate::reader::PointId;
@@ -13,7 +14,7 @@ use redoubt_core::MachineId;
 use redoubt_ports::StoreKey;
 
 /// Slots whose segments are checked before the next ones are read; bounds what their records hold.
-const STRETCH: usize = 64;
+pub(super) const STRETCH: usize = 64;
 const VOID: Takes = Takes::Nothing("its record is a fenced writer's and counts for nothing");
 
 /// A slot by itself.
@@ -41,13 +42,16 @@ struct Link {
     epoch: u64,
 }
 
-/// A segment that is an object of its own.
-struct Named {
-    slot: u64,
-    name: StoreKey,
-    id: SegmentId,
-    row: SegmentRow,
-    is_void: bool,
+/// A segment that a record names and that is an object of its own, or one that a fold names.
+pub(super) struct Named {
+    pub(super) name: StoreKey,
+    /// Where it begins in the object.
+    pub(super) base: u64,
+    pub(super) id: SegmentId,
+    pub(super) row: SegmentRow,
+    pub(super) spans: Spans,
+    pub(super) is_void: bool,
+    pub(super) is_folded: bool,
 }
 
 fn check(bytes: &[u8], vault: u128, machine: MachineId, slot: u64, keys: Option<&Keys>) -> Slot {
@@ -87,8 +91,14 @@ impl Run<'_> {
             .inventory
             .keys()
             .filter_map(|name| Some((names::number(name, &prefix, 16)?, name.clone())))
+            .filter(|(slot, _)| self.keys.is_none() || *slot > self.mark.slot)
             .collect();
         let mut link = Link::default();
+        if self.keys.is_some() && self.mark.slot > 0 {
+            // Of slots before it the folds say which segments still count.
+            let digest = (self.mark.epoch > 0).then_some((self.mark.digest, 0));
+            link = Link { slot: self.mark.slot, digest, epoch: self.mark.epoch };
+        }
         for stretch in slots.chunks(STRETCH) {
             let numbers: Vec<u64> = stretch.iter().map(|(slot, _)| *slot).collect();
             let (vault, machine, keys) = (self.vault, self.machine, self.keys.clone());
@@ -98,9 +108,11 @@ impl Run<'_> {
             let checked = checked.await;
             let mut segments = Vec::new();
             for ((slot, name), read) in stretch.iter().zip(checked) {
-                self.gap(&mut link, *slot);
+                self.gap(&mut link, *slot).await;
                 match self.note(name, read) {
                     Some(Some(found)) => self.slot(&mut link, *slot, name, found, &mut segments),
+                    // A maintainer may have folded it since.
+                    Some(None) if *slot <= self.mark_now().await => {}
                     Some(None) => self.lost_slot(*slot),
                     None => {}
                 }
@@ -108,17 +120,20 @@ impl Run<'_> {
             }
             self.segments(segments).await;
         }
-        self.newest_epoch = link.epoch;
         if self.keys.is_none() {
             self.clear_segments().await;
         }
     }
 
-    /// Slots are dense: what is missing between two was there.
-    fn gap(&mut self, link: &mut Link, slot: u64) {
-        for missing in link.slot + 1..slot {
+    /// Slots behind the mark are dense: what is missing between two was there.
+    async fn gap(&mut self, link: &mut Link, slot: u64) {
+        if link.slot + 1 == slot {
+            return;
+        }
+        link.digest = None;
+        let mark = self.mark.slot.max(self.mark_now().await);
+        for missing in link.slot.max(mark) + 1..slot {
             self.lost_slot(missing);
-            link.digest = None;
         }
     }
 
@@ -134,7 +149,7 @@ impl Run<'_> {
         let takes = self.unmapped();
         let damage = self.add(name, fault, takes);
         if let (Some(damage), Some(length)) = (damage, length) {
-            let bad = Bad { slot, uuid: None, which: Which::Behind(length) };
+            let bad = Bad::in_slot(slot, Of::Slot(slot), Which::Behind(length));
             self.pending.push(Pending { damage, bad, rows: None });
         }
     }
@@ -175,11 +190,12 @@ impl Run<'_> {
         for row in record.body.segments.iter().filter(|row| !row.inline) {
             let (id, row) = (record.segment_id(row), *row);
             let name = names::segment(self.machine, id.epoch, row.uuid);
-            segments.push(Named { slot, name, id, row, is_void });
+            let spans = Spans::Of(slot);
+            segments.push(Named { name, base: 0, id, row, spans, is_void, is_folded: false });
         }
         if let (Some(opened), Some(row)) = (found.inline, record.body.segments.iter().find(|row| row.inline))
         {
-            self.opened(slot, name, row.uuid, opened, is_void, found.length);
+            self.opened(name, (row.uuid, &Spans::Of(slot)), opened, is_void, found.length);
         }
     }
 
@@ -202,7 +218,14 @@ impl Run<'_> {
     }
 
     /// Takes note of a segment that was opened with its key.
-    fn opened(&mut self, slot: u64, name: &StoreKey, uuid: u128, opened: Opened, is_void: bool, length: u64) {
+    fn opened(
+        &mut self,
+        name: &StoreKey,
+        (uuid, spans): (u128, &Spans),
+        opened: Opened,
+        is_void: bool,
+        length: u64,
+    ) {
         self.report.units += opened.units;
         for fault in opened.faults {
             if is_void {
@@ -221,43 +244,51 @@ impl Run<'_> {
             let Some(damage) = self.add(name, fault, takes) else { continue };
             let of = |unit| {
                 let is_of = |row: &&crate::segment::ExtentRow| matches!(row.source, crate::segment::Source::Unit { unit: of, .. } if of == unit);
-                opened.extents.iter().filter(is_of).copied().collect()
+                let written = |row: &crate::segment::ExtentRow| {
+                    Some((spans.version(row.span)?, row.volume, row.first..row.first + row.sectors))
+                };
+                opened.extents.iter().filter(is_of).filter_map(written).collect()
             };
             let which = unit.map(Which::Unit).or(is_cut.then_some(Which::Behind(length)));
             if let Some(which) = which {
-                let bad = Bad { slot, uuid: Some(uuid), which };
+                let bad = Bad::in_segment(uuid, spans, which);
                 self.pending.push(Pending { damage, bad, rows: unit.map(of) });
             }
         }
     }
 
-    /// Checks segments that records name.
-    async fn segments(&mut self, segments: Vec<Named>) {
+    /// Checks segments that records or folds name.
+    pub(super) async fn segments(&mut self, segments: Vec<Named>) {
         let names = segments.iter().map(|named| named.name.clone()).collect();
-        let rows: Vec<(SegmentId, SegmentRow)> = segments.iter().map(|named| (named.id, named.row)).collect();
+        let rows: Vec<(u64, SegmentId, SegmentRow)> =
+            segments.iter().map(|named| (named.base, named.id, named.row)).collect();
         let Some(keys) = self.keys.clone() else { return };
         let work = move |at: usize, bytes: &bytes::Bytes| {
-            let (id, row) = &rows[at];
+            let (base, id, row) = &rows[at];
+            let own = bytes.get(*base as usize..).unwrap_or_default();
             // A record that opened names its own data key for its segments as well.
-            let opened = keys.get(&id.dek).map(|dek| open::segment(bytes, 0, id, row, dek));
+            let opened = keys.get(&id.dek).map(|dek| open::segment(own, *base, id, row, dek));
             (opened, bytes.len() as u64)
         };
         let checked = self.each(names, work).await;
         for (named, read) in segments.into_iter().zip(checked) {
             let named_key = named.id.dek;
-            let Named { slot, name, row, is_void, .. } = named;
+            let Named { name, row, spans, is_void, is_folded, .. } = named;
             match self.note(&name, read) {
                 Some(Some((None, _))) => self.no_key(named_key),
                 Some(Some((Some(opened), length))) => {
-                    self.opened(slot, &name, row.uuid, opened, is_void, length)
+                    self.opened(&name, (row.uuid, &spans), opened, is_void, length)
                 }
                 // A fenced writer's may have been collected.
                 Some(None) if is_void => {}
+                // A maintainer may have packed it anew.
+                Some(None) if is_folded && self.is_outdated().await => {}
+                Some(None) if !is_folded && self.is_given_up(&spans).await => {}
                 Some(None) => {
                     self.is_broken = true;
                     let takes = self.unmapped();
                     let damage = self.add(&name, Fault::new(0, 0, "a committed segment is missing"), takes);
-                    let bad = Bad { slot, uuid: Some(row.uuid), which: Which::Behind(0) };
+                    let bad = Bad::in_segment(row.uuid, &spans, Which::Behind(0));
                     self.pending.extend(damage.map(|damage| Pending { damage, bad, rows: None }));
                 }
                 None => {}
@@ -265,15 +296,24 @@ impl Run<'_> {
         }
     }
 
+    /// Tells whether a record's segments were folded since it was read.
+    async fn is_given_up(&self, spans: &Spans) -> bool {
+        matches!(spans, Spans::Of(slot) if *slot <= self.mark_now().await)
+    }
+
     /// Checks all segments by what they say of themselves.
     async fn clear_segments(&mut self) {
         let machine = self.machine;
-        let is_segment = |name: &&StoreKey| matches!(Kind::of(name, machine), Kind::Segment(..));
+        let is_segment =
+            |name: &&StoreKey| matches!(Kind::of(name, machine), Kind::Segment(..) | Kind::Packed(..));
         let names: Vec<StoreKey> = self.inventory.keys().filter(is_segment).cloned().collect();
         for group in names.chunks(STRETCH) {
             let (vault, of) = (self.vault, group.to_vec());
             let work = move |at: usize, bytes: &bytes::Bytes| {
-                let Kind::Segment(epoch, uuid) = Kind::of(&of[at], machine) else { return (Vec::new(), 0) };
+                let (Kind::Segment(epoch, uuid) | Kind::Packed(epoch, uuid)) = Kind::of(&of[at], machine)
+                else {
+                    return (Vec::new(), 0);
+                };
                 clear::segment(bytes, 0, Some(SegmentId { vault, machine, epoch, uuid, dek: 0 }))
             };
             let checked = self.each(group.to_vec(), work).await;
