@@ -20,7 +20,7 @@ const PLAYED: [&str; 2] = ["", "regressions"];
 pub(super) fn paths(directory: &Path, below: &[&str]) -> Result<Vec<PathBuf>, u8> {
     let mut paths: Vec<PathBuf> = Vec::new();
     for below in below {
-        let place = directory.join(below);
+        let place = if below.is_empty() { directory.to_path_buf() } else { directory.join(below) };
         if !below.is_empty() && !place.is_dir() {
             continue;
         }

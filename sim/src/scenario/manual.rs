@@ -100,7 +100,7 @@ fn takes(takes: &Takes) -> String {
         Takes::Ranged(of) => format!("{} or a range", unit(*of)),
         Takes::Drawn(of) => format!("{}, a range or `$name`", unit(*of)),
         Takes::Moment => "a moment".to_owned(),
-        Takes::Word(known) if known().len() <= 6 => words(&known()),
+        Takes::Word(known) if known().len() <= 12 => words(&known()),
         Takes::Word(_) => "a word".to_owned(),
         Takes::Words(_) => "list of names".to_owned(),
         Takes::Faults => "`true`, or list of faults and patterns".to_owned(),
