@@ -15,10 +15,12 @@ pub mod cli;
 pub mod codes;
 pub mod freeze;
 pub mod harness;
+pub mod lanes;
 pub mod oracles;
 pub mod plan;
 #[cfg(madsim)]
 pub mod ports;
 pub mod prey;
 pub mod scenario;
+pub mod shrink;
 pub mod workload;

@@ -40,7 +40,7 @@ pub(super) fn capsule(scenario: &Scenario, plan: Plan, outcome: &Outcome) -> Cap
 }
 
 /// Where capsules go if nobody says: beside the build, which no repository keeps.
-fn usual_place() -> PathBuf {
+pub(super) fn usual_place() -> PathBuf {
     let program = std::env::current_exe().ok();
     let target = program.as_deref().and_then(Path::parent).and_then(Path::parent);
     target.unwrap_or(Path::new("target")).join("runs")

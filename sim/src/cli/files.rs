@@ -12,8 +12,11 @@ pub(super) fn default_directory() -> PathBuf {
     if here.is_dir() { here } else { Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios") }
 }
 
+/// Directory of frozen scenarios, below that of the others: each is the test for a defect that was found.
+pub(super) const REGRESSIONS: &str = "regressions";
+
 /// Directories below that of the scenarios whose files are played with the others.
-const PLAYED: [&str; 2] = ["", "regressions"];
+const PLAYED: [&str; 2] = ["", REGRESSIONS];
 
 /// Returns the scenario files in some directories below that of the scenarios, by name; those that are not there
 /// have none.

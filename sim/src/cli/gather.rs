@@ -6,6 +6,7 @@
 use super::capsules::hosts;
 use super::{build, hardware, pool};
 use crate::harness::{Outcome, Verdict};
+use crate::lanes::split;
 use crate::plan;
 use crate::scenario::verbs::MARKS;
 use crate::scenario::{Load, Scenario};
@@ -212,13 +213,6 @@ fn events(trace: &[String]) -> Vec<Event> {
         }
     }
     events.split_off(events.len().saturating_sub(EVENTS))
-}
-
-/// Parts a line of a trace: milliseconds and words.
-fn split(line: &str) -> Option<(u64, &str)> {
-    let (time, what) = line.split_once(" s  ")?;
-    let (seconds, part) = time.trim().split_once('.')?;
-    Some((seconds.parse::<u64>().ok()? * 1000 + part.parse::<u64>().ok()?, what))
 }
 
 #[cfg(test)]

@@ -5,7 +5,10 @@ mod bugs;
 mod build;
 mod capsules;
 mod complaint;
+mod cover;
+mod diff;
 mod files;
+mod fork;
 mod gather;
 mod hardware;
 mod hunt;
@@ -18,6 +21,8 @@ mod pool;
 mod replay;
 mod report;
 mod run;
+mod shrink;
+mod trace;
 
 use crate::codes;
 pub(crate) use crate::codes::{INVALID, NOTHING, TOOL};
@@ -73,6 +78,84 @@ enum Command {
         /// Prints only the digest.
         #[arg(long)]
         digest: bool,
+        /// Planted bug to activate.
+        #[arg(long)]
+        bug: Option<String>,
+    },
+    /// Shows what happened in a run, actor by actor.
+    Trace {
+        /// SCENARIO@SEED or a capsule, FILE.rdrun
+        run: String,
+        /// Only what is near this time.
+        #[arg(long, value_name = "TIME")]
+        around: Option<String>,
+        /// Only events of this actor: a host, plan, oracles, run.
+        #[arg(long)]
+        actor: Option<String>,
+        /// Prints one line of JSON per event.
+        #[arg(long)]
+        json: bool,
+        /// Writes a file for https://ui.perfetto.dev instead.
+        #[arg(long, value_name = "FILE")]
+        perfetto: Option<PathBuf>,
+        /// Planted bug to activate.
+        #[arg(long)]
+        bug: Option<String>,
+    },
+    /// Shows where two runs, their plans, or one run in two builds part.
+    Diff {
+        /// SCENARIO@SEED or a capsule, FILE.rdrun
+        one: String,
+        /// The other run; the same if none is given.
+        other: Option<String>,
+        /// Planted bug of the one run.
+        #[arg(long)]
+        bug: Option<String>,
+        /// Planted bug of the other run.
+        #[arg(long)]
+        other_bug: Option<String>,
+        /// Another build of the lab, its `redoubt-sim`, plays the other run.
+        #[arg(long, value_name = "PROGRAM")]
+        build: Option<PathBuf>,
+        /// Compares the plans only.
+        #[arg(long)]
+        plans: bool,
+    },
+    /// Plays many futures of a run: when did its failure become inevitable?
+    Fork {
+        /// SCENARIO@SEED or a capsule, FILE.rdrun
+        run: String,
+        /// Forks there; without it, the time is searched.
+        #[arg(long, value_name = "TIME")]
+        at: Option<String>,
+        /// Futures of each time.
+        #[arg(long, default_value_t = 16)]
+        futures: u64,
+        /// Planted bug to activate.
+        #[arg(long)]
+        bug: Option<String>,
+    },
+    /// Shows which faults bit, which marks, warnings and changes of state a set of runs reached.
+    Cover {
+        /// Names or tags; all if none is given.
+        names: Vec<String>,
+        /// Seeds of each scenario; by default what its file says.
+        #[arg(long)]
+        seeds: Option<u64>,
+        /// Prints the set as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Makes a failed run as small as it can be while it fails alike, and freezes it as a scenario file.
+    Shrink {
+        /// SCENARIO@SEED or a capsule, FILE.rdrun
+        run: String,
+        /// Longest time on a real clock.
+        #[arg(long, default_value = "2m")]
+        within: String,
+        /// Keeps the result as scenarios/regressions/NAME.toml; without it, it goes to `target/runs/shrunk`.
+        #[arg(long, value_name = "NAME")]
+        keep: Option<String>,
         /// Planted bug to activate.
         #[arg(long)]
         bug: Option<String>,
@@ -170,6 +253,28 @@ pub fn main() -> ExitCode {
         Command::Sweep { duration, names, from, out, files } => {
             let wanted = run::Wanted { names: &names, from, jobs, files: &files, out };
             run::sweep(&directory, &wanted, &duration)
+        }
+        Command::Trace { run, around, actor, json, perfetto, bug } => {
+            let (around, actor) = (around.as_deref(), actor.as_deref());
+            let bug = bug.as_deref();
+            trace::trace(&directory, &trace::Wanted { run: &run, bug, around, actor, json, perfetto })
+        }
+        Command::Diff { one, other, bug, other_bug, build, plans } => {
+            let (bug, other_bug) = (bug.as_deref(), other_bug.as_deref());
+            let (right, build) = (other.as_deref(), build.as_deref());
+            diff::diff(&directory, &diff::Wanted { left: &one, right, bug, other_bug, build, plans })
+        }
+        Command::Fork { run, at, futures, bug } => {
+            let (at, bug) = (at.as_deref(), bug.as_deref());
+            fork::fork(&directory, &fork::Wanted { run: &run, bug, at, futures, jobs })
+        }
+        Command::Cover { names, seeds, json } => cover::cover(&directory, &names, seeds, jobs, json),
+        Command::Shrink { run, within, keep, bug } => {
+            let (keep, bug) = (keep.as_deref(), bug.as_deref());
+            run::budget(&within).and_then(|within| {
+                keep.map(shrink::check_name).transpose()?;
+                shrink::shrink(&directory, &shrink::Wanted { run: &run, bug, within, jobs, keep })
+            })
         }
         Command::Report { sets, files } => report::report(&sets, files),
         Command::Meta { names, seeds } => meta::meta(&directory, &names, seeds, jobs),

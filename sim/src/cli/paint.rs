@@ -59,3 +59,8 @@ pub(super) fn paint(text: &str, verdict: Verdict) -> String {
 pub(super) fn faint(text: &str) -> String {
     if coloured() { format!("\u{1b}[2m{text}\u{1b}[0m") } else { text.to_owned() }
 }
+
+/// Returns the columns of the terminal; none if there is none.
+pub(super) fn columns() -> Option<usize> {
+    std::io::stdout().is_terminal().then(|| Table::new().width().map(usize::from)).flatten()
+}

@@ -56,7 +56,7 @@ pub(super) struct Wanted<'a> {
 }
 
 /// Reads a length of time on a real clock, such as `10m` or `90s`.
-fn budget(text: &str) -> Result<Duration, u8> {
+pub(super) fn budget(text: &str) -> Result<Duration, u8> {
     let long = text.strip_suffix('m').map_or(text.to_owned(), |minutes| format!("{minutes}min"));
     let range = parse_in(&long, Unit::Millis).map_err(|error| {
         eprintln!("{error}");

@@ -49,6 +49,9 @@ impl Account {
 pub(super) fn perform(estate: &Arc<Estate>, account: &mut Account, now: u64, action: &Action) {
     let world = &estate.world;
     world.shared.trace.line(world.shared.now(), || action.to_string());
+    if let Some(verb) = deed(action) {
+        world.shared.trace.bite(verb);
+    }
     match action {
         Action::KillProcess(host) => down(estate, account, now, host, false),
         Action::PowerOff(host) => down(estate, account, now, host, true),
@@ -129,12 +132,27 @@ pub(super) fn perform(estate: &Arc<Estate>, account: &mut Account, now: u64, act
         Action::CopyVault => world.store.copy(),
         Action::RestoreVault => {
             if world.store.go_back() {
+                world.shared.trace.bite("vault.restored");
                 account.marks.insert("vault-restored");
                 account.mend_at = Some(now + MENDED_AFTER);
             }
         }
         Action::KillAtEffect(host, count) => world.store.trip(host, *count),
     }
+}
+
+/// Returns the verb of an action that needs nobody to meet it: with the deed it bit.
+fn deed(action: &Action) -> Option<&'static str> {
+    Some(match action {
+        Action::KillProcess(_) => "process.kill",
+        Action::PowerOff(_) => "host.power",
+        Action::SiteOff(_) => "site.power",
+        Action::SiteLost(_) => "site.lost",
+        Action::StepClock(..) => "host.clock",
+        Action::FilesLost(_) => "files.lost",
+        Action::StartCopy(_) => "old-copy",
+        _ => return None,
+    })
 }
 
 fn down(estate: &Arc<Estate>, account: &mut Account, now: u64, host: &str, power: bool) {
@@ -171,6 +189,7 @@ fn freeze(estate: &Arc<Estate>, account: &mut Account, now: u64, host: &str, ms:
         return;
     }
     account.excuse(host, now, now + ms, false);
+    estate.world.shared.trace.bite("host.freeze");
     account.frozen.insert(host.to_owned(), now + ms);
     if let Some(found) = estate.find(host) {
         found.freeze(true);
@@ -182,6 +201,7 @@ pub(super) fn end_tripped(estate: &Arc<Estate>, account: &mut Account, now: u64)
     for host in estate.world.store.tripped() {
         down(estate, account, now, &host, false);
         estate.world.store.was_ended(&host);
+        estate.world.shared.trace.bite("process.kill-at-effect");
         account.marks.insert("killed-at-effect");
         account.restarts.insert(host, now + RESTART_AFTER);
     }

@@ -59,7 +59,12 @@ impl Subscriber for Ear {
                 self.0.trace.mark(mark);
             }
         }
-        let level = event.metadata().level();
+        let (level, metadata) = (event.metadata().level(), event.metadata());
+        if *level <= Level::WARN
+            && let (Some(file), Some(line)) = (metadata.file(), metadata.line())
+        {
+            self.0.trace.arm(file, line);
+        }
         self.0.trace.line(self.0.now(), || format!("{level}{}", words.0));
     }
 

@@ -4,7 +4,7 @@ use super::record::Record;
 use crate::capsule::{Beat, Signature};
 use crate::codes;
 use crate::oracles::Finding;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Verdicts, mildest first; the exit code of several runs is that of the worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,6 +92,10 @@ pub struct Outcome {
     pub panic: Option<String>,
     /// Marks reached.
     pub marks: BTreeSet<&'static str>,
+    /// Faults that somebody met, and how often.
+    pub bites: BTreeMap<&'static str, u64>,
+    /// Places where the engine told of an error or warned: file and line.
+    pub arms: BTreeSet<(&'static str, u32)>,
     /// Digest of the whole trace.
     pub digest: String,
     /// Digests on the way.

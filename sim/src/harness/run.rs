@@ -13,7 +13,7 @@ use super::scrubbing::{self, Whole};
 use super::watch::{self, Watch};
 use crate::oracles::history::Deed;
 use crate::oracles::{Finding, guest_untouched, maintainers, writers};
-use crate::plan::{Action, Damage, Part, Plan};
+use crate::plan::{self, Action, Damage, Part, Plan};
 use crate::ports::{Hardware, SimWorld, Trace, Traced, lock};
 use crate::scenario::Scenario;
 use madsim::Config;
@@ -293,6 +293,7 @@ impl Run<'_> {
             let Some(bytes) = store.spoil(&key, damage) else { continue };
             let shared = &self.estate.world.shared;
             shared.trace.line(shared.now(), || format!("{key}: {damage:?}"));
+            shared.trace.bite(plan::damage_verb(part, damage));
             let health = match part {
                 Part::Data | Part::Log | Part::Key => Health::Rotten,
                 Part::Claim | Part::Index | Part::Catalogue | Part::Pin => Health::Spoilt(part, key.clone()),
@@ -416,6 +417,8 @@ impl Run<'_> {
 
     fn judge(mut self, scenario: &Scenario, outcome: &mut Outcome) {
         outcome.marks.extend(self.estate.world.shared.trace.marks());
+        outcome.bites = self.estate.world.shared.trace.bites();
+        outcome.arms = self.estate.world.shared.trace.arms();
         let Traced { digest, beats, lines, findings: seen } = self.estate.world.shared.trace.finish();
         let mut findings = seen;
         findings.extend(self.watch.findings);

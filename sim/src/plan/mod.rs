@@ -14,7 +14,7 @@ mod weather;
 
 pub use draw::{RESTART_AFTER, draw};
 pub use faults::faults;
-pub use steps::{Fixed, steps};
+pub use steps::{Fixed, damage_verb, steps};
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -84,7 +84,8 @@ fn spoken(action: &Action) -> Option<Spoken<'_>> {
     })
 }
 
-fn damage_verb(part: Part, damage: Damage) -> &'static str {
+/// Returns the verb of a damage at rest.
+pub fn damage_verb(part: Part, damage: Damage) -> &'static str {
     let name = |part: Part, damage: Damage| {
         let part = format!("{part:?}").to_lowercase();
         format!("{part}.{}", format!("{damage:?}").to_lowercase())

@@ -69,6 +69,15 @@ impl Shared {
         ppm > 0 && self.below(1_000_000) < u64::from(ppm)
     }
 
+    /// As [`Shared::chance`], for a fault: if it happens, the verb bit.
+    pub fn bites(&self, verb: &'static str, ppm: u32) -> bool {
+        let is_met = self.chance(ppm);
+        if is_met {
+            self.trace.bite(verb);
+        }
+        is_met
+    }
+
     /// From here on everything that is left to chance comes out otherwise: the dice of the leaves, and the order in
     /// which the executor runs what is ready.
     pub fn throw_other_dice(&self, future: u64) {

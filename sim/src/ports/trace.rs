@@ -5,7 +5,7 @@ use super::lock;
 use crate::capsule::{Beat, Pulse};
 use crate::oracles::Finding;
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -39,6 +39,8 @@ struct State {
     is_kept: bool,
     findings: Vec<Finding>,
     marks: BTreeSet<&'static str>,
+    bites: BTreeMap<&'static str, u64>,
+    arms: BTreeSet<(&'static str, u32)>,
 }
 
 /// Shared by all leaves of a world.
@@ -63,6 +65,8 @@ impl Trace {
             is_kept: lines,
             findings: Vec::new(),
             marks: BTreeSet::new(),
+            bites: BTreeMap::new(),
+            arms: BTreeSet::new(),
         };
         let trace = Trace(Arc::new(Mutex::new(state)));
         LINES.take();
@@ -105,6 +109,26 @@ impl Trace {
     /// Notes that something worth reaching happened.
     pub fn mark(&self, mark: &'static str) {
         lock(&self.0).marks.insert(mark);
+    }
+
+    /// Notes that a fault bit: somebody met it. A knob that is turned and never bites tests nothing.
+    pub fn bite(&self, verb: &'static str) {
+        *lock(&self.0).bites.entry(verb).or_default() += 1;
+    }
+
+    /// Returns which faults bit so far, and how often.
+    pub fn bites(&self) -> BTreeMap<&'static str, u64> {
+        lock(&self.0).bites.clone()
+    }
+
+    /// Notes that the engine came to a place where it warns or tells of an error.
+    pub fn arm(&self, file: &'static str, line: u32) {
+        lock(&self.0).arms.insert((file, line));
+    }
+
+    /// Returns those places so far.
+    pub fn arms(&self) -> BTreeSet<(&'static str, u32)> {
+        lock(&self.0).arms.clone()
     }
 
     /// Returns what was reached so far.

@@ -175,6 +175,7 @@ impl SimDisk {
         // It may have begun to hang meanwhile.
         let stuck = lock(&self.state).stuck_until;
         if stuck > now {
+            self.shared.trace.bite("disk.hang");
             self.shared.trace.mark("disk-hung");
             tokio::time::sleep(stuck.saturating_sub(self.shared.now())).await;
         }
@@ -191,7 +192,7 @@ impl SimDisk {
     fn apply(&self, change: &Change) -> (bool, Option<WriteId>) {
         let mut guard = lock(&self.state);
         let state = &mut *guard;
-        let failed = self.shared.chance(state.errors.write);
+        let failed = self.shared.bites("disk.write-errors", state.errors.write);
         let is_late = state.power != change.power;
         let write = state.cache.begin();
         for index in 0..change.extent.sectors.0 {
@@ -264,7 +265,7 @@ impl SimDisk {
         if state.power != power {
             return Ok(());
         }
-        if self.shared.chance(state.errors.flush) {
+        if self.shared.bites("disk.flush-errors", state.errors.flush) {
             self.shared.trace.mark("flush-failed");
             state.cache.forsake(&promise);
             return Err(self.error(IoKind::Device, "flush", INJECTED));
@@ -297,7 +298,7 @@ impl Disk for Opened {
         // Another task may have shrunk the disk meanwhile.
         self.disk.check("read", extent)?;
         let state = lock(&self.disk.state);
-        if self.disk.shared.chance(state.errors.read) {
+        if self.disk.shared.bites("disk.read-errors", state.errors.read) {
             return Err(self.disk.error(IoKind::Device, &format!("read {extent} of"), INJECTED));
         }
         let from = extent.lba.bytes() as usize;

@@ -103,6 +103,7 @@ impl SimFiles {
             if until <= now {
                 return;
             }
+            self.shared.trace.bite("files.hang");
             self.shared.trace.mark("files-hung");
             tokio::time::sleep((until - now).min(LOOK_EVERY)).await;
         }
@@ -148,6 +149,7 @@ impl SimFiles {
     /// No space for this file.
     fn no_space(&self, state: &mut State, what: &str, name: &str) -> IoError {
         state.faults_met += 1;
+        self.shared.trace.bite("files.full");
         if name.starts_with("spill-") {
             self.shared.trace.mark("spill-met-full-disk");
         } else if name.starts_with("stage-") {
@@ -260,7 +262,7 @@ impl Files for SimFiles {
         self.sync_time(0).await;
         self.answer().await;
         let mut state = lock(&self.state);
-        if self.shared.chance(state.sync_errors) {
+        if self.shared.bites("files.sync-errors", state.sync_errors) {
             state.faults_met += 1;
             return Err(self.error(IoKind::Device, "sync directory", "injected"));
         }
@@ -346,7 +348,7 @@ impl File for Open {
         self.files.sync_time(covered.bytes()).await;
         self.files.answer().await;
         let mut state = lock(&self.files.state);
-        if self.files.shared.chance(state.sync_errors) {
+        if self.files.shared.bites("files.sync-errors", state.sync_errors) {
             state.faults_met += 1;
             self.files.shared.trace.mark("sync-failed");
             lock(&self.node).forsake(&covered, &mut |bound| self.files.shared.below(bound));

@@ -125,6 +125,9 @@ impl SimNet {
     fn entrance(&self, from: &str, to: &str) -> (LinkModel, Option<Duration>) {
         let state = lock(&self.state);
         let link = state.link(from, to);
+        if link.cut {
+            self.shared.trace.bite("link.cut");
+        }
         let queued = state.busy.get(&state.way(from, to)).copied().unwrap_or_default();
         let free = queued.saturating_sub(link.transfer(link.queue));
         let now = self.shared.now();
@@ -135,11 +138,14 @@ impl SimNet {
     pub(super) fn carry(&self, from: &str, to: &str, bytes: u64) -> Duration {
         let mut state = lock(&self.state);
         let link = state.link(from, to);
+        if link.speed < state.plain(from, to).speed {
+            self.shared.trace.bite("link.slow");
+        }
         let way = state.way(from, to);
         let busy = state.busy.entry(way).or_default();
         *busy = self.shared.now().max(*busy) + link.transfer(bytes);
         let mut arrival = *busy + self.shared.draw(&link.delay);
-        while self.shared.chance(link.loss) {
+        while self.shared.bites("link.loss", link.loss) {
             arrival += RETRANSMIT;
         }
         arrival

@@ -126,6 +126,9 @@ impl AsyncRead for SimStream {
         let mut pipe = lock(&direction.pipe);
         pipe.reader = Some(cx.waker().clone());
         if pipe.silent && !pipe.reset || link.cut {
+            if link.cut {
+                this.net.shared.trace.bite("link.cut");
+            }
             return Poll::Pending;
         }
         let (silent, ended) = (pipe.silent, pipe.ended);

@@ -73,11 +73,11 @@ impl Knobs {
 
     /// Draws after which time a creation or deletion is performed without its sender.
     pub(super) fn lateness(&self, shared: &Shared) -> Option<Duration> {
-        if shared.chance(self.ghosts) {
+        if shared.bites("store.ghosts", self.ghosts) {
             shared.trace.mark("ghost-left");
             return Some(shared.micros(GHOSTLY.start, GHOSTLY.end));
         }
-        shared.chance(self.late).then(|| shared.micros(LATE.start, LATE.end))
+        shared.bites("store.late", self.late).then(|| shared.micros(LATE.start, LATE.end))
     }
 }
 

@@ -61,17 +61,22 @@ impl HostStore {
         let link = self.store.net.link(&self.host, SITE);
         let back = self.store.net.link(SITE, &self.host);
         let knobs = self.knobs();
-        if link.cut || back.cut || shared.chance(knobs.outage) {
+        let is_cut = link.cut || back.cut;
+        if is_cut || shared.bites("store.outage", knobs.outage) {
+            if is_cut {
+                shared.trace.bite("link.cut");
+            }
             self.met();
             tokio::time::sleep(SILENCE).await;
             return Err(StoreError::Unavailable("no answer".into()));
         }
-        if shared.chance(knobs.throttle) {
+        if shared.bites("store.throttle", knobs.throttle) {
             self.met();
             let retry_after = (shared.below(2) == 0).then(|| shared.micros(10_000, 400_000));
             return Err(StoreError::Throttled { retry_after });
         }
         if let Some(slowness) = knobs.slowness(shared, name) {
+            shared.trace.bite("store.slow");
             shared.trace.mark("slow-object-met");
             tokio::time::sleep(slowness).await;
         }
@@ -91,7 +96,7 @@ impl HostStore {
         }
         self.carry(SITE, &self.host, bytes + REQUEST).await;
         let back = self.store.net.link(SITE, &self.host);
-        if back.cut || shared.chance(self.knobs().lost_replies) {
+        if back.cut || shared.bites("store.lost-replies", self.knobs().lost_replies) {
             self.met();
             tokio::time::sleep(SILENCE).await;
             return Err(StoreError::Ambiguous("the reply was lost".into()));
@@ -113,7 +118,7 @@ impl RawStore for HostStore {
     async fn put_if_absent(&self, key: &StoreKey, body: Bytes) -> Result<(), StoreError> {
         self.reach(key.as_str(), body.len()).await?;
         let (shared, knobs) = (&self.store.shared, self.knobs());
-        if shared.chance(knobs.full) {
+        if shared.bites("store.full", knobs.full) {
             self.met();
             shared.trace.mark("store-was-full");
             self.answer(0).await?;
@@ -124,7 +129,7 @@ impl RawStore for HostStore {
             let create = move |store: &SimStore| drop(store.create(&host, &key, &body));
             return Err(self.leave(delay, create).await);
         }
-        if shared.chance(knobs.false_conflicts) {
+        if shared.bites("store.false-conflicts", knobs.false_conflicts) {
             self.met();
             if shared.below(2) == 0 && self.store.create(&self.host, key, &body).is_ok() {
                 self.was_misled(key);
@@ -189,7 +194,7 @@ impl RawStore for HostStore {
         let removed = self.store.remove(&self.host, key);
         self.answer(0).await?;
         if let Some(body) = removed
-            && shared.chance(knobs.resurrections)
+            && shared.bites("store.resurrections", knobs.resurrections)
         {
             self.store.bring_back(&self.host, key, body);
         }
