@@ -1,5 +1,4 @@
 //! `cover`: what a set of runs reached. A knob that is turned again and again and never bites is dead: it fails.
-#![expect(clippy::disallowed_methods, reason = "the tool, not the engine, reads real files")]
 
 use super::{files, paint, pool};
 use crate::codes::{HELD, NEVER_SEEN, TOOL};

@@ -5,6 +5,7 @@ mod bugs;
 mod build;
 mod capsules;
 mod complaint;
+mod corpus;
 mod cover;
 mod diff;
 mod files;
@@ -146,6 +147,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Plays the failures that were kept in scenarios/regressions and shows their stories.
+    Corpus,
     /// Makes a failed run as small as it can be while it fails alike, and freezes it as a scenario file.
     Shrink {
         /// SCENARIO@SEED or a capsule, FILE.rdrun
@@ -269,6 +272,7 @@ pub fn main() -> ExitCode {
             fork::fork(&directory, &fork::Wanted { run: &run, bug, at, futures, jobs })
         }
         Command::Cover { names, seeds, json } => cover::cover(&directory, &names, seeds, jobs, json),
+        Command::Corpus => corpus::corpus(&directory, jobs),
         Command::Shrink { run, within, keep, bug } => {
             let (keep, bug) = (keep.as_deref(), bug.as_deref());
             run::budget(&within).and_then(|within| {
