@@ -26,7 +26,7 @@ steps = [
   { at = "12 s", fault = "process.kill", on = "ps2" },
   { at = "18 s", fault = "host.clock", on = "erp-app", by = "3..9 min" },
   { at = "25 s", fault = "link.cut", on = "wan", for = "20..30 s", id = "cut" },
-  { at = "30 s", fault = "store.throttle", rate = "10 %", for = "5 s" },
+  { at = "80 s", fault = "store.throttle", rate = "10 %", for = "5 s" },
   { at = "40 s", fault = "host.freeze", on = "ps2", for = "2 s" },
   { at = "cut + 10 s", fault = "store.lost-replies", rate = "10 %", for = "5 s" },
   { at = "cut + 20 s", fault = "process.kill", on = "erp-app" },

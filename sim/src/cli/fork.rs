@@ -13,8 +13,8 @@ use crate::scenario::Scenario;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// The search ends when it knows the time to this, in milliseconds.
-const NEAR: u64 = 250;
+/// The search ends when it knows the time to this, in milliseconds: so often the harness looks.
+const NEAR: u64 = 500;
 
 /// Width of a bar.
 const BAR: usize = 24;

@@ -26,6 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// Step of the safety phase: the roles are asked this often.
 const SAMPLE: u64 = 500;
@@ -49,10 +50,12 @@ pub fn play(scenario: &Scenario, plan: &Plan, manner: &Manner) -> Outcome {
     let ear = Ear(world.shared.clone());
     tracing::subscriber::with_default(ear, || {
         runtime.block_on(async {
+            let stop = Arc::new(Notify::new());
+            let steer = Steer { manner: *manner, has_forked: false, stop: Arc::clone(&stop) };
             let outcome = tokio::select! {
                 biased;
-                outcome = run(scenario, plan, world.clone()) => outcome,
-                () = stop(&world, manner) => stopped(plan, &world),
+                outcome = run(scenario, plan, world.clone(), steer) => outcome,
+                () = stop.notified() => stopped(plan, &world),
             };
             world.end().await;
             outcome
@@ -60,18 +63,24 @@ pub fn play(scenario: &Scenario, plan: &Plan, manner: &Manner) -> Outcome {
     })
 }
 
-/// Waits until the run is to stop, and throws other dice on the way if it is to fork.
-async fn stop(world: &SimWorld, manner: &Manner) {
-    if let Some(fork) = manner.fork {
-        tokio::time::sleep(Duration::from_millis(fork.at_ms)).await;
-        world.shared.throw_other_dice(fork.future);
-    }
-    match manner.until_ms {
-        Some(until) => {
-            let until = Duration::from_millis(until).saturating_sub(world.shared.now());
-            tokio::time::sleep(until).await;
+/// Forks and stops a run, at times when the harness looks at it anyway: one more timer would change the order of
+/// those that are due together, and with it the past.
+struct Steer {
+    manner: Manner,
+    has_forked: bool,
+    stop: Arc<Notify>,
+}
+
+impl Steer {
+    fn look(&mut self, world: &SimWorld) {
+        let now = world.shared.now().as_millis() as u64;
+        if let Some(fork) = self.manner.fork.filter(|fork| !self.has_forked && now >= fork.at_ms) {
+            self.has_forked = true;
+            world.shared.throw_other_dice(fork.future);
         }
-        None => std::future::pending().await,
+        if self.manner.until_ms.is_some_and(|until| now >= until) {
+            self.stop.notify_one();
+        }
     }
 }
 
@@ -100,7 +109,7 @@ fn make_world(scenario: &Scenario, plan: &Plan, trace: bool) -> SimWorld {
     SimWorld::new(plan.seed, trace, &hardware)
 }
 
-async fn run(scenario: &Scenario, plan: &Plan, world: SimWorld) -> Outcome {
+async fn run(scenario: &Scenario, plan: &Plan, world: SimWorld, steer: Steer) -> Outcome {
     let mut outcome = Outcome { scenario: plan.scenario.clone(), seed: plan.seed, ..Outcome::default() };
     let estate = match Estate::build(scenario, plan, world.clone()).await {
         Ok(estate) => Arc::new(estate),
@@ -114,6 +123,7 @@ async fn run(scenario: &Scenario, plan: &Plan, world: SimWorld) -> Outcome {
     let mut run = Run {
         estate,
         plan,
+        steer,
         account: Account::default(),
         watch: Watch::default(),
         record: Record::default(),
@@ -142,6 +152,7 @@ async fn run(scenario: &Scenario, plan: &Plan, world: SimWorld) -> Outcome {
 struct Run<'a> {
     estate: Arc<Estate>,
     plan: &'a Plan,
+    steer: Steer,
     account: Account,
     watch: Watch,
     record: Record,
@@ -184,6 +195,7 @@ impl Run<'_> {
     }
 
     fn sample(&mut self) {
+        self.steer.look(&self.estate.world);
         let told = self.watch.findings.len();
         self.watch.sample(&self.estate);
         watch::record(&self.estate, &mut self.record);
