@@ -127,6 +127,9 @@ fn without_host(frozen: &Frozen, host: &str) -> Frozen {
     smaller.estate.machines.retain(|machine| machine.name != host);
     smaller.estate.servers.retain(|server| server.name != host);
     smaller.guests.remove(host);
+    // A promise about a group that is gone makes the file invalid, and the candidate is not played.
+    smaller.groups.values_mut().for_each(|group| group.machines.retain(|machine| machine != host));
+    smaller.groups.retain(|_, group| !group.machines.is_empty());
     smaller.steps.retain(|step| !names(step, host));
     smaller
 }
@@ -340,6 +343,7 @@ mod tests {
             story: Vec::new(),
             seed: 3,
             estate,
+            groups: Default::default(),
             guests: ["a", "b", "c"].map(|name| (name.to_owned(), guest.clone())).into(),
             steps,
             length: 2_400_000,
