@@ -25,7 +25,10 @@ fn noise(seed: u64, bytes: usize) -> Vec<u8> {
 fn is_exact(place: &Place, vault: &[&str], point: &str, image: &[u8]) {
     let socket = place.path(&format!("{point}.sock"));
     let listen = format!("unix:{}", text(&socket));
-    let mount = Service::start(&[&["mount", point, "--listen", &listen], vault].concat()).unwrap();
+    // Disks of two machines may have one name: each keeps its cache to itself.
+    let cache = place.path(&format!("{point}.cache"));
+    let mount = ["mount", point, "--listen", &listen, "--cache-dir", text(&cache)];
+    let mount = Service::start(&[&mount, vault].concat()).unwrap();
     let mut client = Client::connect(&socket, "erp").unwrap();
     for offset in (0..DISK_BYTES).step_by(STEP) {
         let wanted = &image[offset as usize..offset as usize + STEP];
