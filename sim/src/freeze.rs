@@ -188,6 +188,7 @@ fn estate(estate: &Estate) -> String {
     if estate.point_every != usual.point_every {
         lines.push(("points", millis(estate.point_every as i64)));
     }
+    lines.extend(estate.keep.map(|keep| ("keep", format!("\"{keep}\""))));
     if lines.is_empty() {
         return String::new();
     }

@@ -55,6 +55,12 @@ pub fn prey(bug: Bug) -> Prey {
         Bug::FoldForgetsTheEnd | Bug::FoldForgetsPoints | Bug::DeleteGarbageAtOnce => {
             ("points-restorable", &[][..])
         }
+        Bug::DeleteBeforePublish => ("scrub-exact", &["process-server-dies-with-each-effect"][..]),
+        Bug::TrustWallClock => ("points-restorable", &["retention-with-a-clock-years-off"][..]),
+        Bug::IgnorePins => ("mount-holds", &["mounts-race-with-retention"][..]),
+        Bug::SealTwiceAlike => ("secrets", &["two-process-servers-want-one-log"][..]),
+        Bug::ZerosForUnread => ("mount-holds", &["mount-outlives-an-outage"][..]),
+        Bug::SkipKeyLook => ("points-restorable", &["keys-change-under-load"][..]),
         Bug::TrustDisownedMarks => ("converges", &["state-directory-hangs"][..]),
     };
     Prey { bug, oracle, scenarios }

@@ -64,6 +64,18 @@ pub enum Bug {
     FoldForgetsPoints,
     /// What a version of the catalogue does not need is deleted as soon as that is published.
     DeleteGarbageAtOnce,
+    /// The maintainer deletes what its next catalogue does not name before that is published.
+    DeleteBeforePublish,
+    /// Points age by the maintainer's clock alone.
+    TrustWallClock,
+    /// The maintainer looks for no pins.
+    IgnorePins,
+    /// Every writer of a log seals under the same identity, so that one key seals two records.
+    SealTwiceAlike,
+    /// A mount shows zeros where the vault gives no answer.
+    ZerosForUnread,
+    /// Who takes a data key into use does not look for a newer vault key.
+    SkipKeyLook,
     /// Marks that were disowned while the state directory hung are trusted by the next start.
     TrustDisownedMarks,
 }
@@ -83,7 +95,7 @@ pub fn is_order_late(op: &Op) -> bool {
 
 impl Bug {
     /// Every planted bug that the lab must catch.
-    pub const ALL: [Bug; 25] = [
+    pub const ALL: [Bug; 31] = [
         Bug::AckBeforeOrder,
         Bug::SkipActivityLogSync,
         Bug::ForgetAfterSend,
@@ -108,6 +120,12 @@ impl Bug {
         Bug::NeverReconnect,
         Bug::SkipLookBack,
         Bug::ScrubGuessesBetween,
+        Bug::DeleteBeforePublish,
+        Bug::TrustWallClock,
+        Bug::IgnorePins,
+        Bug::SealTwiceAlike,
+        Bug::ZerosForUnread,
+        Bug::SkipKeyLook,
         Bug::TrustDisownedMarks,
     ];
 

@@ -154,7 +154,7 @@ impl MachineWriter {
     ) -> Result<MachineWriter, VaultError> {
         vault.probe_again(&*entropy).await?;
         vault.vouch().await?;
-        let uuid = entropy.id();
+        let uuid = if planted::active(Bug::SealTwiceAlike) { machine.0 } else { entropy.id() };
         let keys = KeyRing::new(vault, machine);
         let key = vault.key_to_seal_with(machine, &*entropy).await?;
         keys.learn(&key);

@@ -3,6 +3,7 @@
 use super::copies;
 use super::estate::Estate;
 use super::guests;
+use super::{mounts, operator};
 use crate::oracles::guest_untouched::{self, Excuse};
 use crate::plan::{Action, DiskFault, RESTART_AFTER};
 use crate::ports::{DiskErrors, LinkModel, lock};
@@ -129,6 +130,10 @@ pub(super) fn perform(estate: &Arc<Estate>, account: &mut Account, now: u64, act
         Action::StopCopy(machine) => copies::stop(estate, machine),
         // Both are performed by the run itself, which owns the restoring.
         Action::Damage(..) | Action::CheckPoints => {}
+        Action::Mount(machine) => mounts::mount(estate, machine),
+        Action::Unmount(machine) => mounts::unmount(estate, machine),
+        Action::RotateKeys(machine) => operator::rotate(estate, machine),
+        Action::RewrapKeys => operator::rewrap(estate),
         Action::CopyVault => world.store.copy(),
         Action::RestoreVault => {
             if world.store.go_back() {

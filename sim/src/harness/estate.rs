@@ -5,6 +5,8 @@
 
 use super::copies::OldCopy;
 use super::guests::{self, Markers, Starts};
+use super::mounts::Mount;
+use super::operator::Keys;
 use crate::plan::{GuestPlan, Plan};
 use crate::ports::{Host, SimDisk, SimWorld, lock};
 use crate::scenario::{MachineSpec, Scenario, ServerSpec};
@@ -12,6 +14,7 @@ use crate::workload::MachineLog;
 use crate::workload::guest::Recorder;
 use crate::workload::stamp::{self, Seen};
 use redoubt_core::MachineId;
+use redoubt_core::maintenance::{Ladder, Rule, Which};
 use redoubt_ports::{Endpoint, Entropy};
 use redoubt_roles::agent::{Agent, AgentBounds, AgentSettings, MarkerPolicy, VolumeSpec};
 use redoubt_roles::process_server::{ProcessServer, PsSettings};
@@ -70,7 +73,16 @@ pub(super) struct Estate {
     /// Old copies of machines, by the name of the machine.
     pub(super) copies: Mutex<BTreeMap<String, OldCopy>>,
     pub(super) order: Vec<Endpoint>,
+    /// The vault key that services have.
     pub(super) keys: VaultKeys,
+    /// The one in force.
+    pub(super) newest_keys: Mutex<VaultKeys>,
+    pub(super) key_changes: Keys,
+    /// Where the operator works.
+    pub(super) operator: Host,
+    pub(super) mounts: Mutex<Vec<Mount>>,
+    /// The newest points that are kept, if not those of the usual rules.
+    pub(super) keep: Option<u32>,
     pub(super) bounds: AgentBounds,
     pub(super) stage_bytes: u64,
     pub(super) point_every: Duration,
@@ -115,6 +127,7 @@ impl Estate {
         key[..8].copy_from_slice(&plan.seed.to_le_bytes());
         let keys = VaultKeys::new(key);
         let operator = world.host("operator", "target");
+        operator.start();
         let entropy: Arc<dyn Entropy> = operator.world().world.entropy;
         Vault::init(world.store.direct(), keys.clone(), entropy.as_ref())
             .await
@@ -130,12 +143,22 @@ impl Estate {
             servers,
             copies: Mutex::default(),
             order,
+            newest_keys: Mutex::new(keys.clone()),
             keys,
+            key_changes: Keys::default(),
+            operator,
+            mounts: Mutex::default(),
+            keep: spec.keep,
             bounds,
             stage_bytes: spec.stage,
             point_every: Duration::from_millis(spec.point_every),
             stop: Arc::new(AtomicBool::new(false)),
         })
+    }
+
+    /// Returns the vault key in force.
+    pub(super) fn newest_keys(&self) -> VaultKeys {
+        lock(&self.newest_keys).clone()
     }
 
     pub(super) fn stream_key(&self, machine: MachineId) -> StreamKey {
@@ -220,6 +243,9 @@ impl Estate {
         settings.machines =
             self.machines.values().map(|machine| (machine.id, self.stream_key(machine.id))).collect();
         let ports = server.host.world();
+        if let Some(count) = self.keep {
+            settings.keep = Ladder::new(vec![Rule::Newest { count, which: Which::Any }]);
+        }
         let keys = self.keys.clone();
         let trace = self.world.shared.clone();
         let this = Arc::clone(server);

@@ -19,6 +19,10 @@ mod estate;
 #[cfg(madsim)]
 mod guests;
 #[cfg(madsim)]
+mod mounts;
+#[cfg(madsim)]
+mod operator;
+#[cfg(madsim)]
 mod restore;
 #[cfg(madsim)]
 mod run;

@@ -9,7 +9,7 @@ use crate::ports::lock;
 use crate::workload::stamp;
 use redoubt_core::{Extent, MarkerId, VolumeIndex, WriteSeq};
 use redoubt_ports::StoreKey;
-use redoubt_vault::{MachineReader, PointInfo, ReadError, Vault, VaultError};
+use redoubt_vault::{MachineReader, PointInfo, PointView, ReadError, Vault, VaultError};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Sectors per read.
@@ -25,6 +25,8 @@ pub(super) struct Restored {
     pub(super) is_reported: bool,
     /// The points that could be read, by machine.
     pub(super) read: BTreeSet<(String, MarkerId)>,
+    /// The places of points in their streams.
+    pub(super) order: BTreeMap<(String, MarkerId), u64>,
     /// The points that are what they should be: machine, sequence, and when they were cut.
     pub(super) cuts: BTreeSet<(String, u64, u64)>,
 }
@@ -61,7 +63,7 @@ impl Restored {
 
 /// Opens the vault as the recovery site does.
 pub(super) async fn open(estate: &Estate) -> Result<Vault, VaultError> {
-    Vault::open(estate.world.store.direct(), estate.keys.clone()).await
+    Vault::open(estate.world.store.direct(), estate.newest_keys()).await
 }
 
 /// Restores and judges every point of every machine.
@@ -170,6 +172,7 @@ async fn judge_point(
     };
     restored.points += 1;
     restored.read.insert((name.clone(), point.marker.id));
+    restored.order.insert((name.clone(), point.marker.id), point.seq.0);
     restored.marks.insert("point-published");
     let seen: Vec<_> = images
         .iter()
@@ -220,17 +223,21 @@ async fn read_point(
     for index in 0..machine.disks.len() {
         let volume = VolumeIndex(index as u16);
         let info = view.volumes().get(&volume).ok_or_else(|| format!("volume {index} is missing"))?;
-        let mut image = Vec::with_capacity(info.sectors.bytes() as usize);
-        let mut first = 0;
-        while first < info.sectors.0 {
-            let count = PIECE.min(info.sectors.0 - first);
-            let bytes = view.read(volume, Extent::new(first, count)).await;
-            image.extend_from_slice(&bytes.map_err(|error: ReadError| error.to_string())?);
-            first += count;
-        }
-        images.push(image);
+        images.push(image(&view, volume, info.sectors.0).await.map_err(|error| error.to_string())?);
     }
     Ok(images)
+}
+
+/// Reads a whole volume.
+pub(super) async fn image(view: &PointView, volume: VolumeIndex, sectors: u64) -> Result<Vec<u8>, ReadError> {
+    let mut image = Vec::with_capacity(sectors as usize * 512);
+    let mut first = 0;
+    while first < sectors {
+        let count = PIECE.min(sectors - first);
+        image.extend_from_slice(&view.read(volume, Extent::new(first, count)).await?);
+        first += count;
+    }
+    Ok(image)
 }
 
 /// After the sources are quiesced, source and replica are equal, byte by byte.

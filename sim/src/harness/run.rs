@@ -3,7 +3,6 @@
 use super::actions::{self, Account};
 use super::ear::Ear;
 use super::estate::Estate;
-use super::guests;
 use super::manner::Manner;
 use super::objectives;
 use super::outcome::{Outcome, Stats};
@@ -11,6 +10,7 @@ use super::record::Record;
 use super::restore::{self, Health, How, Restored};
 use super::scrubbing::{self, Whole};
 use super::watch::{self, Watch};
+use super::{guests, mounts};
 use crate::oracles::history::Deed;
 use crate::oracles::{Finding, guest_untouched, maintainers, writers};
 use crate::plan::{self, Action, Damage, Part, Plan};
@@ -399,7 +399,9 @@ impl Run<'_> {
         let (is_back, none) = (self.account.marks.contains("vault-restored"), BTreeMap::new());
         let vaulted = if is_back && last.is_empty() { &none } else { &self.watch.vaulted };
         let how = How { vaulted, health, last, outages };
+        let held = if is_whole { mounts::held(&self.estate) } else { Vec::new() };
         let restored = restore::all(&self.estate, &how).await;
+        self.pinned(&held, &restored);
         self.tell(&restored.findings);
         self.total.findings.extend(restored.findings.iter().cloned());
         self.total.marks.extend(restored.marks.iter().copied());
@@ -411,16 +413,33 @@ impl Run<'_> {
             self.record.found(self.now());
         }
         if is_whole {
-            self.vanished(&restored.read);
+            self.vanished(&restored);
+            self.total.order.extend(restored.order.clone());
             self.readable.push((self.estate.world.shared.now(), restored.read.clone()));
         }
         restored
     }
 
+    /// Notes mounted points that only their pins keep.
+    fn pinned(&mut self, held: &[(String, MarkerId)], restored: &Restored) {
+        let keep = self.estate.keep.map_or(u64::MAX, u64::from);
+        let is_old = |point: &Readable| newer(restored, point, restored.order.get(point)) >= keep;
+        if held.iter().any(|point| restored.read.contains(point) && is_old(point)) {
+            self.total.marks.insert("pinned-point-outlived-retention");
+        }
+    }
+
     /// A point that could be read once can be read for as long as nothing is damaged.
-    fn vanished(&mut self, now: &BTreeSet<Readable>) {
+    fn vanished(&mut self, restored: &Restored) {
         let Some((at, before)) = self.readable.last() else { return };
-        if let Some((machine, point)) = before.difference(now).next() {
+        let keep = self.estate.keep.map_or(u64::MAX, u64::from);
+        let mut gone: Vec<&Readable> = before.difference(&restored.read).collect();
+        let vanished = gone.len();
+        gone.retain(|point| newer(restored, point, self.total.order.get(point)) < keep);
+        if vanished > gone.len() {
+            self.total.marks.insert("points-given-up");
+        }
+        if let Some((machine, point)) = gone.first() {
             let at = at.as_secs_f64();
             let what = format!("{machine}: point {point} was readable at {at:.3} s and is not any more");
             self.total.findings.push(Finding::new("points-restorable", what));
@@ -444,6 +463,12 @@ impl Run<'_> {
                 outcome.marks.insert("spill-recovered");
             }
         }
+        let faults = plan::faults(self.plan);
+        let is_faulty = |from: Duration, to: Duration| {
+            let (from, to) = (from.as_millis() as u64, to.as_millis() as u64);
+            faults.iter().any(|fault| !fault.is_operator && fault.from_ms <= to && from <= fault.to_ms)
+        };
+        findings.extend(mounts::judge(&self.estate, is_faulty));
         let effects = self.estate.world.store.effects();
         findings.extend(writers::judge(&effects));
         findings.extend(maintainers::judge(&effects));
@@ -468,6 +493,11 @@ impl Run<'_> {
         outcome.record = self.record;
         outcome.stats = Stats { simulated, operations, points: self.total.points, lag: self.watch.lag };
     }
+}
+
+/// Counts the points of the same machine that are listed and newer.
+fn newer(restored: &Restored, point: &Readable, place: Option<&u64>) -> u64 {
+    restored.order.iter().filter(|((machine, _), at)| *machine == point.0 && Some(*at) > place).count() as u64
 }
 
 /// Folds the verdict into the digest: equal traces with different verdicts are no equal runs.

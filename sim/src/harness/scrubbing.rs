@@ -32,7 +32,7 @@ fn point(id: PointId) -> Point {
 }
 
 async fn scrub(estate: &Estate, machine: &Machine) -> Result<Report, String> {
-    let (store, keys) = (estate.world.store.direct(), estate.keys.clone());
+    let (store, keys) = (estate.world.store.direct(), estate.newest_keys());
     let settings = ScrubSettings::default();
     let scrub = Scrub::with_keys(store, keys, Arc::new(InPlace), settings).await;
     let scrub = scrub.map_err(|error| error.to_string())?;

@@ -10,6 +10,7 @@ pub mod maintainers;
 pub mod order_kept;
 pub mod prefix;
 pub mod scrubbed;
+pub mod seals;
 pub mod secrets;
 pub mod writers;
 

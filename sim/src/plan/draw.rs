@@ -261,6 +261,9 @@ pub(super) fn actions(
         }
         "files.hang" => (Action::FilesHang(host.clone(), lasts), Some(Action::FilesAnswer(host))),
         "copy-vault" => (Action::CopyVault, None),
+        "mount" => (Action::Mount(host.clone()), Some(Action::Unmount(host))),
+        "rotate-keys" => (Action::RotateKeys(host), None),
+        "rewrap-keys" => (Action::RewrapKeys, None),
         "vault.restored" => (Action::RestoreVault, None),
         "process.kill-at-effect" => {
             let count = amounts["count"].max(1) as u64;

@@ -39,6 +39,8 @@ fn part(action: &Action) -> Part {
         Action::FilesSyncErrors(host, _) => Begins(format!("syncs {host}")),
         Action::FilesHang(host, None) => Begins(format!("hang {host}")),
         Action::FilesAnswer(host) => Ends(format!("hang {host}")),
+        Action::Mount(host) => Begins(format!("mount {host}")),
+        Action::Unmount(host) => Ends(format!("mount {host}")),
         Action::StartCopy(host) => Begins(format!("copy {host}")),
         Action::StopCopy(host) => Ends(format!("copy {host}")),
         Action::Freeze(_, ms) | Action::DiskHang(_, ms) | Action::FilesHang(_, Some(ms)) => Lasts(*ms),
@@ -60,6 +62,10 @@ fn is_operator(action: &Action) -> bool {
             | Action::StopAgent(_)
             | Action::StartAgent(_)
             | Action::CopyVault
+            | Action::Mount(_)
+            | Action::Unmount(_)
+            | Action::RotateKeys(_)
+            | Action::RewrapKeys
             | Action::CheckPoints
     )
 }

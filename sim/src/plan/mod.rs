@@ -145,6 +145,14 @@ pub enum Action {
     StartCopy(String),
     /// The copy of a machine ends.
     StopCopy(String),
+    /// The oldest point of a machine is mounted at the recovery site.
+    Mount(String),
+    /// The oldest mount of a machine ends.
+    Unmount(String),
+    /// A machine gets a new data key.
+    RotateKeys(String),
+    /// The vault key is replaced.
+    RewrapKeys,
     /// All points in the vault are restored and judged, while the run goes on.
     CheckPoints,
 }
@@ -187,6 +195,10 @@ impl fmt::Display for Action {
             Action::Copy(machine) => write!(f, "copy {machine}"),
             Action::StartCopy(machine) => write!(f, "start the old copy of {machine}"),
             Action::StopCopy(machine) => write!(f, "end the old copy of {machine}"),
+            Action::Mount(machine) => write!(f, "mount the oldest point of {machine}"),
+            Action::Unmount(machine) => write!(f, "unmount a point of {machine}"),
+            Action::RotateKeys(machine) => write!(f, "give {machine} a new data key"),
+            Action::RewrapKeys => f.write_str("replace the vault key"),
             Action::CheckPoints => f.write_str("check all points"),
         }
     }

@@ -73,6 +73,9 @@ fn spoken(action: &Action) -> Option<Spoken<'_>> {
         Action::StartAgent(machine) => plain("start-agent", machine),
         Action::Copy(machine) => plain("copy", machine),
         Action::StartCopy(machine) => plain("old-copy", machine),
+        Action::Mount(machine) => plain("mount", machine),
+        Action::RotateKeys(machine) => plain("rotate-keys", machine),
+        Action::RewrapKeys => plain("rewrap-keys", ""),
         Action::CheckPoints => plain("points", ""),
         Action::StartProcess(_)
         | Action::PowerOn(_)
@@ -80,7 +83,8 @@ fn spoken(action: &Action) -> Option<Spoken<'_>> {
         | Action::HealLink(_)
         | Action::FilesFull(_, false)
         | Action::FilesAnswer(_)
-        | Action::StopCopy(_) => return None,
+        | Action::StopCopy(_)
+        | Action::Unmount(_) => return None,
     })
 }
 
@@ -105,7 +109,8 @@ fn ends(begin: &Action, end: &Action) -> bool {
         | (Action::FilesFull(a, true), Action::FilesFull(b, false))
         | (Action::FilesSyncErrors(a, _), Action::FilesSyncErrors(b, 0))
         | (Action::FilesHang(a, _), Action::FilesAnswer(b))
-        | (Action::StartCopy(a), Action::StopCopy(b)) => a == b,
+        | (Action::StartCopy(a), Action::StopCopy(b))
+        | (Action::Mount(a), Action::Unmount(b)) => a == b,
         (Action::DiskErrors(a, kind, _), Action::DiskErrors(b, other, 0)) => a == b && kind == other,
         _ => false,
     }

@@ -36,6 +36,14 @@ pub const WORDS: &[Words] = &[
     ),
     words("do", "start-agent", "the agent of {on} is started", "after `stop-agent`"),
     words("do", "copy", "disks and state of {on} are copied", "for `old-copy`"),
+    words(
+        "do",
+        "mount",
+        "the oldest point of {on} is mounted at the recovery site",
+        "pinned, read all the time through a cache; ends with `for`, `heal` or the run",
+    ),
+    words("do", "rotate-keys", "{on} gets a new data key", "for what is sealed from then on"),
+    words("do", "rewrap-keys", "the vault key is replaced", "services go on with the one they have"),
     words("do", "copy-vault", "the whole vault is copied", "for `vault.restored`"),
     words(
         "fault",
@@ -199,7 +207,7 @@ pub const WORDS: &[Words] = &[
         "fault",
         "vault.restored",
         "an old copy of the vault takes its place",
-        "made by `copy-vault`, while the process servers are stopped",
+        "made by `copy-vault`, with its process servers stopped or running",
     ),
     words("check", "points", "every point in the vault is restored and judged", "while the story goes on"),
 ];

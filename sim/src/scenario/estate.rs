@@ -17,6 +17,8 @@ pub(super) const SAYS: &[&str] = &["format", "title", "why"];
 
 /// Disks are cut into sectors of this size.
 const SECTOR: i64 = 4096;
+/// Points that a machine keeps at most.
+const KEPT_MAX: i64 = 20_000;
 
 /// Returns the estate of a file that says nothing of it.
 pub fn standard() -> Estate {
@@ -30,6 +32,7 @@ pub fn standard() -> Estate {
         spill: 64 * MIB,
         stage: 32 * MIB,
         point_every: 3_000,
+        keep: None,
     }
 }
 
@@ -65,6 +68,8 @@ pub(super) fn read(reader: &mut Reader, node: Option<&Node>, says: &[&str]) -> E
         let amount = table.get(key).and_then(|node| reader.amount(node, unit, 1));
         amount.into_iter().for_each(|amount| *slot = amount as u64);
     }
+    let keep = table.get("keep").and_then(|node| reader.amount(node, Unit::Count, 1));
+    estate.keep = keep.map(|keep| keep.clamp(1, KEPT_MAX) as u32);
     estate
 }
 

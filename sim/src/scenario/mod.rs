@@ -94,6 +94,8 @@ pub struct Estate {
     pub stage: u64,
     /// Time between recovery points, in milliseconds.
     pub point_every: u64,
+    /// The newest points that are kept; if none, those of the usual rules.
+    pub keep: Option<u32>,
 }
 
 /// What the guest of a machine does.

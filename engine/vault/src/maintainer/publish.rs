@@ -21,6 +21,7 @@ use crate::store::Created;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use redoubt_core::maintenance::{Garbage, orphans};
+use redoubt_core::planted::{self, Bug};
 use redoubt_ports::StoreKey;
 use std::collections::BTreeSet;
 
@@ -55,6 +56,11 @@ impl Maintainer {
             // A newer maintainer may have deleted it.
             let newer = self.claim.newer().await?;
             return Err(newer.map_or(gone, |by| self.supersede(by)));
+        }
+        if planted::active(Bug::DeleteBeforePublish) {
+            let now = |(_, since): &(&Object, &u64)| **since == version;
+            self.delete(&next.garbage.iter().filter(now).map(|(object, _)| *object).collect::<Vec<_>>())
+                .await?;
         }
         if self.log.vault.store.create(&name, &bytes).await? == Created::Mine {
             self.tenure.published();

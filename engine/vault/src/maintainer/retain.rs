@@ -6,6 +6,7 @@ use crate::index::{Catalogue, PointOf};
 use crate::names;
 use crate::reader::{PointId, PointInfo};
 use redoubt_core::maintenance::{KeptPoint, Ladder, NewPoint, PinListing, Retention};
+use redoubt_core::planted::{self, Bug};
 use redoubt_ports::StoreKey;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +23,10 @@ impl Maintainer {
         let pins: BTreeSet<(PointId, u128)> =
             listed.iter().filter_map(|name| names::pin_of(name, machine)).collect();
         let dead = self.pins.listed(times.now, &pins);
-        let points = pins.difference(&dead).map(|(point, _)| *point).collect();
+        let mut points: BTreeSet<PointId> = pins.difference(&dead).map(|(point, _)| *point).collect();
+        if planted::active(Bug::IgnorePins) {
+            points.clear();
+        }
         let dead = dead.iter().map(|(point, uuid)| names::pin(machine, *point, *uuid)).collect();
         Ok((PinListing { after, points }, dead))
     }

@@ -12,6 +12,7 @@ pub(in crate::ports) use remote::HostStore;
 
 use super::{Shared, SimNet, lock};
 use crate::oracles::history::{Deed, Effect};
+use crate::oracles::seals::Seals;
 use crate::oracles::secrets;
 use bytes::Bytes;
 use damage::Spoilt;
@@ -39,6 +40,7 @@ struct State {
     /// Objects that were created for a host that was told something else.
     unanswered: BTreeSet<(String, StoreKey)>,
     spoilt: Option<Spoilt>,
+    seals: Seals,
     /// Every object as it was, and how much had happened then.
     copy: Option<(Objects, usize)>,
     /// Hosts whose process is to end, with the effects that it still has.
@@ -88,6 +90,18 @@ impl SimStore {
         let is_young =
             |effect: &Effect| effect.key == *key && self.shared.now().saturating_sub(effect.at) < STALENESS;
         state.broken == Some(promise) && state.effects.iter().rev().any(is_young)
+    }
+
+    /// Tells whether nobody gets an answer just now.
+    pub fn is_out(&self) -> bool {
+        lock(&self.state).knobs.outage > 0
+    }
+
+    /// Takes note of a body that leaves a host.
+    fn sent(&self, key: &StoreKey, body: &Bytes) {
+        if let Some(finding) = lock(&self.state).seals.sent(key.as_str(), body) {
+            self.shared.trace.finding(finding);
+        }
     }
 
     /// Lifts every fault. What is on the way stays on the way.

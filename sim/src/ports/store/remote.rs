@@ -116,6 +116,7 @@ impl HostStore {
 #[async_trait]
 impl RawStore for HostStore {
     async fn put_if_absent(&self, key: &StoreKey, body: Bytes) -> Result<(), StoreError> {
+        self.store.sent(key, &body);
         self.reach(key.as_str(), body.len()).await?;
         let (shared, knobs) = (&self.store.shared, self.knobs());
         if shared.bites("store.full", knobs.full) {
