@@ -262,7 +262,13 @@ pub static ESTATE: Place = Place {
             "\"2 MiB\"",
         ),
         key("points", Amount(Unit::Millis), Some("3 s"), "time between recovery points", "\"1 s\""),
-        key("keep", Amount(Unit::Count), Some(""), "the newest so many points stay; else the usual rules", "\"3\""),
+        key(
+            "keep",
+            Amount(Unit::Count),
+            Some(""),
+            "the newest so many points stay; else the usual rules",
+            "\"3\"",
+        ),
     ],
 };
 
