@@ -237,6 +237,7 @@ pub const ORACLE_WORDS: &[(&str, &str)] = &[
     ("no-silent-damage", "rot, lost objects and torn uploads are reported for exactly the points they hit"),
     ("index-never-needed", "a damaged index or catalogue costs no point"),
     ("scrub-exact", "a scrub names exactly the objects, points and ranges that are damaged"),
+    ("mount-holds", "a mount shows its point's bytes or an error in time, and its point is not given up"),
     ("single-writer", "a writer that lost its claim commits nothing more"),
     ("order-kept", "nothing that was acknowledged is given up but where the fault budget says so"),
     ("bounded", "memory, spill and stage keep their bounds"),
