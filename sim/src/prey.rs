@@ -60,7 +60,6 @@ pub fn prey(bug: Bug) -> Prey {
         Bug::IgnorePins => ("mount-holds", &["mounts-race-with-retention"][..]),
         Bug::SealTwiceAlike => ("secrets", &["two-process-servers-want-one-log"][..]),
         Bug::ZerosForUnread => ("mount-holds", &["mount-outlives-an-outage"][..]),
-        Bug::SkipKeyLook => ("points-restorable", &["keys-change-under-load"][..]),
         Bug::TrustDisownedMarks => ("converges", &["state-directory-hangs"][..]),
     };
     Prey { bug, oracle, scenarios }
