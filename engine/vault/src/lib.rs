@@ -5,7 +5,7 @@
 //! that says the same by place: a reader loads of it what a read needs, and serves any point by address. A scrub
 //! reads all of it and says what damage costs. The bytes are in `engine/docs/vault-format.md`.
 //!
-//! What is *not* here: roles, links, real stores; compaction and retention.
+//! What is *not* here: roles, links, real stores.
 #![forbid(unsafe_code)]
 
 mod admission;

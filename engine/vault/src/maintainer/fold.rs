@@ -29,11 +29,12 @@ const FOLD_BYTES: usize = fold::PLAIN_MAX / 2;
 const ZEROS_BYTES: usize = 32;
 
 const SECTOR: usize = SECTOR_BYTES as usize;
-/// Segments of which less shows are packed anew: what is kept in vain is bounded, and so is what is written again for it:
-/// to free a byte of such a segment writes at most one and a half.
-const LIVE_PERCENT_MIN: u64 = 60;
-/// Smaller segments are packed anew in any case: the object of a log slot, and the names in folds, cost more than that.
-const SMALL_BYTES: u64 = 1 << 20;
+/// Segments of which less shows are packed anew: to free two bytes writes one at most, so that what is written in all
+/// stays near one and a half times what changed (P6).
+const LIVE_PERCENT_MIN: u64 = 33;
+/// Smaller segments are packed anew in any case: their objects and names cost as much as that. Packing all that is small
+/// for its kind would write the changes of a quiet machine twice.
+const SMALL_BYTES: u64 = 16 << 10;
 
 /// What became of a stretch.
 pub(super) struct Folded {

@@ -62,7 +62,7 @@ pub struct MaintainerSettings {
 
 impl Default for MaintainerSettings {
     fn default() -> MaintainerSettings {
-        MaintainerSettings { every: INDEX_SLOTS, keep: Ladder::default(), folds: false }
+        MaintainerSettings { every: INDEX_SLOTS, keep: Ladder::default(), folds: true }
     }
 }
 
