@@ -131,7 +131,8 @@ fn a_damaged_unit_behind_a_fold_takes_exactly_what_the_engine_cannot_read() {
             store.tamper(&name, Some(whole));
         }
     }
-    assert!(met.contains(&(true, true)) && met.contains(&(false, true)), "{met:?}");
+    // Small segments behind records that were folded are packed elsewhere.
+    assert!(met.contains(&(false, true)), "{met:?}");
 }
 
 #[test]
