@@ -4,9 +4,9 @@
 //! stretch, shows any part of it; what is hidden at all of them is dropped.
 //!
 //! Invariants
-//! - SW-1 At each kept point and at the end, what is kept shows what all entries showed.
-//! - SW-2 Entries leave in the order in which they came.
-//! - SW-3 Between two kept points at most as many entries wait as a cell has parts.
+//! - SH-1 At each kept point and at the end, what is kept shows what all entries showed.
+//! - SH-2 Entries leave in the order in which they came.
+//! - SH-3 Between two kept points at most as many entries wait as a cell has parts.
 //!
 //! What is *not* here: where entries come from, which zeros of larger cells lie over the cell.
 

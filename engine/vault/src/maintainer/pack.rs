@@ -1,10 +1,10 @@
 //! Packs what is left of nearly empty and of small segments into new ones, in the order of the run.
 //!
 //! Invariants
-//! - PK-1 Items leave in the order in which they came: one whose unit is still open holds back those behind it.
-//! - PK-2 A packed segment is read back before anybody names it: opened, it holds each extent that was put into it, as
+//! - RB-1 Items leave in the order in which they came: one whose unit is still open holds back those behind it.
+//! - RB-2 A packed segment is read back before anybody names it: opened, it holds each extent that was put into it, as
 //!   of its version, byte by byte.
-//! - PK-3 Each segment has a fresh identity, so a key of its own (SG-1).
+//! - RB-3 Each segment has a fresh identity, so a key of its own (SG-1).
 //!
 //! What is *not* here: which segments are packed (`fold`), where their content is read.
 
@@ -123,7 +123,7 @@ impl<'a> Packer<'a> {
                     Item { unit: Some(unit), offset: *offset, ..*item }
                 }
                 // A segment is closed only when all that waits for it is settled.
-                (Some(_), None) => unreachable!("PK-1: nothing waits for a segment that is closed"),
+                (Some(_), None) => unreachable!("RB-1: nothing waits for a segment that is closed"),
             };
             self.waiting.pop_front();
             self.ready.push_back(item);
@@ -143,7 +143,7 @@ fn note(content: &mut blake3::Hasher, version: Version, first: u64, bytes: &[u8]
 }
 
 impl Packed {
-    /// Tells whether an object read back holds what was packed (PK-2).
+    /// Tells whether an object read back holds what was packed (RB-2).
     pub(super) fn is_as_packed(&self, id: &SegmentId, key: &DataKey, object: &[u8]) -> bool {
         self.content_of(id, key, object) == Ok(self.content)
     }
