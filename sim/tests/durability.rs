@@ -488,7 +488,7 @@ async fn everything(world: SimWorld) -> String {
     tokio::time::sleep(LONG).await;
     let content = place.truth.truth();
     world.shared.trace.event(world.shared.now(), "disk", &content);
-    world.shared.trace.finish().0
+    world.shared.trace.finish().digest
 }
 
 #[test]
