@@ -60,10 +60,41 @@ fn a_frozen_run_draws_what_the_seed_drew() {
     }
 }
 
+/// Draws of each kind, and of nothing that grows when the lab learns a new fault.
+const STORY: &str = r#"
+format = 1
+title  = "A cut, then a slow way"
+why    = "Every quantity is drawn."
+tags   = ["link"]
+seeds  = { pr = 2, nightly = 20 }
+
+[estate]
+machines = [{ name = "erp-db", disks = ["1 MiB"] }]
+points   = "1 s"
+
+[load]
+erp-db = { model = "mixed", rate = "20..60 /s", jobs = "2..4" }
+
+[vary]
+cut   = "2..5 s"
+speed = "64..256 KiB/s"
+
+[timeline]
+steps = [
+  { at = "$cut",        fault = "link.cut",  on = "wan", for = "3..6 s", id = "cut" },
+  { at = "cut + 2 s",   fault = "link.slow", on = "wan", speed = "$speed", for = "4 s", id = "slow" },
+  { at = "slow + 10 s", end = true },
+]
+
+[expect]
+eventually = ["converges within 60 s"]
+"#;
+
 #[test]
 fn a_frozen_scenario_is_a_file_that_a_person_reads() {
-    let swarm = all().into_iter().find(|scenario| scenario.name == "swarm").unwrap();
-    let mut frozen = Frozen::new(&swarm, &plan::draw(&swarm, 7));
+    let read = scenario::load_scenarios("story.toml", "story", STORY, &Directories(Vec::new()));
+    let story = read.unwrap_or_else(|problems| panic!("{}", problems.render(false))).remove(0);
+    let mut frozen = Frozen::new(&story, &plan::draw(&story, 7));
     frozen.story = vec!["What happened.".into()];
     insta::assert_snapshot!(frozen.text());
 }
