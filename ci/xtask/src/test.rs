@@ -32,7 +32,7 @@ const STEPS: [Step; 14] = [
     ("unit and property tests", |_| {
         // Those of the stores start servers.
         tools::install()?;
-        run_command(cargo(&["test", "--workspace", "--exclude", "redoubt-e2e", "--quiet"]))
+        run_command(cargo(&["test", "--workspace", "--exclude", "redoubt-e2e", "--no-fail-fast", "--quiet"]))
     }),
     ("planted bugs of the machines", |_| {
         run_command(cargo(&[
