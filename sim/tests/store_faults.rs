@@ -48,7 +48,7 @@ impl Desk {
 fn with(fault: &str, ppm: u32, test: impl AsyncFn(Desk)) {
     for seed in 0..SEEDS {
         Runtime::with_seed_and_config(seed, madsim::Config::default()).block_on(async {
-            let hardware = Hardware::of("datastore", "wan", "cloud").expect("these models are in the tree");
+            let hardware = Hardware::of("datastore", "metro", "local").expect("these models are in the tree");
             let world = SimWorld::new(seed, false, &hardware);
             let store = world.host("a", "source").world().store;
             world.store.set(fault, ppm);
@@ -136,6 +136,7 @@ fn the_same_objects_are_slow_every_time_and_the_others_are_not() {
     with("slow", 300_000, async |desk| {
         let slow = async |name: String| {
             let key = StoreKey::new(name);
+            // Longer than any request of the models takes, shorter than any for a slow object.
             match timeout(Duration::from_millis(400), desk.store.get(&key, None)).await {
                 Ok(read) => read.map(|_| false).expect("slow is no error"),
                 Err(_) => true,

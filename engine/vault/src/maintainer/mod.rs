@@ -56,13 +56,15 @@ pub struct MaintainerSettings {
     pub every: u64,
     /// Recovery points that are kept.
     pub keep: Ladder,
-    /// Whether stretches of the log whose points are all decided are folded, and the log before them given up.
+    /// Whether stretches of the log whose points are all decided are folded, and the log before them given up. Off by
+    /// default until a folded run can be made anew of its folds: without the log, a table of it that rots is all
+    /// that says where its content lies.
     pub folds: bool,
 }
 
 impl Default for MaintainerSettings {
     fn default() -> MaintainerSettings {
-        MaintainerSettings { every: INDEX_SLOTS, keep: Ladder::default(), folds: true }
+        MaintainerSettings { every: INDEX_SLOTS, keep: Ladder::default(), folds: false }
     }
 }
 
