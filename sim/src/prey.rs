@@ -39,7 +39,7 @@ pub fn prey(bug: Bug) -> Prey {
         Bug::PointInsideResync => ("prefix", OVERFLOW),
         Bug::DropLastSpillRecord => ("order-kept", CLEAN),
         Bug::PublishBeforeLastSegment => ("points-restorable", &["process-server-dies-with-staged-data"][..]),
-        Bug::TrustAlreadyExists => ("points-restorable", &["two-process-servers-want-one-log"][..]),
+        Bug::TrustAlreadyExists => ("points-restorable", &["conflicts-that-are-none"][..]),
         Bug::ServeUnchecked => ("no-silent-damage", &["rot-is-reported-not-served"][..]),
         Bug::LostIndexIsEmpty => ("index-never-needed", &["damage-of-the-index-costs-nothing"][..]),
         Bug::PlaintextFrame => ("secrets", MIXED),

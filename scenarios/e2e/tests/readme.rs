@@ -12,6 +12,9 @@ use std::process::{Child, Command, Stdio};
 /// Pause between two looks at a starting service's output.
 const LOOK: std::time::Duration = std::time::Duration::from_millis(50);
 
+/// What the README's machine is called; every host has a name of its own.
+const HOST: &str = "erp-host";
+
 /// One command and what it prints.
 struct Step {
     command: String,
@@ -37,10 +40,11 @@ fn steps(section: &str) -> Vec<Step> {
 
 /// The shape of an output: words stay, numbers and identities do not, equal lines count once.
 fn shape(lines: &[String]) -> Vec<String> {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let word = |word: &str| {
         // How fast something was, or how much, is no promise.
         let word = word.replace("KiB", "B").replace("MiB", "B").replace("GiB", "B");
-        let word = word.trim_end_matches([',', ')']);
+        let word = word.trim_start_matches('(').trim_end_matches([',', ')']);
         let is_id = [8, 32].contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_hexdigit());
         let mut shape = String::new();
         for c in word.chars() {
@@ -49,7 +53,11 @@ fn shape(lines: &[String]) -> Vec<String> {
                 shape.push(c);
             }
         }
-        if is_id { "ID".to_owned() } else { shape }
+        match (is_id, word == HOST || word == host.trim()) {
+            (true, _) => "ID".to_owned(),
+            (_, true) => "NAME".to_owned(),
+            _ => shape,
+        }
     };
     let mut shapes: Vec<String> =
         lines.iter().map(|line| line.split_whitespace().map(word).collect::<Vec<_>>().join(" ")).collect();
