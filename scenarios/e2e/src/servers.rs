@@ -30,6 +30,20 @@ sign = base64.b64encode(hmac.new(base64.b64decode(key), text.encode(), hashlib.s
 headers = {"x-ms-date": date, "x-ms-version": "2023-11-03", "Authorization": f"SharedKey {account}:{sign}"}
 urllib.request.urlopen(urllib.request.Request(f"{endpoint}/{name}?restype=container", method="PUT", headers=headers))
 "#;
+/// moto, one request at a time: between its look for an object of that name and its creation, another thread of it may
+/// create one, and a store whose creations are not exclusive is refused, as it should be.
+const SERVE_MOTO: &str = r#"
+import sys, threading
+from moto import server
+serve, turn = server.run_simple, threading.Lock()
+def one_at_a_time(app):
+    def answer(environ, start_response):
+        with turn:
+            return list(app(environ, start_response))
+    return answer
+server.run_simple = lambda host, port, app, **options: serve(host, port, one_at_a_time(app), **options)
+server.main(sys.argv[1:])
+"#;
 /// Makes a bucket of moto, which asks for no signature.
 const MAKE_BUCKET: &str = r#"
 import sys, urllib.request
@@ -73,7 +87,7 @@ impl Server {
     /// Starts a server of S3's protocol, in memory.
     pub fn moto(place: &Place) -> Result<Server> {
         let mut command = Command::new(tool(MOTO)?);
-        command.args(["-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]);
+        command.args(["-c", SERVE_MOTO, "-H", "127.0.0.1", "-p", "0"]);
         let credentials = "AWS_ACCESS_KEY_ID=test\nAWS_SECRET_ACCESS_KEY=test\nAWS_REGION=us-east-1\n";
         Server::start("s3", command, place, credentials)
     }
