@@ -258,7 +258,7 @@ impl<'a> Iterator for Pieces<'a> {
 }
 
 /// Most content shows in its first bytes; only zeros are read to the end.
-fn is_zero(bytes: &[u8]) -> bool {
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
     bytes.chunks(64).all(|line| line.iter().fold(0, |all, byte| all | byte) == 0)
 }
 

@@ -4,11 +4,13 @@ use crate::error::ReadError;
 use crate::index::{Found, UnitPlace, Version};
 use crate::log::Volumes;
 use crate::near::{Near, Purpose, Reach, SealedCache};
+use crate::pack::is_zero;
 use crate::reader::Inner;
 use crate::segment::{GRANULE_SECTORS, UNIT_BYTES};
 use crate::units::Shelves;
 use bytes::Bytes;
 use redoubt_core::{Extent, SECTOR_BYTES, VolumeIndex};
+use redoubt_ports::compute;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,6 +20,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub const READ_BYTES_MAX: u64 = 32 << 20;
 /// Bytes of a block of [`PointView::hash_blocks`].
 pub const BLOCK_BYTES: u64 = UNIT_BYTES as u64;
+/// Blocks read by one request and hashed by one job: 1 MiB, where a request's own cost no longer counts.
+const HASH_RUN_BLOCKS: u64 = 16;
 /// Sectors looked up at once, 256 MiB of them: bounds what a question about a whole disk holds.
 const LOOKUP_SECTORS: u64 = GRANULE_SECTORS << 12;
 
@@ -168,7 +172,8 @@ impl PointView {
     }
 
     /// Hashes blocks of [`BLOCK_BYTES`] from `first_block` on by BLAKE3; `None` for a block of zeros.
-    /// The last block of a volume may be shorter; blocks behind the end are not returned.
+    /// The last block of a volume may be shorter; blocks behind the end are not returned. Damage anywhere among them
+    /// is an error: ask for fewer to know which of them can be hashed.
     pub async fn hash_blocks(
         &self,
         volume: VolumeIndex,
@@ -178,16 +183,17 @@ impl PointView {
         let size = self.size(volume)?;
         let grain = BLOCK_BYTES / SECTOR_BYTES;
         let end = first_block.saturating_add(count).min(size.div_ceil(grain));
-        let mut hashes = Vec::new();
-        for block in first_block..end {
-            let extent = Extent::new(block * grain, grain.min(size - block * grain));
-            if self.find(volume, extent.lba.0..extent.end()).await?.is_empty() {
-                hashes.push(None);
-                continue;
+        let (mut hashes, mut block) = (Vec::new(), first_block);
+        while block < end {
+            let to = end.min((block / HASH_RUN_BLOCKS + 1) * HASH_RUN_BLOCKS);
+            let run = Extent::new(block * grain, (to * grain).min(size) - block * grain);
+            if self.find(volume, run.lba.0..run.end()).await?.is_empty() {
+                hashes.extend((block..to).map(|_| None));
+            } else {
+                let bytes = self.read(volume, run).await?;
+                hashes.extend(compute(&*self.inner.log.vault.workers, move || digests(&bytes)).await);
             }
-            let bytes = self.read(volume, extent).await?;
-            let data = bytes.iter().any(|byte| *byte != 0);
-            hashes.push(data.then(|| *blake3::hash(&bytes).as_bytes()));
+            block = to;
         }
         Ok(hashes)
     }
@@ -200,4 +206,10 @@ impl PointView {
         let (size, end) = (self.size(volume)?, extent.lba.0.saturating_add(extent.sectors.0));
         if end > size { Err(ReadError::OutOfRange { end, size }) } else { Ok(()) }
     }
+}
+
+/// Hashes the blocks of a run; `None` for zeros.
+fn digests(run: &[u8]) -> Vec<Option<[u8; 32]>> {
+    let digest = |block: &[u8]| (!is_zero(block)).then(|| *blake3::hash(block).as_bytes());
+    run.chunks(BLOCK_BYTES as usize).map(digest).collect()
 }

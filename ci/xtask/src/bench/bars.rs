@@ -1,7 +1,7 @@
 //! The bars that are measured, by name. What each means is in the module that measures it.
 
 use super::figure::Figure;
-use super::{churn, first_copy, index, lab, lag, pipeline, serving, write_path};
+use super::{churn, first_copy, hashing, index, lab, lag, pipeline, serving, write_path};
 use anyhow::Result;
 
 /// Takes so many interleaved rounds.
@@ -22,7 +22,7 @@ const fn measurement(bars: &'static [&'static str], title: &'static str, measure
 }
 
 /// Every measurement, in the order in which they run.
-pub(crate) const ALL: [Measurement; 10] = [
+pub(crate) const ALL: [Measurement; 11] = [
     measurement(&["P1", "P2"], "price of replication for the guest", write_path::cost_of_replication),
     measurement(&["P3"], "plain export against NBD servers of others", write_path::plain_export),
     measurement(&["P4"], "pipeline against the roofline of its parts", pipeline::roofline),
@@ -30,6 +30,7 @@ pub(crate) const ALL: [Measurement; 10] = [
     measurement(&["P7"], "lag and points each second", lag::lag),
     measurement(&["P8", "P15"], "the vault's index: 1 TiB, 20 M extents, 1 000 points", index::index),
     measurement(&["P9"], "reads from a mounted point", serving::reads),
+    measurement(&["P11"], "proof of a point, comparison for a resync", hashing::hashing),
     measurement(&["P12"], "first copy into the vault", first_copy::first_copy),
     measurement(&["P13"], "restore of a whole disk", serving::restore),
     measurement(&["L1"], "speed of the lab", lab::speed),

@@ -9,6 +9,7 @@ mod contestants;
 mod figure;
 mod fio;
 mod first_copy;
+mod hashing;
 mod history;
 mod index;
 mod lab;

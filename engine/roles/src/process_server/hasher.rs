@@ -15,6 +15,7 @@ use redoubt_core::receiver::SessionId;
 use redoubt_core::{MachineId, VolumeIndex, WriteSeq};
 use redoubt_vault::{MachineReader, PointView, ReadError, Vault, VaultError};
 use std::collections::VecDeque;
+use std::ops::Range;
 use tokio::sync::mpsc;
 
 /// The digest of no content, as far as anybody can find one.
@@ -125,17 +126,35 @@ async fn answer(
     }
     let view = reader.head_view();
     let first = request.extent.lba.0 / HASH_BLOCK_SECTORS;
-    let mut blocks = Vec::with_capacity(request.blocks() as usize);
-    for block in first..first + request.blocks() {
-        blocks.push(hash(&view, request.volume, block).await?);
-    }
+    let blocks = hash(&view, request.volume, first..first + request.blocks()).await?;
     Ok(Some(HashReply { id: request.id, as_of, blocks }))
 }
 
-/// Hashes one block. What the vault does not know, a volume or blocks behind its end, reads as zeros.
-async fn hash(view: &PointView, volume: VolumeIndex, block: u64) -> Result<Option<[u8; 32]>, VaultError> {
-    match view.hash_blocks(volume, block, 1).await {
-        Ok(hashes) => Ok(hashes.first().copied().flatten()),
+/// Hashes blocks; if some of them cannot be read, one by one, so that the others are spared. What the vault does not
+/// know, a volume or blocks behind its end, reads as zeros.
+async fn hash(
+    view: &PointView,
+    volume: VolumeIndex,
+    blocks: Range<u64>,
+) -> Result<Vec<Option<[u8; 32]>>, VaultError> {
+    let count = blocks.end - blocks.start;
+    let mut hashes = Vec::with_capacity(count as usize);
+    match view.hash_blocks(volume, blocks.start, count).await {
+        Err(ReadError::Damaged { .. } | ReadError::GivenUp { .. }) => {
+            for block in blocks {
+                hashes.extend(settle(view.hash_blocks(volume, block, 1).await)?);
+            }
+        }
+        whole => hashes = settle(whole)?,
+    }
+    hashes.resize(count as usize, None);
+    Ok(hashes)
+}
+
+/// What is answered for blocks that were read alone or together.
+fn settle(read: Result<Vec<Option<[u8; 32]>>, ReadError>) -> Result<Vec<Option<[u8; 32]>>, VaultError> {
+    match read {
+        Ok(hashes) => Ok(hashes),
         Err(ReadError::Store(failure)) => Err(VaultError::Store(failure)),
         Err(ReadError::Damaged { object, from, to, what }) => {
             tracing::error!(
@@ -145,10 +164,10 @@ async fn hash(view: &PointView, volume: VolumeIndex, block: u64) -> Result<Optio
                 what,
                 "a unit of the vault is damaged; asking for its blocks again"
             );
-            Ok(Some(MATCHES_NOTHING))
+            Ok(vec![Some(MATCHES_NOTHING)])
         }
         // The state compared with was folded meanwhile; the next question meets a newer one.
-        Err(ReadError::GivenUp { .. }) => Ok(Some(MATCHES_NOTHING)),
-        Err(ReadError::NoVolume(_) | ReadError::OutOfRange { .. } | ReadError::TooLarge(_)) => Ok(None),
+        Err(ReadError::GivenUp { .. }) => Ok(vec![Some(MATCHES_NOTHING)]),
+        Err(ReadError::NoVolume(_) | ReadError::OutOfRange { .. } | ReadError::TooLarge(_)) => Ok(Vec::new()),
     }
 }
