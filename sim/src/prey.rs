@@ -60,6 +60,7 @@ pub fn prey(bug: Bug) -> Prey {
         Bug::IgnorePins => ("mount-holds", &["mounts-race-with-retention"][..]),
         Bug::SealTwiceAlike => ("secrets", &["two-process-servers-want-one-log"][..]),
         Bug::ZerosForUnread => ("mount-holds", &["mount-outlives-an-outage"][..]),
+        Bug::KeepSpillOfOtherKey => ("converges", &["services-get-a-new-vault-key"][..]),
         Bug::TrustDisownedMarks => ("converges", &["state-directory-hangs"][..]),
     };
     Prey { bug, oracle, scenarios }

@@ -76,6 +76,8 @@ pub enum Bug {
     ZerosForUnread,
     /// Marks that were disowned while the state directory hung are trusted by the next start.
     TrustDisownedMarks,
+    /// What was spilled under another vault key is kept and sent.
+    KeepSpillOfOtherKey,
 }
 
 /// From this size on, a write counts as large for [`Bug::OvertakeLargeWrites`].
@@ -93,7 +95,7 @@ pub fn is_order_late(op: &Op) -> bool {
 
 impl Bug {
     /// Every planted bug that the lab must catch.
-    pub const ALL: [Bug; 30] = [
+    pub const ALL: [Bug; 31] = [
         Bug::AckBeforeOrder,
         Bug::SkipActivityLogSync,
         Bug::ForgetAfterSend,
@@ -124,6 +126,7 @@ impl Bug {
         Bug::SealTwiceAlike,
         Bug::ZerosForUnread,
         Bug::TrustDisownedMarks,
+        Bug::KeepSpillOfOtherKey,
     ];
 
     /// Bugs of folding, which the vault's own tests catch: stretches of the log are folded after hours.

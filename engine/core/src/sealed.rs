@@ -11,7 +11,7 @@ use bytes::Bytes;
 pub const SEALED_MAGIC: [u8; 4] = *b"RDSB";
 
 /// Bytes of the clear header of a sealed batch.
-pub const SEALED_HEADER_BYTES: usize = 104;
+pub const SEALED_HEADER_BYTES: usize = 112;
 
 /// Bytes of the fixed part of one record in the body.
 pub const RECORD_HEADER_BYTES: usize = 24;

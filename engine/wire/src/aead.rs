@@ -130,9 +130,22 @@ pub fn counter_nonce(counter: u64) -> [u8; NONCE_BYTES] {
     nonce
 }
 
+/// Tells one stream key from another, and nothing else about it. It stands in the clear in each sealed batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamKeyId(pub [u8; 8]);
+
+impl fmt::Display for StreamKeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", u64::from_be_bytes(self.0))
+    }
+}
+
 /// The key of one machine's stream, shared by its agent and its process server.
 #[derive(Clone)]
-pub struct StreamKey(Key);
+pub struct StreamKey {
+    key: Key,
+    id: StreamKeyId,
+}
 
 impl fmt::Debug for StreamKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -143,17 +156,25 @@ impl fmt::Debug for StreamKey {
 impl StreamKey {
     /// Takes key bytes.
     pub fn new(bytes: [u8; KEY_BYTES]) -> StreamKey {
-        StreamKey(Key::new(bytes))
+        let key = Key::new(bytes);
+        let mut id = StreamKeyId([0; 8]);
+        id.0.copy_from_slice(&key.derive(b"redoubt stream", &[b"id v1"]).expose()[..8]);
+        StreamKey { key, id }
+    }
+
+    /// Returns what tells this key from others.
+    pub fn id(&self) -> StreamKeyId {
+        self.id
     }
 
     /// Returns the key that seals the batches of one machine and generation.
     pub fn batch_key(&self, machine: u128, generation: u64) -> Key {
-        self.0.derive(b"redoubt stream", &[b"batch v1", &machine.to_le_bytes(), &generation.to_le_bytes()])
+        self.key.derive(b"redoubt stream", &[b"batch v1", &machine.to_le_bytes(), &generation.to_le_bytes()])
     }
 
     /// Returns the key that proves knowledge of this one.
     pub fn proof_key(&self) -> Key {
-        self.0.derive(b"redoubt stream", &[b"proof v1"])
+        self.key.derive(b"redoubt stream", &[b"proof v1"])
     }
 }
 

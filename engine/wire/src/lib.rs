@@ -11,9 +11,9 @@ mod reader;
 pub mod record;
 pub mod sealed;
 
-pub use aead::{Key, Opener, StreamKey};
+pub use aead::{Key, Opener, StreamKey, StreamKeyId};
 pub use frame::{Decoder, FrameError, encode};
 pub use message::{MessageError, prove, verify};
 pub use redoubt_core::message::Message;
 pub use redoubt_core::sealed::{SealedBatch, SealedFlags, SealedMeta};
-pub use sealed::{SealError, open, peek, seal};
+pub use sealed::{SealError, key_of, open, peek, seal};

@@ -12,17 +12,18 @@
 //! | 48 | 4 | records |
 //! | 52 | 4 | body bytes |
 //! | 56 | 32 | chain before |
-//! | 88 | 16 | tag |
-//! | 104 | | body, AES-256-GCM |
+//! | 88 | 8 | id of the stream key (decision 0025) |
+//! | 96 | 16 | tag |
+//! | 112 | | body, AES-256-GCM |
 //!
 //! Key: per (machine, generation). Nonce: the first sequence, never used twice (ID-1). Associated
-//! data: the first 88 bytes. Chain: BLAKE3 of the 104 header bytes; the tag in it stands for the body.
+//! data: the first 96 bytes. Chain: BLAKE3 of the 112 header bytes; the tag in it stands for the body.
 //!
 //! Invariants
 //! - SB-1 Opening checks that the clear flags say what the records say.
 //! - SB-2 Nothing is allocated by a length that was not checked against what is present.
 
-use crate::aead::{BrokenSeal, StreamKey, TAG_BYTES, counter_nonce};
+use crate::aead::{BrokenSeal, StreamKey, StreamKeyId, TAG_BYTES, counter_nonce};
 use crate::reader::{Reader, Short};
 use crate::record::{self, RecordError};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -35,6 +36,7 @@ use thiserror::Error;
 const MAGIC: [u8; 4] = redoubt_core::sealed::SEALED_MAGIC;
 const VERSION: u16 = 1;
 const AAD_BYTES: usize = SEALED_HEADER_BYTES - TAG_BYTES;
+const KEY_AT: usize = 88;
 
 /// Why bytes are not a sealed batch, or cannot be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -54,7 +56,15 @@ pub enum SealError {
     /// A header field has no legal value.
     #[error("the sealed batch's header has an illegal {0}")]
     Header(&'static str),
-    /// The key does not open it: another stream key, or damage.
+    /// Sealed under another stream key: what holds it was given another vault key since.
+    #[error("the batch is sealed under the stream key {found}; the one at hand is {ours}")]
+    OtherKey {
+        /// The key it was sealed with.
+        found: StreamKeyId,
+        /// The key at hand.
+        ours: StreamKeyId,
+    },
+    /// The key does not open it: damage.
     #[error(transparent)]
     Broken(#[from] BrokenSeal),
     /// It opened, but its body is malformed: a fault of the sender.
@@ -104,6 +114,7 @@ pub fn seal(key: &StreamKey, machine: MachineId, batch: &Batch, prev: Chain) -> 
     bytes.put_u32_le(batch.records.len() as u32);
     bytes.put_u32_le(body_bytes as u32);
     bytes.put_slice(&prev.0);
+    bytes.put_slice(&key.id().0);
     bytes.put_bytes(0, TAG_BYTES);
     record::encode_body(&batch.records, &mut bytes);
     assert!(bytes.len() <= SEALED_BYTES_MAX, "a sealed batch is within its bound");
@@ -172,6 +183,11 @@ pub fn peek(bytes: &[u8]) -> Result<SealedMeta, SealError> {
     Ok(SealedMeta { prev, ..meta })
 }
 
+/// Returns which stream key sealed it; `None` if it is too short for a header.
+pub fn key_of(bytes: &[u8]) -> Option<StreamKeyId> {
+    Some(StreamKeyId(*bytes.get(KEY_AT..AAD_BYTES)?.first_chunk()?))
+}
+
 /// Reads the clear header and keeps the bytes with it.
 pub fn parse(bytes: Bytes) -> Result<SealedBatch, SealError> {
     Ok(SealedBatch { meta: peek(&bytes)?, bytes })
@@ -182,6 +198,9 @@ pub fn parse(bytes: Bytes) -> Result<SealedBatch, SealError> {
 /// The buffer is decrypted in place if nobody else holds it, else it is copied first.
 pub fn open(key: &StreamKey, bytes: Bytes) -> Result<Batch, SealError> {
     let meta = peek(&bytes)?;
+    if let Some(found) = key_of(&bytes).filter(|found| *found != key.id()) {
+        return Err(SealError::OtherKey { found, ours: key.id() });
+    }
     let mut buffer = bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
     let (header, body) = buffer.split_at_mut(SEALED_HEADER_BYTES);
     let mut tag = [0; TAG_BYTES];

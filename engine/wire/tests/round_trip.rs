@@ -4,7 +4,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use redoubt_core::change::{Batch, Change, Record};
 use redoubt_core::{Chain, Generation, Lba, MachineId, VolumeIndex, WriteSeq};
-use redoubt_wire::{Decoder, Message, StreamKey, encode, open, peek, seal};
+use redoubt_wire::{Decoder, Message, SealError, StreamKey, encode, open, peek, seal};
 
 fn batch(first: u64, fills: &[u8]) -> Batch {
     let write = |fill: u8| Change::Write {
@@ -36,7 +36,9 @@ proptest! {
         }
         prop_assert_eq!(found, vec![Message::Batch(sealed.clone())]);
         prop_assert_eq!(open(&key, sealed.bytes.clone()).unwrap(), batch(first, &fills));
-        prop_assert!(open(&StreamKey::new([5; 32]), sealed.bytes).is_err());
+        let other = StreamKey::new([5; 32]);
+        let told = SealError::OtherKey { found: key.id(), ours: other.id() };
+        prop_assert_eq!(open(&other, sealed.bytes), Err(told));
     }
 
     #[test]

@@ -134,6 +134,8 @@ pub(super) fn perform(estate: &Arc<Estate>, account: &mut Account, now: u64, act
         Action::Unmount(machine) => mounts::unmount(estate, machine),
         Action::RotateKeys(machine) => operator::rotate(estate, machine),
         Action::RewrapKeys => operator::rewrap(estate),
+        Action::GiveKeys => give_keys(estate, account, now),
+        Action::RetireKeys => operator::retire(estate),
         Action::CopyVault => world.store.copy(),
         Action::RestoreVault => {
             if world.store.go_back() {
@@ -198,6 +200,19 @@ fn freeze(estate: &Arc<Estate>, account: &mut Account, now: u64, host: &str, ms:
     account.frozen.insert(host.to_owned(), now + ms);
     if let Some(found) = estate.find(host) {
         found.freeze(true);
+    }
+}
+
+/// Starts everything that runs anew, with the newest vault key.
+fn give_keys(estate: &Arc<Estate>, account: &mut Account, now: u64) {
+    if operator::give(estate) {
+        account.marks.insert("vault-key-given");
+    }
+    for host in estate.hosts() {
+        if !account.down.contains(&host) && !account.lost.contains(&host) {
+            down(estate, account, now, &host, false);
+            account.restarts.insert(host, now + RESTART_AFTER);
+        }
     }
 }
 

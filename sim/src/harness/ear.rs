@@ -23,6 +23,8 @@ const WORDS: &[(&[&str], &str)] = &[
     (&["is not in the vault any more"], "slot-was-gone"),
     (&["what is staged from here on does not continue the vault"], "stage-did-not-follow"),
     (&["the stage failed; its durable part is kept"], "stage-failed"),
+    (&["staged batches are sealed under another vault key"], "stage-of-another-key"),
+    (&["spilled batches are sealed under another vault key"], "spill-of-another-key"),
     (&["this process server lost the machine"], "writer-fenced"),
     (&[" read ", "injected"], "engine-read-failed"),
 ];

@@ -74,7 +74,7 @@ pub(super) struct Estate {
     pub(super) copies: Mutex<BTreeMap<String, OldCopy>>,
     pub(super) order: Vec<Endpoint>,
     /// The vault key that services have.
-    pub(super) keys: VaultKeys,
+    pub(super) keys: Mutex<VaultKeys>,
     /// The one in force.
     pub(super) newest_keys: Mutex<VaultKeys>,
     pub(super) key_changes: Keys,
@@ -144,7 +144,7 @@ impl Estate {
             copies: Mutex::default(),
             order,
             newest_keys: Mutex::new(keys.clone()),
-            keys,
+            keys: Mutex::new(keys),
             key_changes: Keys::default(),
             operator,
             mounts: Mutex::default(),
@@ -161,8 +161,13 @@ impl Estate {
         lock(&self.newest_keys).clone()
     }
 
+    /// Tells whether services were ever given another vault key.
+    pub(super) fn has_given_keys(&self) -> bool {
+        self.key_changes.is_given()
+    }
+
     pub(super) fn stream_key(&self, machine: MachineId) -> StreamKey {
-        StreamKey::new(self.keys.stream_key(machine))
+        StreamKey::new(lock(&self.keys).stream_key(machine))
     }
 
     /// Starts the process of a host, whichever it is.
@@ -246,7 +251,7 @@ impl Estate {
         if let Some(count) = self.keep {
             settings.keep = Ladder::new(vec![Rule::Newest { count, which: Which::Any }]);
         }
-        let keys = self.keys.clone();
+        let keys = lock(&self.keys).clone();
         let trace = self.world.shared.clone();
         let this = Arc::clone(server);
         server.host.spawn(async move {

@@ -2,9 +2,9 @@
 //! Each is tried until it succeeds, as a person would.
 //!
 //! Services go on with the vault key that they have, as they may until it is retired; who restores has the newest.
+//! Retiring waits until they were given it.
 //!
-//! What is *not* here: giving services the new key, and retiring the old one. What is staged or spilled just then is
-//! sealed under the old one.
+//! What is *not* here: starting services anew with it (`actions`).
 
 use super::estate::Estate;
 use crate::ports::lock;
@@ -23,6 +23,14 @@ pub(super) struct Keys {
     /// Replacements of the vault key that were asked for, and that are in force.
     asked: AtomicU64,
     in_force: AtomicU64,
+    /// The newest one that services were given.
+    given: AtomicU64,
+}
+
+impl Keys {
+    pub(super) fn is_given(&self) -> bool {
+        self.given.load(Ordering::Relaxed) > 0
+    }
 }
 
 fn make(estate: &Estate) -> VaultKeys {
@@ -75,5 +83,34 @@ pub(super) fn rewrap(estate: &Arc<Estate>) {
         *lock(&this.newest_keys) = new;
         this.world.shared.trace.mark("vault-key-replaced");
         this.key_changes.in_force.store(number, Ordering::Relaxed);
+    });
+}
+
+/// Services that start from now on have the newest vault key. Tells whether it is another one than theirs was.
+pub(super) fn give(estate: &Estate) -> bool {
+    let newest = estate.key_changes.in_force.load(Ordering::Relaxed);
+    *lock(&estate.keys) = estate.newest_keys();
+    estate.key_changes.given.swap(newest, Ordering::Relaxed) != newest
+}
+
+/// Retires what older vault keys wrap, as soon as services have the newest one.
+pub(super) fn retire(estate: &Arc<Estate>) {
+    let this = Arc::clone(estate);
+    estate.operator.spawn(async move {
+        loop {
+            let keys = &this.key_changes;
+            let (given, asked) = (keys.given.load(Ordering::Relaxed), keys.asked.load(Ordering::Relaxed));
+            if given > 0
+                && given == asked
+                && let Ok((vault, _)) = open(&this).await
+                && let Ok(retired) = vault.retire().await
+            {
+                if retired.deleted > 0 {
+                    this.world.shared.trace.mark("vault-key-retired");
+                }
+                return;
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
     });
 }

@@ -264,6 +264,8 @@ pub(super) fn actions(
         "mount" => (Action::Mount(host.clone()), Some(Action::Unmount(host))),
         "rotate-keys" => (Action::RotateKeys(host), None),
         "rewrap-keys" => (Action::RewrapKeys, None),
+        "give-keys" => (Action::GiveKeys, None),
+        "retire-keys" => (Action::RetireKeys, None),
         "vault.restored" => (Action::RestoreVault, None),
         "process.kill-at-effect" => {
             let count = amounts["count"].max(1) as u64;

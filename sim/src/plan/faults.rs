@@ -66,6 +66,8 @@ fn is_operator(action: &Action) -> bool {
             | Action::Unmount(_)
             | Action::RotateKeys(_)
             | Action::RewrapKeys
+            | Action::GiveKeys
+            | Action::RetireKeys
             | Action::CheckPoints
     )
 }

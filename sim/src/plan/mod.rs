@@ -153,6 +153,10 @@ pub enum Action {
     RotateKeys(String),
     /// The vault key is replaced.
     RewrapKeys,
+    /// All services start anew with the newest vault key.
+    GiveKeys,
+    /// Older vault keys are retired.
+    RetireKeys,
     /// All points in the vault are restored and judged, while the run goes on.
     CheckPoints,
 }
@@ -199,6 +203,8 @@ impl fmt::Display for Action {
             Action::Unmount(machine) => write!(f, "unmount a point of {machine}"),
             Action::RotateKeys(machine) => write!(f, "give {machine} a new data key"),
             Action::RewrapKeys => f.write_str("replace the vault key"),
+            Action::GiveKeys => f.write_str("give all services the newest vault key"),
+            Action::RetireKeys => f.write_str("retire older vault keys"),
             Action::CheckPoints => f.write_str("check all points"),
         }
     }

@@ -76,6 +76,8 @@ fn spoken(action: &Action) -> Option<Spoken<'_>> {
         Action::Mount(machine) => plain("mount", machine),
         Action::RotateKeys(machine) => plain("rotate-keys", machine),
         Action::RewrapKeys => plain("rewrap-keys", ""),
+        Action::GiveKeys => plain("give-keys", ""),
+        Action::RetireKeys => plain("retire-keys", ""),
         Action::CheckPoints => plain("points", ""),
         Action::StartProcess(_)
         | Action::PowerOn(_)

@@ -70,7 +70,7 @@ fn spare_hung_machines(events: &mut Vec<Event>, machines: &[String]) {
     };
     let kills = |event: &Event, machine: &String| match &event.action {
         Action::KillProcess(host) | Action::PowerOff(host) => host == machine,
-        Action::SiteOff(_) => true,
+        Action::SiteOff(_) | Action::GiveKeys => true,
         _ => false,
     };
     let is_vault_away = events.iter().any(keeps_vault_away);

@@ -44,6 +44,18 @@ pub const WORDS: &[Words] = &[
     ),
     words("do", "rotate-keys", "{on} gets a new data key", "for what is sealed from then on"),
     words("do", "rewrap-keys", "the vault key is replaced", "services go on with the one they have"),
+    words(
+        "do",
+        "give-keys",
+        "all services that run are started anew with the newest vault key",
+        "killed, and back after 0.7 s; what starts later has it too",
+    ),
+    words(
+        "do",
+        "retire-keys",
+        "older vault keys are retired",
+        "as soon as the services have the newest one: after `give-keys`",
+    ),
     words("do", "copy-vault", "the whole vault is copied", "for `vault.restored`"),
     words(
         "fault",

@@ -95,7 +95,7 @@ pub(super) async fn read(
 ) -> Result<Recovered, AgentError> {
     let state = world.files.open(STATE_NAME, OpenMode::CreateOrOpen).await?;
     let (first, second, next) = read_slots(&*state).await?;
-    let mut spill = FoundSpill::scan(world, settings).await?;
+    let mut spill = FoundSpill::scan(world, settings, key.id()).await?;
     let has_extent_log = has_extent_log(world).await?;
     let mut opened = Vec::new();
     for spec in &settings.volumes {

@@ -9,6 +9,7 @@
 //! | of a newer format, or of another machine | the start is refused |
 //! | another magic, damaged header, not the number in its name | damage: order has a hole, it and later ones are of no use |
 //! | damaged in the middle, or not continuing the one before | used up to there; later ones are of no use |
+//! | sealed under another vault key (decision 0025) | likewise: the process server could not open it |
 //!
 //! What is *not* here: the decision ([`redoubt_core::agent_state`]), the run that is used
 //! ([`redoubt_core::spool::Spool::recover`]).
@@ -18,9 +19,11 @@ use super::spill::spill_name;
 use super::status::AgentError;
 use redoubt_core::agent_state::Spill;
 use redoubt_core::batch_file::{self, ENTRY_HEADER_BYTES, FileError, SPILL_MAGIC, Scan, Tail};
+use redoubt_core::planted::{self, Bug};
 use redoubt_core::sealed::SealedMeta;
 use redoubt_core::spool::SpillPlace;
 use redoubt_ports::{File, IoError, OpenMode, World};
+use redoubt_wire::StreamKeyId;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -37,7 +40,11 @@ pub(super) struct FoundSpill {
 
 impl FoundSpill {
     /// Reads all spill files of the directory.
-    pub(super) async fn scan(world: &World, settings: &AgentSettings) -> Result<FoundSpill, AgentError> {
+    pub(super) async fn scan(
+        world: &World,
+        settings: &AgentSettings,
+        ours: StreamKeyId,
+    ) -> Result<FoundSpill, AgentError> {
         let mut found = FoundSpill::default();
         let names = world.files.list().await?;
         let number = |name: &String| {
@@ -57,7 +64,7 @@ impl FoundSpill {
                     // clean (a sync that failed). Written again and synced they are durable (decision 0006).
                     file.write_at(0, std::slice::from_ref(&bytes)).await?;
                     file.sync().await?;
-                    found.take(number, &scan);
+                    found.take(number, &scan, ours);
                     found.lengths.push((number, length));
                     found.files.insert(number, file);
                 }
@@ -83,7 +90,7 @@ impl FoundSpill {
         }
     }
 
-    fn take(&mut self, number: u64, scan: &Scan) {
+    fn take(&mut self, number: u64, scan: &Scan, ours: StreamKeyId) {
         self.is_damaged |= matches!(scan.tail, Tail::Damaged(_));
         if let Tail::Torn(at) = scan.tail {
             tracing::warn!(role = "agent", number, at, "cutting an append that never finished");
@@ -99,6 +106,17 @@ impl FoundSpill {
                 self.is_damaged = true;
                 return;
             };
+            if redoubt_wire::key_of(&entry.bytes) != Some(ours) && !planted::active(Bug::KeepSpillOfOtherKey)
+            {
+                tracing::warn!(
+                    role = "agent",
+                    number,
+                    first = meta.first.0,
+                    "spilled batches are sealed under another vault key and given up; what they held is compared"
+                );
+                self.is_damaged = true;
+                return;
+            }
             let offset = entry.offset - ENTRY_HEADER_BYTES as u64;
             self.batches.push((meta, SpillPlace { file: number, offset, bytes: meta.bytes }));
         }

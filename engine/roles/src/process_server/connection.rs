@@ -156,6 +156,13 @@ async fn converse(
                 "a hash request is not aligned or too long".to_owned(),
             ));
         }
+        if let Message::Batch(batch) = &message
+            && redoubt_wire::key_of(&batch.bytes) != Some(key.id())
+        {
+            // Staged, it could never be opened. No agent of this engine sends one.
+            let detail = "a batch is sealed under another stream key than the one that was proved".to_owned();
+            return Err(Refusal(RefusedReason::WrongKey, detail));
+        }
         if actor.send(ToActor::Received(session, message)).await.is_err() {
             return Ok(());
         }

@@ -20,6 +20,12 @@ pub(super) enum OpenError {
     Io(#[from] IoError),
     #[error(transparent)]
     Vault(#[from] VaultError),
+    /// Nobody can say what it holds, and no agent is here that still has its disks.
+    #[error(
+        "what is staged is sealed under another vault key: start with that key to put it into the vault, \
+         or start the agent with this one, which compares it anew"
+    )]
+    OtherKey,
 }
 
 /// A machine that can be served.
@@ -33,10 +39,20 @@ pub(super) struct Opened {
     pub(super) claim: ClaimWatch,
 }
 
-/// Opens stage and vault. After an error it may be called again.
-pub(super) async fn open(shared: &Shared, machine: MachineId, key: &StreamKey) -> Result<Opened, OpenError> {
+/// Opens stage and vault. After an error it may be called again. `is_awaited` if the machine's agent proved the key
+/// and waits: only then what another key sealed is given up, because the agent sends or compares it anew.
+pub(super) async fn open(
+    shared: &Shared,
+    machine: MachineId,
+    key: &StreamKey,
+    is_awaited: bool,
+) -> Result<Opened, OpenError> {
     let files = shared.world.files.clone();
     let mut stage = Stage::open(files.clone(), machine).await?;
+    if !is_awaited && stage.foreign_from(key.id()).is_some() {
+        // Before the claim: it would take the log from nobody for nothing.
+        return Err(OpenError::OtherKey);
+    }
     let recorded = match generation::load(&*files, machine).await {
         Err(error) if error.kind == IoKind::Device => {
             tracing::error!(%machine, %error, "taking the generation from stage and vault");
@@ -51,6 +67,14 @@ pub(super) async fn open(shared: &Shared, machine: MachineId, key: &StreamKey) -
     let head = writer.head().clone();
     let vaulted = head.position;
     stage.settle(vaulted).await?;
+    if let Some(ordinal) = stage.foreign_from(key.id()) {
+        let batches = stage.entries().len() - ordinal;
+        tracing::error!(
+            %machine, batches,
+            "staged batches are sealed under another vault key and given up; the agent compares what they held"
+        );
+        stage.cut(ordinal).await?;
+    }
     let head = Known { seq: vaulted.seq, is_exact: head.exact };
     let known = exactness::at_end(stage.entries(), key, head).await;
     let staged: Vec<_> = stage.entries().iter().map(|entry| entry.meta).collect();

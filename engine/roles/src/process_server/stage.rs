@@ -19,6 +19,7 @@ use redoubt_core::batch_file::{self, ENTRY_HEADER_BYTES, FILE_HEADER_BYTES, File
 use redoubt_core::receiver::{Verdict, judge_found};
 use redoubt_core::{BatchPosition, MachineId, SealedBatch, SealedMeta, WriteSeq};
 use redoubt_ports::{File, Files, IoError, IoKind, OpenMode};
+use redoubt_wire::StreamKeyId;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -33,6 +34,8 @@ pub(super) const KEPT_BYTES_MAX: u64 = 32 << 20;
 #[derive(Clone)]
 pub(super) struct StagedBatch {
     pub(super) meta: SealedMeta,
+    /// The stream key that sealed it.
+    pub(super) key: Option<StreamKeyId>,
     pub(super) offset: u64,
     file: Arc<dyn File>,
     number: u64,
@@ -194,7 +197,8 @@ impl Stage {
             end = entry.offset + u64::from(meta.bytes);
             self.bytes += u64::from(meta.bytes);
             let (offset, file) = (entry.offset, file.clone());
-            self.entries.push_back(StagedBatch { meta, offset, file, number, kept: None });
+            let key = redoubt_wire::key_of(&entry.bytes);
+            self.entries.push_back(StagedBatch { meta, key, offset, file, number, kept: None });
         }
         match scan.tail {
             Tail::Clean => {}
@@ -240,6 +244,11 @@ impl Stage {
         Ok(())
     }
 
+    /// Returns the place of the oldest entry that another stream key sealed: nothing from there on can be opened.
+    pub(super) fn foreign_from(&self, ours: StreamKeyId) -> Option<usize> {
+        self.entries.iter().position(|entry| entry.key != Some(ours))
+    }
+
     /// Returns what is staged, oldest first.
     pub(super) fn entries(&self) -> &VecDeque<StagedBatch> {
         &self.entries
@@ -267,11 +276,12 @@ impl Stage {
             self.dirty.push(file.clone());
         }
         let bytes = u64::from(batch.meta.bytes);
+        let key = redoubt_wire::key_of(&batch.bytes);
         let is_kept = self.kept_bytes + bytes <= KEPT_BYTES_MAX;
         let kept = is_kept.then_some(batch.bytes);
         self.bytes += bytes;
         self.kept_bytes += if is_kept { bytes } else { 0 };
-        self.entries.push_back(StagedBatch { meta: batch.meta, offset, file, number, kept });
+        self.entries.push_back(StagedBatch { meta: batch.meta, key, offset, file, number, kept });
         Ok(())
     }
 

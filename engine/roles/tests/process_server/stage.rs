@@ -1,10 +1,11 @@
 //! What is staged: crashes, losses, damage, a full directory, and an agent that stays away.
 
 use crate::site::{Begun, until};
-use crate::support::agent::{MACHINE, marker, write};
+use crate::support::agent::{MACHINE, Stream, marker, write};
 use redoubt_core::Change;
 use redoubt_core::change::ResyncReason;
 use redoubt_core::message::RefusedReason;
+use redoubt_wire::StreamKey;
 
 #[tokio::test(start_paused = true)]
 async fn staged_data_survives_a_crash_and_a_power_cut_and_reaches_the_vault() {
@@ -40,6 +41,45 @@ async fn a_stage_without_an_agent_reaches_the_vault() {
     let status = || server.status().machines.get(&MACHINE).map(|machine| machine.vaulted);
     until("everything staged is vaulted", || status() == Some(stream.at)).await;
     assert_eq!(site.points().await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stage_of_another_key_waits_for_that_key_or_for_its_agent() {
+    let Begun { site, server, mut stream, mut session } = Begun::new().await;
+    let others = StreamKey::new([7; 32]);
+    let mut settings = site.settings();
+    settings.machines.insert(MACHINE, others.clone());
+    site.store.close(true);
+    session.send_batch(&stream.batch(vec![write(9, 0x44, 1), marker(1)])).await;
+    session.staged(stream.at.seq).await;
+    server.stop().await;
+    site.store.close(false);
+
+    let server = site.start_with(settings.clone()).await;
+    let told = || server.status().machines.get(&MACHINE).and_then(|machine| machine.last_error.clone());
+    until("the stage is of another key", || told().is_some_and(|told| told.contains("another vault key")))
+        .await;
+    server.stop().await;
+
+    let server = site.start().await;
+    let vaulted = || server.status().machines.get(&MACHINE).map(|machine| machine.vaulted);
+    until("that key puts it into the vault", || vaulted() == Some(stream.at)).await;
+    let vaulted = stream.at;
+    let (mut session, _) = site.welcomed(&server, &stream).await;
+    site.store.close(true);
+    session.send_batch(&stream.batch(vec![write(9, 0x55, 1), marker(2)])).await;
+    session.staged(stream.at.seq).await;
+    server.stop().await;
+    site.store.close(false);
+
+    let server = site.start_with(settings).await;
+    let mut stream = Stream::new(others);
+    stream.at = vaulted;
+    let (mut session, welcome) = site.welcomed(&server, &stream).await;
+    assert_eq!((welcome.staged, welcome.vaulted), (vaulted, vaulted), "the agent compares what was given up");
+    session.send_batch(&stream.batch(vec![write(9, 0x66, 1), marker(3)])).await;
+    session.vaulted(stream.at.seq).await;
+    assert_eq!(site.sector(9).await, vec![0x66; 512]);
 }
 
 #[tokio::test(start_paused = true)]

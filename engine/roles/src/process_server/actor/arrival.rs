@@ -2,7 +2,8 @@
 //!
 //! Opening claims the machine's log, which ends any other process server's right to it. Whether to claim is
 //! therefore never decided by time alone: an attempt that lost the log to somebody else is repeated only when
-//! the agent comes (RC-7). Any other failure is retried after a pause that doubles.
+//! the agent comes (RC-7). So is one that found a stage of another vault key: without the agent it is given up by
+//! nobody (decision 0025). Any other failure is retried after a pause that doubles.
 //!
 //! What is *not* here: what opening is (`opening`), what an opened machine does (`actor`).
 
@@ -51,7 +52,11 @@ pub(super) async fn open(
             Ok(opened) => return Some((opened, caller)),
             Err(error) => error,
         };
+        if matches!(error, OpenError::OtherKey) && caller.is_some() {
+            continue;
+        }
         let is_fenced = matches!(error, OpenError::Vault(VaultError::Fenced { .. }));
+        let waits_for_agent = is_fenced || matches!(error, OpenError::OtherKey);
         let reason = if is_fenced { RefusedReason::Fenced } else { RefusedReason::Busy };
         tracing::warn!(%machine, %error, "cannot open the machine");
         shared.publish(machine, closed(is_fenced, &error));
@@ -64,9 +69,9 @@ pub(super) async fn open(
             tokio::select! {
                 biased;
                 () = stopped(shared.stop.clone()) => return None,
-                () = &mut rest, if !is_fenced => break,
+                () = &mut rest, if !waits_for_agent => break,
                 Some(message) = mailbox.recv() => if let ToActor::Hello(next) = message {
-                    if is_fenced {
+                    if waits_for_agent {
                         caller = Some(next);
                         break;
                     }
@@ -85,7 +90,7 @@ async fn attempt(
     mailbox: &mut mpsc::Receiver<ToActor>,
     caller: &mut Option<Caller>,
 ) -> Option<Result<Opened, OpenError>> {
-    let mut opening = std::pin::pin!(opening::open(shared, machine, key));
+    let mut opening = std::pin::pin!(opening::open(shared, machine, key, caller.is_some()));
     loop {
         tokio::select! {
             biased;
