@@ -67,6 +67,11 @@ impl fmt::Display for WriteSeq {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Generation(pub u64);
 
+impl Generation {
+    /// What an import writes in, before any agent: agents begin with 1.
+    pub const SEED: Generation = Generation(0);
+}
+
 impl fmt::Display for Generation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)

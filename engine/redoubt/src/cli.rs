@@ -1,5 +1,9 @@
 //! The command line: names, options and help. Values only; what they do is in `commands`.
 
+mod keys;
+
+pub(crate) use keys::*;
+
 use crate::failure::Outcome;
 use crate::kit::{Kit, passphrase};
 use crate::names::WhichMachine;
@@ -55,6 +59,8 @@ pub(crate) enum Command {
     Mount(Mount),
     /// Writes a volume as it was at a recovery point to an image, raw or qcow2
     Export(Export),
+    /// Puts images of disks into a vault as a seed, so that their first copy sends only what differs
+    Import(Import),
     /// Proves that a recovery point is what the machine wrote, with a second reader of the vault
     Verify(Verify),
     /// Reads all of a vault and says what is damaged and which recovery points that takes; can repair
@@ -130,6 +136,9 @@ pub(crate) struct AgentArgs {
     /// Time between two recovery points, such as 500ms, 15s or 5m [default: 15s]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) point_interval: Option<Duration>,
+    /// Identity of this machine at its first start, if `import` made one for it [default: a new one]
+    #[arg(long, value_name = "ID", value_parser = machine)]
+    pub(crate) machine: Option<u128>,
     /// Memory for changes that are not sent yet [default: 64MiB]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) memory_max: Option<u64>,
@@ -450,6 +459,40 @@ pub(crate) struct Export {
     pub(crate) common: Common,
 }
 
+const IMPORT_HELP: &str = "\
+A first copy over a thin line takes long. Carry an image of the disk to the vault instead, on whatever
+is at hand, and import it there before the machine is protected:
+
+  at the vault    redoubt import erp=erp.img --vault vault --new-machine
+  at the machine  redoubt agent --machine ID --disk erp=/dev/sdb ..
+
+The first copy then compares each block with the seed and sends what differs. No recovery point is
+made of a seed alone, and an old or a wrong one costs nothing but time. Protect the disks under the
+same names, and import all that a machine has with one command. An interrupted import goes on where it was; another
+image of the same disk replaces the one before. A machine that was ever protected takes no seed.";
+
+#[derive(Debug, Args)]
+#[command(after_help = IMPORT_HELP)]
+pub(crate) struct Import {
+    /// Name that the disk will be protected under and its image, such as erp=erp.img
+    #[arg(value_name = "NAME=IMAGE", value_parser = disk, required = true)]
+    pub(crate) images: Vec<DiskArg>,
+    /// Form of the images [default: qcow2 if the name ends so, else raw]
+    #[arg(long, value_enum, value_name = "FORM")]
+    pub(crate) from_format: Option<ImageFormat>,
+    /// Makes an identity for a machine whose agent is elsewhere, and prints it [default: the machine of the state
+    /// directory, which is made]
+    #[arg(long, conflicts_with = "machine")]
+    pub(crate) new_machine: bool,
+    /// Machine whose agent is elsewhere, as an earlier import or its agent printed it
+    #[arg(long, value_name = "ID", value_parser = machine)]
+    pub(crate) machine: Option<u128>,
+    #[command(flatten)]
+    pub(crate) which: WhichVault,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
 const VERIFY_HELP: &str = "\
 A reader that shares no code with the rest of this program walks the machine's log from its first
 record, or from where it was folded, up to the point: each record must name the digest of the one before, each commit must begin
@@ -547,100 +590,6 @@ pub(crate) struct VaultDump {
     pub(crate) all: bool,
     #[command(flatten)]
     pub(crate) which: WhichVault,
-    #[command(flatten)]
-    pub(crate) common: Common,
-}
-
-/// Commands on keys.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Keys {
-    /// Lists the vault's keys and the machines' data keys, and tries them
-    List(KeysList),
-    /// Gives machines a new data key for what is written from now on; what is there stays readable
-    Rotate(KeysRotate),
-    /// Replaces the vault key without rewriting data; the old one works until it is retired
-    Rewrap(KeysRewrap),
-    /// Takes the vault from older vault keys: from then on only the newest opens it
-    Retire(KeysList),
-    /// Writes a recovery kit: all that is needed to open the vault from elsewhere, behind a passphrase
-    ExportKit(KeysExportKit),
-    /// Checks that a recovery kit opens its vault, and every data key in it
-    CheckKit(KeysCheckKit),
-}
-
-impl Keys {
-    pub(crate) fn common(&self) -> &Common {
-        match self {
-            Keys::List(args) | Keys::Retire(args) => &args.common,
-            Keys::Rotate(args) => &args.common,
-            Keys::Rewrap(args) => &args.common,
-            Keys::ExportKit(args) => &args.common,
-            Keys::CheckKit(args) => &args.common,
-        }
-    }
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct KeysList {
-    #[command(flatten)]
-    pub(crate) which: WhichVault,
-    #[command(flatten)]
-    pub(crate) common: Common,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct KeysRotate {
-    #[command(flatten)]
-    pub(crate) which: WhichVault,
-    /// Machine [default: all of the vault]
-    #[arg(long, value_name = "ID", value_parser = machine)]
-    pub(crate) machine: Option<u128>,
-    #[command(flatten)]
-    pub(crate) common: Common,
-}
-
-const REWRAP_HELP: &str = "\
-1. redoubt keys rewrap --new-key new.key       both keys open the vault now
-2. Give every service and agent of the vault the new key file, and start them again.
-3. redoubt keys export-kit kit.txt --key new.key
-4. redoubt keys retire --key new.key           the old key opens nothing any more
-
-If it is interrupted, repeat it: it goes on with the same file. After a leak of the old key also
-rotate: who has it and a copy of the vault's wrapped keys has the data keys of today.";
-
-#[derive(Debug, Args)]
-#[command(after_help = REWRAP_HELP)]
-pub(crate) struct KeysRewrap {
-    /// File of the new vault key; made if it is not there
-    #[arg(long, value_name = "FILE")]
-    pub(crate) new_key: PathBuf,
-    #[command(flatten)]
-    pub(crate) which: WhichVault,
-    #[command(flatten)]
-    pub(crate) common: Common,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct KeysExportKit {
-    /// Kit to make; it must not exist
-    #[arg(value_name = "FILE")]
-    pub(crate) file: PathBuf,
-    #[command(flatten)]
-    pub(crate) which: WhichVault,
-    #[command(flatten)]
-    pub(crate) common: Common,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct KeysCheckKit {
-    /// Kit to check
-    #[arg(value_name = "FILE")]
-    pub(crate) file: PathBuf,
-    #[command(flatten)]
-    pub(crate) store: StoreArgs,
-    /// File with the passphrase of the kit
-    #[arg(long, value_name = "FILE")]
-    pub(crate) passphrase_file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) common: Common,
 }

@@ -11,12 +11,14 @@ mod dump;
 mod failure;
 mod hold;
 mod image;
+mod image_source;
 mod key;
 mod kit;
 mod names;
 mod output;
 mod overlay_file;
 mod qcow2;
+mod qcow2_reader;
 mod recovery;
 mod scrubbed;
 mod services;
@@ -88,6 +90,7 @@ fn format_of(command: &Command) -> Format {
         Command::Points(args) => args.common.format,
         Command::Mount(args) => args.common.format,
         Command::Export(args) => args.common.format,
+        Command::Import(args) => args.common.format,
         Command::Verify(args) => args.common.format,
         Command::Scrub(args) => args.common.format,
         Command::Diff(args) => args.common.format,

@@ -40,6 +40,9 @@ pub(crate) struct Record {
     pub(crate) key: Option<PathBuf>,
     /// Protected disks.
     pub(crate) disks: Vec<DiskRecord>,
+    /// Disks that were imported before, in the order of their places in the vault.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) seeds: Vec<String>,
 }
 
 /// The record as it lies in its file.
@@ -68,15 +71,20 @@ pub(crate) struct DiskRecord {
 
 impl Record {
     pub(crate) fn new(entropy: &dyn Entropy) -> Record {
-        let machine = MachineId(entropy.id()).to_string();
+        Record::of(MachineId(entropy.id()))
+    }
+
+    /// The record of a machine that has its identity already.
+    pub(crate) fn of(machine: MachineId) -> Record {
         Record {
             version: VERSION,
-            machine,
+            machine: machine.to_string(),
             vault: None,
             vault_endpoint: None,
             vault_credentials: None,
             key: None,
             disks: Vec::new(),
+            seeds: Vec::new(),
         }
     }
 
@@ -101,6 +109,22 @@ impl Record {
         self.vault_endpoint = store.endpoint.clone();
         self.vault_credentials = store.credentials.as_deref().map(absolute);
         self.key = key.map(absolute);
+    }
+
+    /// Notes that a disk was imported.
+    pub(crate) fn seed(&mut self, name: &str) {
+        if !self.seeds.iter().any(|seed| seed == name) {
+            self.seeds.push(name.to_owned());
+        }
+    }
+
+    /// Puts imported disks first, in the order of their seeds, and the others in that of their names, as imports do: an
+    /// agent's first start gives places in this order. Returns the imported ones that are not protected.
+    pub(crate) fn order_disks(&mut self) -> Vec<String> {
+        let place = |name: &str| self.seeds.iter().position(|seed| seed == name).unwrap_or(usize::MAX);
+        self.disks.sort_by(|a, b| (place(&a.name), &a.name).cmp(&(place(&b.name), &b.name)));
+        let is_missing = |seed: &&String| !self.disks.iter().any(|disk| disk.name == **seed);
+        self.seeds.iter().filter(is_missing).cloned().collect()
     }
 
     /// Adds a disk, or finds it there. A name never changes its disk: the vault's copy would then
@@ -243,6 +267,16 @@ pub(crate) fn check_directory(path: &Path, purpose: &str) -> Outcome<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn disks_come_in_the_order_of_their_seeds_and_then_of_their_names() {
+        let mut record = Record::new(&redoubt_host::HostEntropy);
+        ["b", "a", "x", "a"].iter().for_each(|name| record.seed(name));
+        ["d", "c", "a", "b"].iter().for_each(|name| record.add(name, &format!("/dev/{name}")).unwrap());
+        assert_eq!(record.order_disks(), ["x"], "it is not protected");
+        let names: Vec<&str> = record.disks.iter().map(|disk| disk.name.as_str()).collect();
+        assert_eq!(names, ["b", "a", "c", "d"]);
+    }
 
     #[tokio::test]
     async fn a_record_survives_and_a_damaged_one_is_refused() {

@@ -87,6 +87,17 @@ impl ProgressReport {
     }
 }
 
+/// What the newest first copy or resync since the start did, in bytes of whole blocks of 64 KiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CopyReport {
+    /// Asked of the vault.
+    pub(crate) compared_bytes: u64,
+    /// Found different and sent.
+    pub(crate) sent_bytes: u64,
+    /// Found equal.
+    pub(crate) equal_bytes: u64,
+}
+
 /// A service at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StatusReport {
@@ -97,6 +108,8 @@ pub(crate) struct StatusReport {
     pub(crate) state: StreamState,
     /// How far the copy is; `None` unless there is one.
     pub(crate) progress: Option<ProgressReport>,
+    /// What the newest copy did; `None` if there was none since the start.
+    pub(crate) copy: Option<CopyReport>,
     pub(crate) connected: bool,
     /// Age of the oldest change that is not staged; `None` while no order is promised.
     pub(crate) lag_ms: Option<u64>,
@@ -235,6 +248,10 @@ fn show_agent(report: &StatusReport) -> String {
         "{head}\n\n{volumes}\n\n{stream}\n\n machine {}, generation {}\n",
         report.machine, report.generation
     );
+    if let Some(copy) = &report.copy {
+        let (compared, sent) = (show_size(copy.compared_bytes), show_size(copy.sent_bytes));
+        text += &format!(" newest copy: {compared} compared, {sent} sent\n");
+    }
     if let Some(error) = &report.last_error {
         text += &format!(" trouble: {error}\n");
     }
@@ -263,6 +280,7 @@ pub(crate) mod tests {
             health: Health::Warning,
             state: StreamState::Resync,
             progress: Some(ProgressReport::new(62, 100)),
+            copy: Some(CopyReport { compared_bytes: 70 << 20, sent_bytes: 2 << 20, equal_bytes: 60 << 20 }),
             connected: true,
             lag_ms: None,
             rpo_ms: 300_000,

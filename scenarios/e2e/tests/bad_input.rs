@@ -59,6 +59,33 @@ fn a_missing_directory_or_option_is_named_with_a_remedy() {
 }
 
 #[test]
+fn an_image_that_is_no_seed_is_named_and_nothing_is_made() {
+    let place = Place::new();
+    place.image("odd.img", 1000);
+    place.image("ok.img", 1 << 20);
+    let qcow2 = |name: &str, more: &[&str]| {
+        let path = place.path(name);
+        redoubt_e2e::run("qemu-img", &[&["create", "-q", "-f", "qcow2"], more, &[text(&path), "1M"]].concat())
+    };
+    qcow2("base.qcow2", &[]).unwrap();
+    qcow2("half.qcow2", &["-b", text(&place.path("base.qcow2")), "-F", "qcow2"]).unwrap();
+    qcow2("raw.img", &[]).unwrap();
+    let import = |exit, words, more: &[&str]| {
+        refused(&place, exit, words, &[&["import", "--vault", "v"], more].concat());
+    };
+    import(UNREACHABLE, "none.img", &["a=none.img"]);
+    import(UNREACHABLE, "none.qcow2", &["a=none.qcow2"]);
+    import(REFUSED, "not a multiple of the 512-byte sector", &["a=odd.img"]);
+    import(REFUSED, "backing file", &["a=half.qcow2"]);
+    import(REFUSED, "begins as a qcow2 one", &["a=raw.img"]);
+    import(REFUSED, "no qcow2 image", &["a=ok.img", "--from-format", "qcow2"]);
+    import(USAGE, "NAME=PATH", &["ok.img"]);
+    import(USAGE, "two images are of disk", &["a=ok.img", "a=base.qcow2"]);
+    import(USAGE, "cannot be used with", &["a=ok.img", "--new-machine", "--machine", &"0".repeat(32)]);
+    refused(&place, USAGE, "no vault is given", &["import", "a=ok.img"]);
+}
+
+#[test]
 fn a_monitoring_system_is_told_that_nothing_is_known() {
     let place = Place::new();
     let output = try_run(binary().as_os_str(), &["status", "--check"], Some(&place.path("."))).unwrap();

@@ -186,6 +186,8 @@ pub enum Note {
     ResyncEnded(Progress),
     /// Histories differ: another writer, or our state is older than the vault.
     Fork,
+    /// The vault holds a seed of this machine: the first copy sends only what differs from it.
+    Seeded,
     /// The process server lost staged data.
     StageLost,
     /// The vault ends before what it had confirmed: it is an older one, or lost objects. Everything is compared.

@@ -246,18 +246,23 @@ impl AgentMachine {
         self.on_spool(now, steps, effects);
     }
 
-    /// Another history, or a longer one than ours: never silently. A new generation compares all.
+    /// Another history, or a longer one than ours: never silently. A new generation compares all. A seed is no
+    /// history of anybody: the first copy goes on behind it.
     fn on_fork(&mut self, now: Instant, welcome: Welcome, effects: &mut Vec<AgentEffect>) {
-        effects.push(AgentEffect::Note(Note::Fork));
+        let is_seed = welcome.staged.generation == Generation::SEED && self.vaulted.seq.0 == 0;
+        let (note, reason) =
+            if is_seed { (Note::Seeded, ResyncReason::Initial) } else { (Note::Fork, ResyncReason::Fork) };
+        effects.push(AgentEffect::Note(note));
         self.all_dirty();
         self.abandon(now, effects);
-        self.pending_resync = Some(ResyncReason::Fork);
+        self.want_resync(reason);
         self.newest = welcome.staged;
         self.fork = Some(welcome.staged);
         self.is_recovering = true;
         self.staged = welcome.staged;
         self.vaulted = welcome.vaulted;
-        effects.push(AgentEffect::CloseSession("the histories differ; a resync begins"));
+        let why = if is_seed { "the vault holds a seed" } else { "the histories differ; a resync begins" };
+        effects.push(AgentEffect::CloseSession(why));
     }
 
     /// Makes the generation and the sequences of a resync after a fork; both are used only after the

@@ -316,6 +316,38 @@ fn a_vault_that_went_back_is_told_and_everything_is_compared() {
 }
 
 #[test]
+fn a_seed_is_continued_by_the_first_copy_and_is_no_fork() {
+    let seed = BatchPosition { generation: Generation::SEED, seq: WriteSeq(50), chain: Chain([5; 32]) };
+    for (at, note, reason) in [
+        (seed, Note::Seeded, ResyncReason::Initial),
+        // What another agent wrote is no seed, whoever is new here.
+        (BatchPosition { generation: Generation(1), ..seed }, Note::Fork, ResyncReason::Fork),
+    ] {
+        let mut desk = Desk::first(4);
+        desk.notes.clear();
+        desk.welcome(at);
+        assert_eq!(desk.notes, [note, Note::ResyncBegan { reason, blocks: 64 }]);
+        assert!(desk.sent.is_empty(), "nothing is sent over it in this session");
+        desk.step(AgentEvent::SessionDown);
+        desk.welcome(at);
+        let first = desk.sent[0].meta;
+        assert!(first.flags.starts_resync() && first.prev == at.chain && first.first > at.seq);
+        assert!(first.generation > at.generation);
+        assert!(desk.agent.is_initial());
+        desk.settle();
+        assert!(desk.agent.is_promised() && !desk.agent.is_initial());
+        assert_eq!(desk.agent.resync_progress().skipped, 64, "all of it was compared");
+    }
+    // Behind something of this agent's in the vault a seed is another history.
+    let mut desk = Desk::first(4);
+    desk.welcome(BatchPosition::default());
+    desk.settle();
+    desk.notes.clear();
+    desk.welcome(BatchPosition { seq: WriteSeq(5000), ..seed });
+    assert_eq!(desk.notes[0], Note::Fork);
+}
+
+#[test]
 fn a_pass_of_cooling_ends_also_while_nothing_may_cool() {
     let image = LogImage { sectors: Sectors(4 * EXTENT_SECTORS), marks: vec![0b10], pages_damaged: 0 };
     let issued = WriteSeq(50);

@@ -4,6 +4,7 @@ mod agent;
 mod bench_plain;
 mod diff;
 mod export;
+mod import;
 mod keys;
 mod maintainer;
 mod mount;
@@ -33,6 +34,7 @@ pub(crate) async fn run(command: Command) -> Outcome<()> {
         Command::Points(args) => points::run(args).await,
         Command::Mount(args) => mount::run(args).await,
         Command::Export(args) => export::run(args).await,
+        Command::Import(args) => import::run(args).await,
         Command::Verify(args) => verify::run(args).await,
         Command::Scrub(args) => scrub::run(args).await,
         Command::Diff(args) => diff::run(args).await,

@@ -9,12 +9,13 @@ use crate::output::{self, Format, say};
 use crate::settings::plan::AgentPlan;
 use crate::state::{self, Record, State};
 use crate::status::{
-    Facts, Health, PointReport, ProgressReport, Report, StatusReport, StreamState, VolumeReport,
+    CopyReport, Facts, Health, PointReport, ProgressReport, Report, StatusReport, StreamState, VolumeReport,
     WatermarksReport, health,
 };
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use redoubt_core::SECTOR_BYTES;
+use redoubt_core::extent_map::BLOCK_SECTORS;
 use redoubt_host::{HostClock, HostDisk, HostNet};
 use redoubt_ports::{Clock, Endpoint, Listener, Net};
 use redoubt_roles::agent::{Agent, AgentMode, AgentSettings, AgentStatus, MarkerPolicy, VolumeSpec};
@@ -40,14 +41,22 @@ pub(crate) async fn prepare(plan: &AgentPlan) -> Outcome<Prepared> {
     let existing = if plan.state.is_dir() { Some(State::own(&plan.state).await?) } else { None };
     let mut record = match state::peek(&plan.state)? {
         Some(record) => record,
-        None => Record::new(&redoubt_host::HostEntropy),
+        None => plan.machine.map_or_else(|| Record::new(&redoubt_host::HostEntropy), Record::of),
     };
+    if let Some(wanted) = plan.machine.filter(|wanted| record.machine() != Some(*wanted)) {
+        let what = format!("{} is of another machine than {wanted}", plan.state.display());
+        return Err(Failure::new(Exit::Refused, what)
+            .hint("name a fresh directory with --state, or leave --machine out"));
+    }
     for disk in &plan.disks {
         let path = std::fs::canonicalize(&disk.path).map_err(|error| {
             Failure::new(Exit::Unreachable, format!("cannot use disk {}: {error}", disk.path))
                 .hint(format!("check the path; `truncate -s 2G {}` makes an empty image", disk.path))
         })?;
         record.add(&disk.name, &path.display().to_string())?;
+    }
+    for seed in record.order_disks() {
+        say(format!("warning: disk {seed:?} was imported and is not protected here: its seed is of no use"));
     }
     if record.disks.is_empty() {
         return Err(
@@ -246,6 +255,16 @@ impl Controlled for Running {
     }
 }
 
+fn copy_of(status: &AgentStatus) -> Option<CopyReport> {
+    let bytes = |blocks| blocks * BLOCK_SECTORS * SECTOR_BYTES;
+    let copy = status.copy;
+    (copy.total > 0).then(|| CopyReport {
+        compared_bytes: bytes(copy.compared),
+        sent_bytes: bytes(copy.sent),
+        equal_bytes: bytes(copy.skipped),
+    })
+}
+
 fn report_of(service: &str, status: &AgentStatus, endpoints: &[Endpoint], rpo: Duration) -> StatusReport {
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let (state, progress) = match status.mode {
@@ -270,6 +289,7 @@ fn report_of(service: &str, status: &AgentStatus, endpoints: &[Endpoint], rpo: D
         health: Health::Warning,
         state,
         progress,
+        copy: copy_of(status),
         connected: status.is_connected,
         lag_ms: status.lag.map(millis),
         rpo_ms: millis(rpo),

@@ -24,6 +24,8 @@ pub(crate) const POINT_INTERVAL_DEFAULT: Duration = Duration::from_secs(15);
 pub(crate) struct AgentPlan {
     pub(crate) state: PathBuf,
     pub(crate) key: KeySource,
+    /// Identity asked for.
+    pub(crate) machine: Option<MachineId>,
     /// Disks asked for; those of earlier runs are added to them.
     pub(crate) disks: Vec<DiskArg>,
     /// Where NBD clients connect; empty means in the state directory.
@@ -99,6 +101,7 @@ fn agent_plan(args: AgentArgs, file: FileSettings, state: PathBuf, key: KeySourc
     Ok(AgentPlan {
         state,
         key,
+        machine: args.machine.map(MachineId),
         disks,
         listen: if args.listen.is_empty() { file.listen } else { args.listen },
         point_interval: args.point_interval.or(file.point_interval).unwrap_or(POINT_INTERVAL_DEFAULT),

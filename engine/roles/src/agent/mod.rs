@@ -222,6 +222,7 @@ impl Agent {
             staged,
             vaulted,
             mode,
+            copy: machine.resync_progress(),
             lag: is_promised.then_some(unstaged),
             unstaged,
             must_compare_all: machine.must_compare_all(),

@@ -220,6 +220,9 @@ impl Shell {
                 core.troubles.end(Concern::Log);
                 tracing::info!(role = "agent", %machine, "the activity log holds every mark again");
             }
+            Note::Seeded => {
+                tracing::info!(role = "agent", %machine, "the vault holds a seed; only what differs is sent");
+            }
             Note::MarksDisowned => {
                 tracing::warn!(role = "agent", %machine, "the vault knows that marks are missing");
             }

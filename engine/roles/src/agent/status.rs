@@ -1,5 +1,6 @@
 //! What an agent tells about itself, as values.
 
+use redoubt_core::resync::Progress;
 use redoubt_core::watermarks::Watermarks;
 use redoubt_core::{BatchPosition, Generation, MachineId, VolumeId};
 use redoubt_ports::IoError;
@@ -56,6 +57,8 @@ pub struct AgentStatus {
     pub vaulted: BatchPosition,
     /// What the stream can promise.
     pub mode: AgentMode,
+    /// How far the newest copy since the start is, or how it ended; nothing of anything if there was none.
+    pub copy: Progress,
     /// How far the process server is behind: age of the oldest change that it does not hold. `None` while
     /// no order is promised: then an age would say better than the truth.
     pub lag: Option<Duration>,
