@@ -101,14 +101,15 @@ impl Record {
 
     /// Notes where the vault and its key are, for commands that run in another directory.
     pub(crate) fn note(&mut self, store: &StoreSettings, key: Option<&Path>) {
-        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        self.vault = Some(match store.url.directory() {
-            Some(path) => absolute(path).display().to_string(),
-            None => store.url.to_string(),
-        });
+        self.vault = Some(place_of(store));
         self.vault_endpoint = store.endpoint.clone();
         self.vault_credentials = store.credentials.as_deref().map(absolute);
         self.key = key.map(absolute);
+    }
+
+    /// Tells whether this vault is the one that was used last.
+    pub(crate) fn has_used(&self, store: &StoreSettings) -> bool {
+        self.vault.as_deref() == Some(&place_of(store))
     }
 
     /// Notes that a disk was imported.
@@ -144,6 +145,18 @@ impl Record {
             }
         }
         Ok(())
+    }
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// Returns a store's place as every directory understands it.
+fn place_of(store: &StoreSettings) -> String {
+    match store.url.directory() {
+        Some(path) => absolute(path).display().to_string(),
+        None => store.url.to_string(),
     }
 }
 

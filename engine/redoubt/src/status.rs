@@ -217,7 +217,10 @@ pub(crate) fn link_cell(is_up: bool) -> Cell {
 }
 
 fn show_agent(report: &StatusReport) -> String {
-    let (point, taken) = show_point(report.newest_point.as_ref(), report.points.is_some());
+    let (point, mut taken) = show_point(report.newest_point.as_ref(), report.points.is_some());
+    if report.service == "up" && report.points.is_none() {
+        taken = "the vault is away".to_owned();
+    }
     let points = report.points.map_or("-".to_owned(), |points| points.to_string());
     let lag = report.lag_ms.map_or("--".to_owned(), |lag| show_duration(Duration::from_millis(lag)));
     let lag = format!("{lag} / {}", show_duration(Duration::from_millis(report.rpo_ms)));
@@ -318,6 +321,8 @@ pub(crate) mod tests {
     fn an_agent_without_sight_of_the_vault_says_so() {
         let mut report = report();
         (report.points, report.newest_point) = (None, None);
+        assert!(show_agent(&report).contains("the vault is away"));
+        report.service = "agent".to_owned();
         assert!(show_agent(&report).contains("ask the process server"));
     }
 

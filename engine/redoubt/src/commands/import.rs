@@ -8,7 +8,7 @@ use crate::cli::{DiskArg, Import};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::image_source::ImageSource;
 use crate::output;
-use crate::recovery::{self, Place};
+use crate::recovery;
 use crate::services::vault;
 use crate::signals::Signals;
 use crate::state::{self, Record, State};
@@ -53,8 +53,17 @@ pub(crate) async fn run(args: Import) -> Outcome<()> {
     let images = open_images(&args)?;
     let place = recovery::locate(&args.which)?;
     vault::check(&place.settings, &place.key).await?;
-    let (machine, _state) = machine_of(&args, &images, &place).await?;
+    let (machine, record) = machine_of(&args, &images).await?;
     let opened = vault::open(&place.settings, &place.key).await?;
+    // The directory stays locked as long as the import takes.
+    let _state = match record {
+        Some((state, mut record)) => {
+            record.note(&place.settings, place.key.file());
+            state.save(&record).await?;
+            Some(state)
+        }
+        None => None,
+    };
     let disks: Vec<SeedDisk> = images.iter().map(|(disk, image)| seed_disk(machine, disk, image)).collect();
     let total = disks.iter().map(|disk| disk.sectors.bytes()).sum();
     let progress = progress::bytes(&args.common, "import", total);
@@ -97,12 +106,11 @@ fn open_images(args: &Import) -> Outcome<Vec<(DiskArg, ImageSource)>> {
     images.into_iter().map(open).collect()
 }
 
-/// Returns the machine that the seed is for. Its state directory stays locked as long as the import takes.
+/// Returns the machine that the seed is for, and its record if its state directory is here.
 async fn machine_of(
     args: &Import,
     images: &[(DiskArg, ImageSource)],
-    place: &Place,
-) -> Outcome<(MachineId, Option<State>)> {
+) -> Outcome<(MachineId, Option<(State, Record)>)> {
     if let Some(id) = args.machine {
         return Ok((MachineId(id), None));
     }
@@ -118,10 +126,8 @@ async fn machine_of(
         ));
     }
     images.iter().for_each(|(disk, _)| record.seed(&disk.name));
-    record.note(&place.settings, place.key.file());
-    state.save(&record).await?;
     let machine = record.machine().ok_or_else(|| Failure::new(Exit::Tool, "the record has no machine"))?;
-    Ok((machine, Some(state)))
+    Ok((machine, Some((state, record))))
 }
 
 fn seed_disk(machine: MachineId, disk: &DiskArg, image: &ImageSource) -> SeedDisk {

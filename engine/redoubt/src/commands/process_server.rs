@@ -6,7 +6,7 @@ use crate::control::{self, Controlled};
 use crate::failure::{Failure, Outcome};
 use crate::output::{self, say};
 use crate::services::server::ServerThread;
-use crate::services::vault::{self, PointsProbe};
+use crate::services::vault::{self, PointsProbe, UsedVault};
 use crate::settings::plan;
 use crate::signals::Signals;
 use crate::state::{self, Record, State};
@@ -15,13 +15,14 @@ use crate::status::{PointReport, Report};
 use futures::future::BoxFuture;
 use redoubt_core::MachineId;
 use redoubt_host::HostNet;
-use redoubt_ports::Net;
+use redoubt_ports::{Net, RawStore};
 use redoubt_roles::process_server::{PsMachineStatus, PsSettings};
-use redoubt_vault::Vault;
+use redoubt_vault::VaultKeys;
 use redoubt_wire::StreamKey;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Mutex;
 
 #[derive(Serialize)]
@@ -34,26 +35,37 @@ pub(crate) async fn run(args: ProcessServer) -> Outcome<()> {
     let format = args.common.format;
     let plan = plan::server(args)?;
     state::check_directory(&plan.state, "state")?;
-    vault::check(&plan.vault, &plan.key).await?;
     let record = state::peek(&plan.state)?;
+    let was_used = vault::was_used(record.as_ref(), &plan.vault, &plan.key);
+    if !was_used {
+        vault::check(&plan.vault, &plan.key).await?;
+    }
     // Before anything is made: a taken address must leave no vault behind.
     drop(HostNet.listen(&plan.listen).await?);
     let state = State::own(&plan.state).await?;
-    let opened = vault::open(&plan.vault, &plan.key).await?;
+    let used = if was_used {
+        vault::open_used(&plan.vault, &plan.key).await?
+    } else {
+        UsedVault::of(vault::open(&plan.vault, &plan.key).await?)
+    };
     let mut record = record.unwrap_or_else(|| Record::new(&redoubt_host::HostEntropy));
     record.note(&plan.vault, plan.key.file());
-    let keys = opened.vault.keys().clone();
+    let (store, keys) = (used.store, used.keys);
     let mut settings = PsSettings::new(plan.listen, "process-server");
     let keyed = plan.machines.into_iter().map(|machine| (machine, StreamKey::new(keys.stream_key(machine))));
     settings.machines = keyed.collect();
     settings.stage_bytes_max = plan.stage_bytes_max;
     settings.keep = plan.keep;
+    if used.is_away {
+        settings.vault_check = Duration::ZERO;
+    }
     let control = HostNet.listen(&control::endpoint(&state.path)).await?;
-    let server = ServerThread::start(settings, state.role("process-server")?, opened.store, keys).await?;
+    let state_of_role = state.role("process-server")?;
+    let server = ServerThread::start(settings, state_of_role, store.clone(), keys.clone()).await?;
     state.save(&record).await?;
     let listening = Listening { listen: server.endpoint.to_string() };
     output::data(format, &listening, |listening| format!("listening at {}", listening.listen));
-    let (vault, directory) = (opened.vault, plan.vault.url.to_string());
+    let (vault, directory) = ((store, keys), plan.vault.url.to_string());
     let running = Arc::new(Running { server, vault, directory, probes: Mutex::default() });
     control::serve(control, running.clone(), stop).await;
     say("stopping");
@@ -66,7 +78,7 @@ pub(crate) async fn run(args: ProcessServer) -> Outcome<()> {
 /// A running process server, as the control socket sees it.
 struct Running {
     server: ServerThread,
-    vault: Vault,
+    vault: (Arc<dyn RawStore>, VaultKeys),
     directory: String,
     probes: Mutex<BTreeMap<MachineId, PointsProbe>>,
 }
@@ -74,12 +86,12 @@ struct Running {
 impl Running {
     async fn machine(&self, machine: MachineId, status: PsMachineStatus) -> MachineReport {
         let mut probes = self.probes.lock().await;
-        let probe = probes.entry(machine).or_insert_with(|| PointsProbe::new(self.vault.clone(), machine));
-        let (points, trouble) = match probe.points().await {
-            Ok(points) => (points, None),
-            Err(failure) => (Vec::new(), Some(failure.what)),
-        };
-        let last_error = status.last_error.or(trouble);
+        let (store, keys) = &self.vault;
+        let probe =
+            probes.entry(machine).or_insert_with(|| PointsProbe::new(store.clone(), keys.clone(), machine));
+        let seen = probe.points().await;
+        let points = seen.points.unwrap_or_default();
+        let last_error = status.last_error.or(seen.trouble);
         MachineReport {
             machine: machine.to_string(),
             generation: status.generation.0,

@@ -1,6 +1,6 @@
 //! An agent with its NBD listeners and its control socket, from start to clean stop.
 
-use super::vault::PointsProbe;
+use super::vault::{PointsProbe, Seen};
 use crate::commands::nbd::{Address, uri};
 use crate::commands::scrub::range_of;
 use crate::control::{self, Controlled, RangeRequest};
@@ -187,12 +187,9 @@ impl Running {
 
     async fn report(&self) -> Outcome<StatusReport> {
         let status = self.agent.status();
-        let (points, trouble) = match &self.probe {
-            Some(probe) => match probe.points().await {
-                Ok(points) => (Some(points), None),
-                Err(failure) => (Some(Vec::new()), Some(failure.what)),
-            },
-            None => (None, None),
+        let Seen { points, trouble } = match &self.probe {
+            Some(probe) => probe.points().await,
+            None => Seen::default(),
         };
         let newest = points.as_ref().and_then(|points| points.last()).map(PointReport::of);
         let mut report = report_of(self.service, &status, &self.endpoints, self.rpo);

@@ -4,5 +4,6 @@
 //! directory), only then make files. A start that fails leaves nothing new behind it that matters.
 
 pub(crate) mod agent;
+mod late_store;
 pub(crate) mod server;
 pub(crate) mod vault;

@@ -49,8 +49,6 @@ use tokio::task::JoinHandle;
 
 /// Pause after a failed accept (such as too many open files), so that it is no busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long a start waits for the vault. A vault that is away for longer does not keep it from starting.
-const VAULT_CHECK_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a stop lets connections write what was said before it.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How long a stop waits for actors and connections; above the actors' own limit for a commit.
@@ -86,7 +84,7 @@ impl ProcessServer {
     ) -> Result<ProcessServer, PsError> {
         let lock = world.files.lock().await?;
         let vault = Vault::open(store.clone(), keys.clone());
-        match tokio::time::timeout(VAULT_CHECK_DEADLINE, vault).await {
+        match tokio::time::timeout(settings.vault_check, vault).await {
             Ok(Ok(_)) => {}
             Ok(Err(VaultError::Store(failure))) => tracing::warn!(%failure, "starting without the vault"),
             Ok(Err(error)) => return Err(PsError::Vault(error)),

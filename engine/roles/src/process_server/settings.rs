@@ -16,6 +16,9 @@ pub const COMMIT_BYTES_MAX_DEFAULT: u64 = 32 << 20;
 /// Oldest staged change waits at most this long for a commit.
 pub const COMMIT_DELAY_DEFAULT: Duration = Duration::from_millis(500);
 
+/// How long a start waits for the vault. A vault that is away for longer does not keep it from starting.
+pub const VAULT_CHECK_DEFAULT: Duration = Duration::from_secs(5);
+
 /// Everything a process server is told.
 #[derive(Clone, Debug)]
 pub struct PsSettings {
@@ -36,6 +39,8 @@ pub struct PsSettings {
     pub keep: Ladder,
     /// Longest wait of a staged batch for its commit.
     pub commit_delay: Duration,
+    /// How long the start waits for the vault, to refuse a wrong one. Zero: who starts it has looked.
+    pub vault_check: Duration,
     /// Name of the vault claim, for people.
     pub name: String,
 }
@@ -52,6 +57,7 @@ impl PsSettings {
             index_slots: INDEX_SLOTS,
             keep: Ladder::default(),
             commit_delay: COMMIT_DELAY_DEFAULT,
+            vault_check: VAULT_CHECK_DEFAULT,
             name: name.into(),
         }
     }
