@@ -12,7 +12,7 @@ use redoubt_core::{
     BatchPosition, Chain, Change, Extent, Generation, Lba, MachineId, Marker, MarkerId, MarkerKind, Record,
     Sectors, VolumeId, VolumeIndex, WallTime, WriteSeq,
 };
-use redoubt_host::LocalStore;
+use redoubt_host::{HostWorkers, LocalStore};
 use redoubt_ports::Entropy;
 use redoubt_vault::{
     MachineReader, MachineWriter, Maintainer, MaintainerSettings, PointId, PointView, Times, Vault, VaultKeys,
@@ -108,6 +108,8 @@ async fn first_read(directory: &Path, named: Option<PointId>, lba: u64) -> (f64,
     let start = Instant::now();
     let store = Arc::new(LocalStore::open(directory).expect("the vault's directory"));
     let vault = Vault::open_for(store, keys(), MACHINE).await.expect("the vault");
+    // As a mount does.
+    let vault = vault.with_workers(Arc::new(HostWorkers::new()));
     let reader = match named {
         Some(id) => MachineReader::open_at(&vault, MACHINE, id).await.expect("a reader").0,
         None => MachineReader::open(&vault, MACHINE).await.expect("a reader"),

@@ -6,12 +6,13 @@ use crate::index::{Held, SegmentPlace, Tail};
 use crate::key_ring::KeyRing;
 use crate::log::{LogRecord, SegmentRow};
 use crate::reader::{PointId, PointInfo};
-use crate::segment::{ExtentRow, UnitRow, parse_tail};
+use crate::segment::{ExtentRow, SegmentId, UnitRow, parse_tail};
 use crate::units::HEADER_DIFFERS;
 use crate::vault::Vault;
 use bytes::Bytes;
 use futures::StreamExt;
 use redoubt_core::MachineId;
+use redoubt_ports::compute;
 use redoubt_wire::aead::Key;
 
 /// Slots of one stretch at most; bounds what is held before it is indexed.
@@ -38,8 +39,8 @@ struct Tables {
 /// A record being loaded.
 struct Step {
     record: LogRecord,
-    /// The tables of its inline segment, if it has one.
-    inline: Option<Result<Tables, VaultError>>,
+    /// The tables of its inline segment, if it has one, and the key of the record.
+    inline: Option<(Bytes, Key)>,
     /// The log's end before it.
     before: LogMark,
 }
@@ -85,7 +86,9 @@ impl Log {
             let inline = record.body.segments.iter().find(|row| row.inline);
             let inline = inline.map(|row| {
                 let (from, to) = (record.inline_at + skip(row), record.inline_at + row.length);
-                self.check(&record, row, key, slot.get(from as usize..to as usize).unwrap_or(&[]))
+                // A copy: the slot is much larger, and not kept.
+                let tables = slot.get(from as usize..to as usize).unwrap_or(&[]);
+                (Bytes::copy_from_slice(tables), key.clone())
             });
             steps.push(Step { record, inline, before });
         };
@@ -105,8 +108,8 @@ impl Log {
         let mut reads = Vec::new();
         for (at, step) in steps.iter_mut().enumerate() {
             for row in &step.record.body.segments {
-                let known = if row.inline { step.inline.take() } else { None };
-                let read = self.tables(&step.record, row, known);
+                let inline = if row.inline { step.inline.take() } else { None };
+                let read = self.tables(&step.record, row, inline);
                 reads.push(async move { (at, read.await) });
             }
         }
@@ -126,48 +129,68 @@ impl Log {
         (done, None)
     }
 
-    /// Reads and checks one segment's tables, unless they are `known`.
+    /// Reads one segment's tables, unless they came along `inline`, and opens them.
     async fn tables(
         &self,
         record: &LogRecord,
         row: &SegmentRow,
-        known: Option<Result<Tables, VaultError>>,
+        inline: Option<(Bytes, Key)>,
     ) -> Result<Tables, VaultError> {
-        if let Some(known) = known {
-            return known;
-        }
-        let (object, base) = place(record, row).object(self.machine);
-        let range = base + skip(row)..base + row.length;
-        let bytes = self.vault.store.get(&object, Some(range)).await?;
-        let bytes = bytes.ok_or_else(|| VaultError::damaged(&object, "a committed segment is missing"))?;
-        let key = self.keys.get(record.header.dek).await?;
-        self.check(record, row, &key, &bytes)
+        let (bytes, key) = match inline {
+            Some(inline) => inline,
+            None => {
+                let (object, base) = place(record, row).object(self.machine);
+                let range = base + skip(row)..base + row.length;
+                let bytes = self.vault.store.get(&object, Some(range)).await?;
+                let bytes =
+                    bytes.ok_or_else(|| VaultError::damaged(&object, "a committed segment is missing"))?;
+                (bytes, self.keys.get(record.header.dek).await?)
+            }
+        };
+        let sealed = SealedTables {
+            machine: self.machine,
+            slot: record.header.slot,
+            place: place(record, row),
+            id: record.segment_id(row),
+            row: *row,
+            points: record.body.points.len(),
+            bytes,
+        };
+        // An opening waits for the tables of all segments behind the index: every core opens some.
+        compute(&*self.vault.workers, move || sealed.open(&key)).await
     }
+}
 
-    /// Checks a segment's tables; `bytes` are those of the segment from [`skip`] on.
-    fn check(
-        &self,
-        record: &LogRecord,
-        row: &SegmentRow,
-        key: &Key,
-        bytes: &[u8],
-    ) -> Result<Tables, VaultError> {
-        let place = place(record, row);
-        let id = record.segment_id(row);
-        let damaged = |what: &str| VaultError::damaged(place.object(self.machine).0, what);
-        let split = bytes.split_at_checked((row.tail - skip(row)) as usize);
+/// The tables of one segment as they were read.
+struct SealedTables {
+    machine: MachineId,
+    slot: u64,
+    place: SegmentPlace,
+    id: SegmentId,
+    row: SegmentRow,
+    /// Points of the record that names it.
+    points: usize,
+    /// Those of the segment from [`skip`] on.
+    bytes: Bytes,
+}
+
+impl SealedTables {
+    /// Opens and checks them.
+    fn open(self, key: &Key) -> Result<Tables, VaultError> {
+        let SealedTables { machine, slot, place, id, row, points, bytes } = self;
+        let damaged = |what: &str| VaultError::damaged(place.object(machine).0, what);
+        let split = bytes.split_at_checked((row.tail - skip(&row)) as usize);
         let (header, bytes) = split.ok_or_else(|| damaged("the segment is cut short"))?;
         if row.units == 0 && header != id.header() {
             return Err(damaged(HEADER_DIFFERS));
         }
         let parsed = parse_tail(&id, key, row.tail, &row.root, bytes);
         let (units, extents) = parsed.map_err(|what| damaged(what.0))?;
-        if units.len() != row.units as usize
-            || extents.iter().any(|extent| usize::from(extent.span) > record.body.points.len())
+        if units.len() != row.units as usize || extents.iter().any(|extent| usize::from(extent.span) > points)
         {
             return Err(damaged("the tables disagree with the record"));
         }
-        Ok(Tables { slot: record.header.slot, place, units, extents })
+        Ok(Tables { slot, place, units, extents })
     }
 }
 

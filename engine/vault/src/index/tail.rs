@@ -41,6 +41,9 @@ struct Part {
 pub(crate) struct Tail {
     tables: Tables,
     parts: BTreeMap<(Space, u16), Part>,
+    /// While a log is loaded: the part that took the newest entry, out of the map. A segment's extents are in order,
+    /// so most go where the one before went.
+    open: Option<((Space, u16), Part)>,
     /// Levels that have entries, as bits.
     levels: u16,
     entries: usize,
@@ -51,7 +54,7 @@ pub(crate) struct Tail {
 impl Default for Tail {
     fn default() -> Tail {
         let (tables, parts) = (Tables::default(), BTreeMap::new());
-        Tail { tables, parts, levels: 0, entries: 0, is_loading: false, merge_min: MERGE_MIN }
+        Tail { tables, parts, open: None, levels: 0, entries: 0, is_loading: false, merge_min: MERGE_MIN }
     }
 }
 
@@ -94,14 +97,14 @@ impl Tail {
         let cell = Cell::new(volume, piece.level, piece.number);
         let version = (self.tables.versions.len() - 1) as u32;
         let Piece { first, sectors, .. } = piece;
-        let part = self.parts.entry((cell.space, (cell.index >> 16) as u16)).or_default();
+        let key = (cell.space, (cell.index >> 16) as u16);
         let entry = Entry { index: cell.index, version, unit, first, sectors, offset };
         self.levels |= 1 << piece.level;
         self.entries += 1;
         if self.is_loading {
-            part.loaded.push(entry);
-            return;
+            return self.load(key, entry);
         }
+        let part = self.parts.entry(key).or_default();
         part.fresh.entry(cell.index).or_default().push(entry);
         part.fresh_entries += 1;
         if part.fresh_entries >= self.merge_min.max(part.table.len() / MERGE_PART) {
@@ -109,9 +112,26 @@ impl Tail {
         }
     }
 
+    fn load(&mut self, key: (Space, u16), entry: Entry) {
+        match &mut self.open {
+            Some((open, part)) if *open == key => part.loaded.push(entry),
+            _ => {
+                self.close();
+                let mut part = self.parts.remove(&key).unwrap_or_default();
+                part.loaded.push(entry);
+                self.open = Some((key, part));
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        self.parts.extend(self.open.take());
+    }
+
     /// Sorts what was loaded, and gives up the memory of what came since, after much was added at once.
     pub(crate) fn settle(&mut self) {
         if std::mem::take(&mut self.is_loading) {
+            self.close();
             self.parts.values_mut().for_each(Part::sort);
         }
         self.parts.values_mut().filter(|part| part.fresh_entries >= SETTLE_MIN).for_each(Part::merge);
