@@ -11,6 +11,9 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// Directories of one name that are tried: more mounts of one point name their own.
+const MOUNTS_MAX: u32 = 16;
+
 /// A mount's cache and where it is.
 pub(crate) struct CacheDirectory {
     path: PathBuf,
@@ -35,6 +38,19 @@ impl CacheDirectory {
             say(format!("going on with {path}: an interrupted mount left {held} in it"));
         }
         Ok(CacheDirectory { path, cache })
+    }
+
+    /// As [`CacheDirectory::take`], of the first directory of this name that no other mount uses: two mounts of one
+    /// point, or of disks of two machines that are called the same, have a cache each.
+    pub(crate) async fn take_free(name: &str, bytes_max: u64) -> Outcome<CacheDirectory> {
+        let mut taken = CacheDirectory::take(PathBuf::from(format!("{name}.cache")), bytes_max).await;
+        for number in 2..=MOUNTS_MAX {
+            if !matches!(&taken, Err(failure) if failure.exit == Exit::Refused) {
+                break;
+            }
+            taken = CacheDirectory::take(PathBuf::from(format!("{name}-{number}.cache")), bytes_max).await;
+        }
+        taken
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -64,5 +80,22 @@ fn make(path: &Path) -> Outcome<()> {
                 .hint("choose a writable place with --cache-dir"))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use redoubt_roles::mount::CACHE_BYTES_MIN;
+
+    #[tokio::test]
+    async fn mounts_of_one_name_have_a_cache_each_and_the_first_free_one_is_gone_on_with() {
+        let place = tempfile::tempdir().unwrap();
+        let name = place.path().join("erp-5.0").display().to_string();
+        let take = || CacheDirectory::take_free(&name, CACHE_BYTES_MIN);
+        let (first, second) = (take().await.unwrap(), take().await.unwrap());
+        assert!(first.path().ends_with("erp-5.0.cache") && second.path().ends_with("erp-5.0-2.cache"));
+        drop(first);
+        assert!(take().await.unwrap().path().ends_with("erp-5.0.cache"));
     }
 }

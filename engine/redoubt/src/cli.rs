@@ -381,6 +381,12 @@ pub(crate) struct VaultArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct Points {
+    /// Also those that retention has given up and that are not gone yet: nothing can be mounted of them any more
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Says what the machine takes in the vault; lists all its objects
+    #[arg(long)]
+    pub(crate) space: bool,
     #[command(flatten)]
     pub(crate) vault: VaultArgs,
     #[command(flatten)]

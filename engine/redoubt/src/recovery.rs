@@ -25,6 +25,8 @@ pub(crate) struct Recovery {
     pub(crate) is_near: bool,
     /// Points are missing, because the log is damaged before them.
     is_damaged: bool,
+    /// Warnings that were given.
+    told: Vec<String>,
     /// What the machine and its volumes are called.
     pub(crate) known: Known,
 }
@@ -156,16 +158,12 @@ async fn open_at(args: &VaultArgs, point: Option<PointId>) -> Outcome<Recovery> 
             (machine, open_machine(&vault, machine, point).await?)
         }
     };
-    if let Some(damage) = &damage {
-        crate::output::say(format!("warning: {damage}; recovery points made after it are lost"));
-    }
-    for finding in reader.findings() {
-        crate::output::say(format!("warning: {finding}; no recovery point is affected"));
-    }
+    let told = warnings(&reader, damage.as_ref());
+    told.iter().for_each(crate::output::say);
     let known = Known::new(machine, &reader.names(), place.local_names());
     let (is_damaged, is_near) = (damage.is_some(), settings.url.directory().is_some());
     let key = place.key;
-    Ok(Recovery { machine, reader, vault, key, is_near, is_damaged, known })
+    Ok(Recovery { machine, reader, vault, key, is_near, is_damaged, told, known })
 }
 
 async fn open_machine(
@@ -190,7 +188,34 @@ pub(crate) fn point_name(point: &PointInfo) -> String {
     format!("{}.{}", point.id.slot, point.id.ordinal)
 }
 
+/// Says what is wrong with a log that was opened.
+fn warnings(reader: &MachineReader, damage: Option<&VaultError>) -> Vec<String> {
+    let damage = damage.map(|damage| format!("warning: {damage}; recovery points made after it are lost"));
+    let finding = |finding| format!("warning: {finding}; no recovery point is affected");
+    damage.into_iter().chain(reader.findings().into_iter().map(finding)).collect()
+}
+
+/// Opens a machine's log to its end; returns what is wrong with it that is not `known`.
+async fn unknown_damage(vault: &Vault, machine: MachineId, known: &[String]) -> Vec<String> {
+    match MachineReader::open_damaged(vault, machine).await {
+        Ok((reader, damage)) => {
+            let mut found = warnings(&reader, damage.as_ref());
+            found.retain(|warning| !known.contains(warning));
+            found
+        }
+        // An outage is no damage, and readers tell of it.
+        Err(VaultError::Store(_)) => Vec::new(),
+        Err(error) => vec![format!("warning: the log behind the point cannot be read: {error}")],
+    }
+}
+
 impl Recovery {
+    /// Looks at the log behind a point that was opened alone, and says what is wrong there.
+    pub(crate) fn look_behind(&self) -> impl Future<Output = ()> + use<> {
+        let (vault, machine, told) = (self.vault.clone(), self.machine, self.told.clone());
+        async move { unknown_damage(&vault, machine, &told).await.into_iter().for_each(crate::output::say) }
+    }
+
     /// How a command ends that did what it was asked: scripts must not miss that points are lost.
     pub(crate) fn done(&self) -> Outcome<()> {
         match self.is_damaged {
@@ -305,5 +330,47 @@ impl Found {
     pub(crate) fn disk(&self, overlay: Option<Overlay>) -> Outcome<PointDisk> {
         let view = self.recovery.reader.view(self.point.id)?;
         PointDisk::new(view, self.index, overlay).ok_or_else(|| self.lost())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use redoubt_core::change::ResyncReason;
+    use redoubt_core::{
+        BatchPosition, Chain, Change, Generation, Marker, MarkerId, MarkerKind, Record, VolumeId, WallTime,
+        WriteSeq,
+    };
+    use redoubt_host::HostEntropy;
+    use redoubt_vault::{MachineWriter, MemStore, VaultKeys};
+
+    #[tokio::test]
+    async fn damage_behind_a_point_is_told_once() {
+        let (store, machine) = (Arc::new(MemStore::new()), MachineId(7));
+        let vault = Vault::init(store.clone(), VaultKeys::new([3; 32]), &HostEntropy).await.unwrap();
+        let mut writer = MachineWriter::claim(&vault, machine, Arc::new(HostEntropy)).await.unwrap();
+        for number in 0..3 {
+            let marker =
+                Marker { id: MarkerId(number.into()), kind: MarkerKind::Crash, wall: WallTime(number) };
+            let changes = [
+                Change::Attach { volume: VolumeIndex(0), id: VolumeId(1), sectors: Sectors(64) },
+                Change::ResyncBegin { reason: ResyncReason::Requested },
+                Change::ResyncEnd,
+                Change::Marker(marker),
+            ];
+            let record = |(seq, change)| Record { seq: WriteSeq(seq), change };
+            let seq = WriteSeq(number * 4 + 4);
+            let to = BatchPosition { generation: Generation(1), seq, chain: Chain([number as u8; 32]) };
+            writer.commit((number * 4 + 1..).zip(changes).map(record).collect(), to).await.unwrap();
+        }
+        assert_eq!(unknown_damage(&vault, machine, &[]).await, Vec::<String>::new());
+        let slot = store.names().into_iter().find(|name| name.as_str().ends_with("/log/0000000000000003"));
+        store.tamper(&slot.unwrap(), Some(vec![0; 300].into()));
+        let found = unknown_damage(&vault, machine, &[]).await;
+        assert!(
+            matches!(&found[..], [one] if one.contains("recovery points made after it are lost")),
+            "{found:?}"
+        );
+        assert_eq!(unknown_damage(&vault, machine, &found).await, Vec::<String>::new());
     }
 }

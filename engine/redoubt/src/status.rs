@@ -121,6 +121,8 @@ pub(crate) struct StatusReport {
     pub(crate) hot_extents: u64,
     /// `None` if there is none, or if this service does not see the vault.
     pub(crate) newest_point: Option<PointReport>,
+    /// How far back one can go.
+    pub(crate) oldest_point: Option<PointReport>,
     /// Recovery points in the vault; `None` if this service does not see it.
     pub(crate) points: Option<u64>,
     pub(crate) volumes: Vec<VolumeReport>,
@@ -251,6 +253,9 @@ fn show_agent(report: &StatusReport) -> String {
         "{head}\n\n{volumes}\n\n{stream}\n\n machine {}, generation {}\n",
         report.machine, report.generation
     );
+    if let Some(oldest) = &report.oldest_point {
+        text += &format!(" oldest reachable point: {} of {} UTC\n", oldest.point, show_wall(oldest.wall_ms));
+    }
     if let Some(copy) = &report.copy {
         let (compared, sent) = (show_size(copy.compared_bytes), show_size(copy.sent_bytes));
         text += &format!(" newest copy: {compared} compared, {sent} sent\n");
@@ -292,6 +297,7 @@ pub(crate) mod tests {
             spill_bytes: 0,
             hot_extents: 7,
             newest_point: Some(PointReport { point: "17.0".into(), wall_ms: 1_772_373_731_000, seq: 9 }),
+            oldest_point: Some(PointReport { point: "4.0".into(), wall_ms: 1_772_371_731_000, seq: 2 }),
             points: Some(3),
             volumes: vec![VolumeReport {
                 name: "erp".into(),

@@ -103,6 +103,11 @@ pub(crate) fn disowned_marks(machine: MachineId, number: u64) -> StoreKey {
     StoreKey::new(format!("{}{number:016x}", marks(machine)))
 }
 
+/// Prefix of all that is the machine's.
+pub(crate) fn machine(machine: MachineId) -> String {
+    format!("g/{machine}/")
+}
+
 pub(crate) fn log(machine: MachineId) -> String {
     format!("g/{machine}/log/")
 }

@@ -512,6 +512,12 @@ impl MachineReader {
         self.0.state().points.clone()
     }
 
+    /// Returns the points that a maintainer has given up and that are not gone yet, oldest first: nobody new can use
+    /// them, who pinned one in time still does.
+    pub fn retired(&self) -> Vec<PointInfo> {
+        self.0.state().stored.retired.iter().map(|point| point.info.clone()).collect()
+    }
+
     /// Returns the head as of the last refresh.
     pub fn head(&self) -> HeadState {
         self.0.state().tail.head.clone()

@@ -150,7 +150,12 @@ impl Reader {
             found.join("\n")
         );
         if command == "redoubt points" {
-            let name = |lines: &[String]| lines.last().unwrap().split_whitespace().next().unwrap().to_owned();
+            let is_point = |word: &&str| word.starts_with(|c: char| c.is_ascii_digit());
+            let firsts = |lines: &[String]| -> Vec<String> {
+                let firsts = lines.iter().filter_map(|line| line.split_whitespace().next());
+                firsts.filter(is_point).map(str::to_owned).collect()
+            };
+            let name = |lines: &[String]| firsts(lines).pop().expect("a point");
             self.names.push((format!(" {} ", name(&step.shown)), format!(" {} ", name(&found))));
         }
     }

@@ -39,12 +39,15 @@ pub(crate) async fn run(args: Mount) -> Outcome<()> {
     let uri = uri(&listener.endpoint(), &found.volume);
     let address = Address { uri: uri.clone(), volume: found.volume.clone() };
     output::data(args.common.format, &address, |address| address.uri.clone());
+    // The point alone was looked for: what is wrong behind it is told when clients are served already.
+    let looking = tokio::spawn(found.recovery.look_behind());
     let hydration = args.hydrate.then(|| disk.hydrate());
     let names = [point_name(&found.point), found.volume.clone(), uri];
     let beside = beside(&args, names, cache.as_ref(), hydration, stop.clone());
     let export = Arc::new(DiskExport::new(Arc::new(disk), !args.overlay));
     let serving = serve(listener, Arc::new(SingleExport::new(found.volume.clone(), export)), stop);
     let beside = while_held(&found, async { tokio::join!(serving, beside).1 }).await;
+    looking.abort();
     let removed = match file {
         Some(file) => file.remove(),
         None => Ok(()),
@@ -65,11 +68,11 @@ async fn take_cache(args: &Mount, found: &Found) -> Outcome<Option<CacheDirector
             false => Ok(None),
         };
     }
-    let path = args
-        .cache_dir
-        .clone()
-        .unwrap_or_else(|| PathBuf::from(format!("{}-{}.cache", found.volume, point_name(&found.point))));
-    CacheDirectory::take(path, bytes).await.map(Some)
+    if let Some(path) = &args.cache_dir {
+        return CacheDirectory::take(path.clone(), bytes).await.map(Some);
+    }
+    let name = format!("{}-{}", found.volume, point_name(&found.point));
+    CacheDirectory::take_free(&name, bytes).await.map(Some)
 }
 
 async fn take_overlay(args: &Mount, found: &Found) -> Outcome<(Option<Overlay>, Option<OverlayFile>)> {

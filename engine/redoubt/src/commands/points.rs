@@ -4,9 +4,11 @@ use crate::cli::Points;
 use crate::failure::Outcome;
 use crate::output;
 use crate::recovery::{self, point_name};
-use crate::units::{show_size, show_wall};
+use crate::units::{show_duration, show_size, show_wall};
 use redoubt_core::MarkerKind;
+use redoubt_vault::{Held, PointInfo, Space, VaultError};
 use serde::Serialize;
+use std::time::Duration;
 
 #[derive(Serialize)]
 struct PointsJson {
@@ -14,6 +16,42 @@ struct PointsJson {
     /// What it is called; empty if nobody said.
     name: String,
     points: Vec<PointJson>,
+    /// What the machine takes; only if asked for.
+    space: Option<SpaceJson>,
+}
+
+#[derive(Serialize)]
+struct SpaceJson {
+    log: HeldJson,
+    segments: HeldJson,
+    folds: HeldJson,
+    index: HeldJson,
+    other: HeldJson,
+    total_bytes: u64,
+    /// There is more that was not looked at.
+    is_part: bool,
+}
+
+#[derive(Serialize)]
+struct HeldJson {
+    objects: u64,
+    bytes: u64,
+}
+
+impl SpaceJson {
+    fn of(space: &Space) -> SpaceJson {
+        let Space { log, segments, folds, index, other, is_part } = *space;
+        let held = |held: Held| HeldJson { objects: held.objects, bytes: held.bytes };
+        SpaceJson {
+            log: held(log),
+            segments: held(segments),
+            folds: held(folds),
+            index: held(index),
+            other: held(other),
+            total_bytes: [log, segments, folds, index, other].iter().map(|held| held.bytes).sum(),
+            is_part,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -25,6 +63,8 @@ struct PointJson {
     seq: u64,
     /// How often it is pinned: mounts and exports under way, or killed less than a day ago.
     pins: usize,
+    /// Retention has given it up.
+    is_given_up: bool,
     volumes: Vec<VolumeJson>,
 }
 
@@ -36,7 +76,11 @@ struct VolumeJson {
 
 pub(crate) async fn run(args: Points) -> Outcome<()> {
     let recovery = recovery::open(&args.vault).await?;
-    let points = recovery.reader.points();
+    let mut points = recovery.reader.points();
+    let retired = if args.all { recovery.reader.retired() } else { Vec::new() };
+    let is_given_up = |point: &PointInfo| retired.iter().any(|retired| retired.id == point.id);
+    points.extend(retired.iter().cloned());
+    points.sort_by_key(|point| point.id);
     let pinned = recovery.vault.pins(recovery.machine).await?;
     let volumes = |point| {
         let volumes = recovery.volumes(point).into_iter();
@@ -49,12 +93,18 @@ pub(crate) async fn run(args: Points) -> Outcome<()> {
         wall_ms: point.marker.wall.0,
         seq: point.seq.0,
         pins: pinned.iter().filter(|pinned| **pinned == point.id).count(),
+        is_given_up: is_given_up(point),
         volumes: volumes(point),
     });
+    let space = match args.space {
+        true => Some(SpaceJson::of(&recovery.vault.space(recovery.machine).await.map_err(VaultError::from)?)),
+        false => None,
+    };
     let list = PointsJson {
         machine: recovery.machine.to_string(),
         name: recovery.known.machine_name().to_owned(),
         points: points.collect(),
+        space,
     };
     output::data(args.common.format, &list, table);
     recovery.done()
@@ -71,13 +121,77 @@ fn table(list: &PointsJson) -> String {
     };
     let row = |point: &PointJson| {
         let pinned = if point.pins > 0 { ", pinned" } else { "" };
-        let kind = format!("{:?}{pinned}", point.kind).to_lowercase();
+        let given_up = if point.is_given_up { ", given up" } else { "" };
+        let kind = format!("{:?}{pinned}{given_up}", point.kind).to_lowercase();
         let cells =
             [point.point.clone(), show_wall(point.wall_ms), kind, point.seq.to_string(), volumes(point)];
         cells.into_iter().map(output::Cell::from).collect()
     };
-    output::table(
+    let points = output::table(
         &["POINT", "TAKEN (UTC)", "KIND", ">SEQUENCE", "VOLUMES"],
         list.points.iter().map(row).collect(),
-    )
+    );
+    let mut text = format!("{points}\n\n{}\n", reach(&list.points));
+    if let Some(space) = &list.space {
+        text += &format!("\n{}\n", show_space(space));
+    }
+    text
+}
+
+/// Says how far back one can go.
+fn reach(points: &[PointJson]) -> String {
+    let mut reachable = points.iter().filter(|point| !point.is_given_up);
+    let Some(oldest) = reachable.next() else { return " no point can be reached".to_owned() };
+    let newest = reachable.next_back().unwrap_or(oldest);
+    let span = show_duration(Duration::from_millis(newest.wall_ms.saturating_sub(oldest.wall_ms)));
+    let taken = show_wall(oldest.wall_ms);
+    format!(" oldest reachable point {} of {taken} UTC, {span} before the newest", oldest.point)
+}
+
+fn show_space(space: &SpaceJson) -> String {
+    let row = |(name, held): (&str, &HeldJson)| {
+        vec![name.into(), show_size(held.bytes).into(), held.objects.to_string().into()]
+    };
+    let SpaceJson { log, segments, folds, index, other, .. } = space;
+    let kinds = [("log", log), ("segments", segments), ("folds", folds), ("index", index), ("other", other)];
+    let table = output::table(&["HELD BY", ">BYTES", ">OBJECTS"], kinds.map(row).into());
+    let total = show_size(space.total_bytes);
+    let more = if space.is_part { ", and more that was not counted" } else { "" };
+    format!("{table}\n\n {total} in all{more}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn points_that_were_given_up_are_shown_and_are_not_reachable() {
+        let point = |slot: u64, is_given_up| PointJson {
+            point: format!("{slot}.0"),
+            marker: String::new(),
+            kind: MarkerKind::Crash,
+            wall_ms: 1_772_373_731_000 + slot * 60_000,
+            seq: slot,
+            pins: usize::from(slot == 3),
+            is_given_up,
+            volumes: vec![VolumeJson { name: "erp".into(), bytes: 2 << 30 }],
+        };
+        let held = |objects, bytes| Held { objects, bytes };
+        let space = Space {
+            log: held(70, 9 << 20),
+            segments: held(9, 7 << 30),
+            folds: held(1, 1 << 10),
+            index: held(4, 3 << 20),
+            other: held(3, 400),
+            is_part: false,
+        };
+        let (machine, name) = ("0".repeat(32), String::new());
+        let points = vec![point(2, true), point(3, false), point(9, false)];
+        insta::assert_snapshot!(table(&PointsJson {
+            machine,
+            name,
+            points,
+            space: Some(SpaceJson::of(&space))
+        }));
+    }
 }

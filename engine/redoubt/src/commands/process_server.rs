@@ -101,6 +101,7 @@ impl Running {
             vaulted: status.vaulted.seq.0,
             stage_bytes: status.stage_bytes,
             newest_point: points.last().map(PointReport::of),
+            oldest_point: points.first().map(PointReport::of),
             points: points.len() as u64,
             last_error,
         }

@@ -194,6 +194,7 @@ impl Running {
         let newest = points.as_ref().and_then(|points| points.last()).map(PointReport::of);
         let mut report = report_of(self.service, &status, &self.endpoints, self.rpo);
         report.newest_point = newest;
+        report.oldest_point = points.as_ref().and_then(|points| points.first()).map(PointReport::of);
         report.points = points.map(|points| points.len() as u64);
         report.last_error = report.last_error.or(trouble);
         let now = HostClock::new().wall().0;
@@ -300,6 +301,7 @@ fn report_of(service: &str, status: &AgentStatus, endpoints: &[Endpoint], rpo: D
         spill_bytes: status.spill_bytes,
         hot_extents: status.hot_extents,
         newest_point: None,
+        oldest_point: None,
         points: None,
         volumes: status.volumes.iter().map(volume).collect(),
         last_error: status.last_error.clone(),

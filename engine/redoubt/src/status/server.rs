@@ -2,7 +2,7 @@
 
 use super::{Health, PointReport, link_cell, show_point};
 use crate::output;
-use crate::units::show_size;
+use crate::units::{show_size, show_wall};
 use serde::{Deserialize, Serialize};
 
 /// A process server at one moment.
@@ -29,6 +29,8 @@ pub(crate) struct MachineReport {
     pub(crate) vaulted: u64,
     pub(crate) stage_bytes: u64,
     pub(crate) newest_point: Option<PointReport>,
+    /// How far back one can go.
+    pub(crate) oldest_point: Option<PointReport>,
     pub(crate) points: u64,
     pub(crate) last_error: Option<String>,
 }
@@ -68,9 +70,20 @@ pub(crate) fn show(report: &ServerReport) -> String {
             machine.points.to_string().into(),
             point.into(),
             taken.into(),
+            machine.oldest_point.as_ref().map_or("-".to_owned(), |oldest| show_wall(oldest.wall_ms)).into(),
         ]
     };
-    let header = ["HEALTH", "MACHINE", "LINK", ">STAGED", ">TO VAULT", ">POINTS", "NEWEST", "TAKEN (UTC)"];
+    let header = [
+        "HEALTH",
+        "MACHINE",
+        "LINK",
+        ">STAGED",
+        ">TO VAULT",
+        ">POINTS",
+        "NEWEST",
+        "TAKEN (UTC)",
+        "OLDEST (UTC)",
+    ];
     let machines = match report.machines.is_empty() {
         true => " no machine has connected yet".to_owned(),
         false => output::table(&header, report.machines.iter().map(row).collect()),
@@ -98,6 +111,7 @@ pub(crate) mod tests {
             vaulted: 30,
             stage_bytes: 3 << 20,
             newest_point: Some(PointReport { point: "17.0".into(), wall_ms: 1_772_373_731_000, seq: 9 }),
+            oldest_point: Some(PointReport { point: "4.0".into(), wall_ms: 1_772_371_731_000, seq: 2 }),
             points: 3,
             last_error: None,
         };
@@ -106,6 +120,7 @@ pub(crate) mod tests {
             health: Health::Critical,
             connected: false,
             newest_point: None,
+            oldest_point: None,
             points: 0,
             last_error: Some("a newer writer (epoch 7) has claimed the machine".into()),
             ..machine.clone()
