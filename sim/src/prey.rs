@@ -34,7 +34,7 @@ pub fn prey(bug: Bug) -> Prey {
         Bug::ForgetAfterSend | Bug::AckBeforeStageSync => ("order-kept", STAGE),
         Bug::ReuseSequence => ("order-kept", &["agent-host-power-loss"][..]),
         Bug::AcceptOldGeneration => ("single-writer", &["old-copy-of-a-machine-is-refused"][..]),
-        Bug::SkipClaimCheck => ("single-writer", &["two-process-servers-want-one-log"][..]),
+        Bug::SkipClaimCheck => ("single-writer", &["newer-writer-is-slow-to-seal"][..]),
         Bug::ClearBitmapOnReconnect => ("converges", OVERFLOW),
         Bug::PointInsideResync => ("prefix", OVERFLOW),
         Bug::DropLastSpillRecord => ("order-kept", CLEAN),
@@ -60,7 +60,8 @@ pub fn prey(bug: Bug) -> Prey {
         Bug::IgnorePins => ("mount-holds", &["mounts-race-with-retention"][..]),
         Bug::SealTwiceAlike => ("secrets", &["two-process-servers-want-one-log"][..]),
         Bug::ZerosForUnread => ("mount-holds", &["mount-outlives-an-outage"][..]),
-        Bug::KeepSpillOfOtherKey => ("converges", &["services-get-a-new-vault-key"][..]),
+        Bug::KeepSpillOfOtherKey => ("converges", &["services-get-a-new-vault-key-during-a-cut"][..]),
+        Bug::KeysStoredOnce => ("points-restorable", &["damage-of-a-key-costs-nothing"][..]),
         Bug::TrustDisownedMarks => ("converges", &["state-directory-hangs"][..]),
     };
     Prey { bug, oracle, scenarios }

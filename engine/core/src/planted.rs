@@ -78,6 +78,8 @@ pub enum Bug {
     TrustDisownedMarks,
     /// What was spilled under another vault key is kept and sent.
     KeepSpillOfOtherKey,
+    /// Vault object and data keys have no twin.
+    KeysStoredOnce,
 }
 
 /// From this size on, a write counts as large for [`Bug::OvertakeLargeWrites`].
@@ -95,7 +97,7 @@ pub fn is_order_late(op: &Op) -> bool {
 
 impl Bug {
     /// Every planted bug that the lab must catch.
-    pub const ALL: [Bug; 31] = [
+    pub const ALL: [Bug; 32] = [
         Bug::AckBeforeOrder,
         Bug::SkipActivityLogSync,
         Bug::ForgetAfterSend,
@@ -127,6 +129,7 @@ impl Bug {
         Bug::ZerosForUnread,
         Bug::TrustDisownedMarks,
         Bug::KeepSpillOfOtherKey,
+        Bug::KeysStoredOnce,
     ];
 
     /// Bugs of folding, which the vault's own tests catch: stretches of the log are folded after hours.

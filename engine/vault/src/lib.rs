@@ -43,6 +43,7 @@ pub mod seed;
 mod segment;
 pub mod space;
 mod store;
+mod twice;
 mod units;
 pub mod vault;
 pub mod vault_keys;

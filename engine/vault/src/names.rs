@@ -15,6 +15,29 @@ pub(crate) fn vault() -> StoreKey {
     StoreKey::new(VAULT)
 }
 
+/// What a twin's name ends with.
+const TWIN: &str = ".twin";
+
+/// The name under which an object is stored a second time (`twice`).
+pub(crate) fn twin(key: &StoreKey) -> StoreKey {
+    StoreKey::new(format!("{key}{TWIN}"))
+}
+
+/// Returns the name without what makes it that of a twin.
+pub(crate) fn without_twin(key: &str) -> &str {
+    key.strip_suffix(TWIN).unwrap_or(key)
+}
+
+/// Tells whether the name is that of a twin.
+pub(crate) fn is_twin(key: &StoreKey) -> bool {
+    key.as_str().ends_with(TWIN)
+}
+
+/// Returns the name of the other one of two that are stored twice.
+pub(crate) fn other_twin(key: &StoreKey) -> StoreKey {
+    key.as_str().strip_suffix(TWIN).map_or_else(|| twin(key), StoreKey::new)
+}
+
 /// Prefix of one probe's objects. Flat, since a local directory would stay behind when they are deleted.
 pub(crate) fn probes(run: u128) -> String {
     format!("probe/{run:032x}.")
@@ -39,14 +62,22 @@ pub(crate) fn data_key_copy(machine: MachineId, dek: u32, by: u32) -> StoreKey {
     StoreKey::new(format!("{}{dek:08x}.{by:08x}", data_keys(machine)))
 }
 
+/// The objects that may hold a data key for the vault key of this number, in the order in which they are tried.
+pub(crate) fn wraps(machine: MachineId, dek: u32, by: u32) -> [StoreKey; 4] {
+    let (original, copy) = (data_key(machine, dek), data_key_copy(machine, dek, by));
+    let twins = [twin(&original), twin(&copy)];
+    let [twin_of_original, twin_of_copy] = twins;
+    [original, copy, twin_of_original, twin_of_copy]
+}
+
 /// Sorts after all objects of a data key and before those of the next.
 pub(crate) fn after_data_key(machine: MachineId, dek: u32) -> StoreKey {
     StoreKey::new(format!("{}{dek:08x}.z", data_keys(machine)))
 }
 
-/// Reads the data key's number from a name, and the vault key's if it is of a copy.
+/// Reads the data key's number from a name, and the vault key's if it is of a copy; a twin's is read as the other's.
 pub(crate) fn data_key_of(key: &StoreKey, machine: MachineId) -> Option<(u32, Option<u32>)> {
-    let text = key.as_str().strip_prefix(&data_keys(machine))?;
+    let text = without_twin(key.as_str()).strip_prefix(&data_keys(machine))?;
     match text.split_once('.') {
         None => Some((hex_u32(text)?, None)),
         Some((dek, by)) => Some((hex_u32(dek)?, Some(hex_u32(by)?))),

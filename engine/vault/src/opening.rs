@@ -17,8 +17,8 @@ use redoubt_core::MachineId;
 
 /// Data keys that are loaded unasked, the newest ones: the catalogue is sealed with one of them.
 const KEYS: usize = 2;
-/// Names of data keys that are listed; a machine with more has its key asked for when it is needed.
-const KEY_NAMES: usize = 64;
+/// Names of data keys that are listed, twins among them; a machine with more has its key asked for when it is needed.
+const KEY_NAMES: usize = 128;
 /// Slots behind a catalogue that are asked for without knowing whether they exist.
 const SLOTS: u64 = 16;
 
@@ -38,7 +38,8 @@ pub(crate) async fn begin(store: &Store, machine: MachineId) {
         let listing = Listing { prefix: names::data_keys(machine), after: None, limit: KEY_NAMES };
         store.ask(vec![Ask::List(listing.clone())]).await;
         let names = store.asked_names(&listing);
-        store.ask(names.into_iter().rev().take(KEYS).map(Ask::Get).collect()).await;
+        let firsts = names.into_iter().filter(|name| !names::is_twin(name));
+        store.ask(firsts.rev().take(KEYS).map(Ask::Get).collect()).await;
     };
     futures::future::join(catalogue, keys).await;
 }

@@ -500,11 +500,14 @@ impl MachineReader {
         self.0.refresh().await
     }
 
-    /// Returns what was found damaged so far that costs no content: the newest writer claim, the index.
+    /// Returns what was found damaged so far that costs no content: the newest writer claim, the index,
+    /// what is stored twice.
     /// Show it to the user: without the claim the fence between writers is weaker until the next one,
     /// without the index opening takes longer.
     pub fn findings(&self) -> Vec<VaultError> {
-        self.0.findings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut all = self.0.findings.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        all.extend(self.0.log.vault.mended());
+        all
     }
 
     /// Returns the recovery points loaded so far, oldest first; not those that a maintainer has given up.

@@ -33,7 +33,7 @@ pub struct Rewrapped {
 /// What was taken from older vault keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retired {
-    /// Objects deleted.
+    /// Wraps of data keys deleted, each with its twin.
     pub deleted: u64,
     /// Data keys that were left to older vault keys, because they do not open with the newest.
     pub kept: Vec<VaultError>,
@@ -93,12 +93,14 @@ impl Vault {
         let wrap = WrapId { vault: self.uuid, machine, dek: id, by: done.number };
         let name = names::data_key_copy(machine, id, done.number);
         let object = Bytes::from(new.wrap(&wrap, entropy.id(), &key));
-        if let Created::Other(found) = self.store.create(&name, &object).await? {
+        if let Created::Other(found) = self.store.create_twice(&name, &object).await? {
             // Put by another attempt: as good, if it is the same key.
             let same = new.unwrap(&wrap, &found).is_ok_and(|found| found.expose() == key.expose());
             if !same {
                 return Err(VaultError::damaged(name, "the copy does not hold the data key"));
             }
+            // Whoever put it may have died before its twin.
+            self.store.vouch_twice(&name, &found, |found| wrapped_by(found).map(drop)).await?;
         }
         done.copies += 1;
         Ok(())
@@ -122,11 +124,16 @@ impl Vault {
                 let copies = wraps.copies.range(..self.number);
                 let mut names: Vec<_> = copies.map(|by| names::data_key_copy(machine, id, *by)).collect();
                 let original = names::data_key(machine, id);
-                let by = self.store.get(&original, None).await?.map(|object| wrapped_by(&object));
-                if matches!(by, Some(Ok(by)) if by < self.number) {
-                    names.push(original);
+                // Of a damaged pair nobody knows by which key it was wrapped: it opens nothing, and stays.
+                let by =
+                    |object: &Bytes| wrapped_by(object).map_err(|what| VaultError::damaged(&original, what));
+                match self.store.read_twice(&original, &self.mended, by).await {
+                    Ok(Some((by, _))) if by < self.number => names.push(original),
+                    Err(VaultError::Store(failure)) => return Err(failure.into()),
+                    _ => {}
                 }
                 for name in names {
+                    self.store.delete(&names::twin(&name)).await?;
                     self.store.delete(&name).await?;
                     done.deleted += 1;
                 }

@@ -13,6 +13,7 @@ use crate::key_ring::DataKey;
 use crate::keys::{WrapId, wrapped_by};
 use crate::names;
 use crate::store::Created;
+use crate::twice;
 use crate::vault::Vault;
 use bytes::Bytes;
 use redoubt_core::MachineId;
@@ -116,18 +117,23 @@ impl Vault {
         Ok(self.open_data_key(machine, id).await?.key.key)
     }
 
-    /// Loads a data key from its original or from our copy, whichever opens.
+    /// Loads a data key from its original or from our copy, whichever opens, or from the twin of either.
     pub(crate) async fn open_data_key(&self, machine: MachineId, id: u32) -> Result<Opened, VaultError> {
         let mut damage = None;
         let mut others = BTreeSet::new();
-        for name in [names::data_key(machine, id), names::data_key_copy(machine, id, self.number)] {
+        for name in names::wraps(machine, id, self.number) {
             let Some(object) = self.store.get(&name, None).await? else { continue };
             let wrap = WrapId { vault: self.uuid, machine, dek: id, by: self.number };
             match wrapped_by(&object) {
                 Ok(by) if by != self.number => _ = others.insert(by),
                 _ => match self.keys.unwrap(&wrap, &object) {
-                    Ok(key) => return Ok(Opened { key: DataKey { id, key }, name, object }),
-                    Err(what) => damage = Some(VaultError::damaged(name, what)),
+                    Ok(key) => {
+                        let missing = || twice::missing(&names::other_twin(&name));
+                        let damage = damage.or_else(|| names::is_twin(&name).then(missing));
+                        damage.into_iter().for_each(|damage| self.mended.add(damage));
+                        return Ok(Opened { key: DataKey { id, key }, name, object });
+                    }
+                    Err(what) => damage = damage.or(Some(VaultError::damaged(name, what))),
                 },
             }
         }
@@ -161,7 +167,13 @@ impl Vault {
             let id = self.create_data_key(machine, FIRST_DATA_KEY, entropy).await?;
             listed.insert(id, Wraps { original: true, ..Wraps::default() });
         }
-        self.fit(machine, listed.into_keys().rev()).await
+        let last = listed.keys().next_back().copied().unwrap_or(FIRST_DATA_KEY);
+        if let Some(key) = self.fit(machine, listed.into_keys().rev()).await? {
+            return Ok(key);
+        }
+        // All there are were made by holders of older vault keys while those were replaced.
+        let id = self.create_data_key(machine, last + 1, entropy).await?;
+        self.fit(machine, std::iter::once(id)).await?.ok_or(VaultError::ClaimRace)
     }
 
     /// Makes a new data key for what is sealed from now on, or finds that another rotator just did.
@@ -174,7 +186,7 @@ impl Vault {
         let newest = self.list_data_keys(machine).await?.into_keys().next_back();
         let newest = newest.ok_or(VaultError::UnknownMachine(machine))?;
         let id = self.create_data_key(machine, newest + 1, entropy).await?;
-        self.fit(machine, std::iter::once(id)).await
+        self.fit(machine, std::iter::once(id)).await?.ok_or(VaultError::ClaimRace)
     }
 
     /// Gives the machine a new data key for what is sealed from now on; returns its number. A running writer goes
@@ -196,7 +208,7 @@ impl Vault {
         if newer.is_empty() {
             return Ok(None);
         }
-        self.fit(machine, newer.into_iter().rev()).await.map(Some)
+        self.fit(machine, newer.into_iter().rev()).await
     }
 
     /// Puts a fresh key under the first free number from `id` on; returns it.
@@ -212,7 +224,7 @@ impl Vault {
         for id in (id..).take(NUMBER_TRIES as usize) {
             let wrap = WrapId { vault: self.uuid, machine, dek: id, by: self.number };
             let object = Bytes::from(self.keys.wrap(&wrap, entropy.id(), &key));
-            match self.store.create(&names::data_key(machine, id), &object).await? {
+            match self.store.create_twice(&names::data_key(machine, id), &object).await? {
                 Created::Mine => return Ok(id),
                 // Another holder of our vault key was first: one new key is enough.
                 Created::Other(found) if wrapped_by(&found).is_ok_and(|by| by == self.number) => {
@@ -225,8 +237,13 @@ impl Vault {
         Err(VaultError::ClaimRace)
     }
 
-    /// Returns the first of these data keys that may be used (SK-2).
-    async fn fit(&self, machine: MachineId, ids: impl Iterator<Item = u32>) -> Result<DataKey, VaultError> {
+    /// Returns the first of these data keys that may be used (SK-2). `None`: only older vault keys open them, so
+    /// none was ever used.
+    async fn fit(
+        &self,
+        machine: MachineId,
+        ids: impl Iterator<Item = u32>,
+    ) -> Result<Option<DataKey>, VaultError> {
         let mut newest = None;
         for id in ids {
             let opened = match self.open_data_key(machine, id).await {
@@ -235,16 +252,15 @@ impl Vault {
                 opened => opened?,
             };
             // Put even if found: VT-3.
-            if let Created::Other(_) = self.store.create(&opened.name, &opened.object).await? {
-                return Err(VaultError::damaged(opened.name, "it changed since it was read"));
-            }
+            let name = StoreKey::new(names::without_twin(opened.name.as_str()));
+            self.store.vouch_twice(&name, &opened.object, |found| wrapped_by(found).map(drop)).await?;
             newest = self.newer_vault_key().await?;
-            let Some(by) = newest else { return Ok(opened.key) };
+            let Some(by) = newest else { return Ok(Some(opened.key)) };
             if self.store.get(&names::data_key_copy(machine, id, by), None).await?.is_some() {
-                return Ok(opened.key);
+                return Ok(Some(opened.key));
             }
         }
-        let newest = newest.unwrap_or(self.number);
+        let Some(newest) = newest else { return Ok(None) };
         let what = format!("no data key of machine {machine} is wrapped by both");
         Err(VaultError::KeyReplaced { number: self.number, newest, what })
     }

@@ -3,7 +3,8 @@
 //! Invariants
 //! - VT-1 Nothing is written or read with a key before its check value agreed.
 //! - VT-2 A vault is made in, and a writer starts on, an admitted store only (`admission`).
-//! - VT-3 A writer puts the vault object and its key again before it builds on them: found is not durable.
+//! - VT-3 A writer puts the vault object and its key again before it builds on them: found is not durable. Both are
+//!   stored twice (`twice`).
 
 use crate::admission;
 use crate::chain::LogTail;
@@ -15,6 +16,7 @@ use crate::names;
 use crate::opening;
 use crate::reader::MachineReader;
 use crate::store::{Created, Store};
+use crate::twice::Mended;
 use crate::vault_keys;
 use bytes::Bytes;
 use redoubt_core::{MachineId, Names};
@@ -39,6 +41,7 @@ pub struct Vault {
     pub(crate) workers: Arc<dyn Workers>,
     /// Which of the vault's keys this is.
     pub(crate) number: u32,
+    pub(crate) mended: Mended,
     object: Bytes,
 }
 
@@ -57,16 +60,20 @@ impl Vault {
         entropy: &dyn Entropy,
     ) -> Result<Vault, VaultError> {
         let store = Store::new(store);
-        if store.get(&names::vault(), None).await?.is_some() {
-            return Err(VaultError::AlreadyInitialised);
+        // Whatever is there, damaged or not, is somebody's vault.
+        for name in [names::vault(), names::twin(&names::vault())] {
+            if store.get(&name, None).await?.is_some() {
+                return Err(VaultError::AlreadyInitialised);
+            }
         }
         admission::probe(&store, entropy.id(), admission::OF_INIT).await?;
         let uuid = entropy.id();
         let object = Bytes::from(encode(uuid, &keys));
-        match store.create(&names::vault(), &object).await? {
+        match store.create_twice(&names::vault(), &object).await? {
             Created::Mine => {
                 let (number, workers) = (vault_keys::FIRST, Arc::new(InPlace));
-                Ok(Vault { store, keys, uuid, number, workers, object })
+                let mended = Mended::default();
+                Ok(Vault { store, keys, uuid, number, workers, mended, object })
             }
             Created::Other(_) => Err(VaultError::AlreadyInitialised),
         }
@@ -75,21 +82,32 @@ impl Vault {
     /// Opens a vault; changes nothing. A wrong key is `WrongKey`, a newer format is named.
     pub async fn open(store: Arc<dyn RawStore>, keys: VaultKeys) -> Result<Vault, VaultError> {
         let store = Store::new(store);
-        let object = store.get(&names::vault(), None).await?.ok_or(VaultError::NoVault)?;
-        let (uuid, first) = decode(&object)?;
+        Vault::open_in(store, keys).await
+    }
+
+    async fn open_in(store: Store, keys: VaultKeys) -> Result<Vault, VaultError> {
+        let mended = Mended::default();
+        let ((uuid, first), object) = read(&store, &mended).await?.ok_or(VaultError::NoVault)?;
         let number = vault_keys::number_of(&store, uuid, first, &keys).await?;
-        Ok(Vault { store, keys, uuid, number, workers: Arc::new(InPlace), object })
+        Ok(Vault { store, keys, uuid, number, workers: Arc::new(InPlace), mended, object })
     }
 
     /// Returns the identity of the vault in a store; needs no key.
     pub async fn identity(store: Arc<dyn RawStore>) -> Result<u128, VaultError> {
-        let object = Store::new(store).get(&names::vault(), None).await?.ok_or(VaultError::NoVault)?;
-        Ok(decode(&object)?.0)
+        let (store, mended) = (Store::new(store), Mended::default());
+        let ((uuid, _), _) = read(&store, &mended).await?.ok_or(VaultError::NoVault)?;
+        Ok(uuid)
     }
 
     /// Returns the number of the vault key that it was opened with.
     pub fn key_number(&self) -> u32 {
         self.number
+    }
+
+    /// Returns the damage of the vault object and of data keys that their twins made up for. What is told here costs
+    /// nothing yet: the next writer that starts writes it anew.
+    pub fn mended(&self) -> Vec<VaultError> {
+        self.mended.all()
     }
 
     /// Has what is read opened by these workers, instead of in place.
@@ -105,13 +123,9 @@ impl Vault {
         machine: MachineId,
     ) -> Result<Vault, VaultError> {
         let store = Store::new(store).hurried();
-        let name = names::vault();
-        let (object, ()) =
-            futures::future::join(store.get(&name, None), opening::begin(&store, machine)).await;
-        let object = object?.ok_or(VaultError::NoVault)?;
-        let (uuid, first) = decode(&object)?;
-        let number = vault_keys::number_of(&store, uuid, first, &keys).await?;
-        Ok(Vault { store, keys, uuid, number, workers: Arc::new(InPlace), object })
+        let (vault, ()) =
+            futures::future::join(Vault::open_in(store.clone(), keys), opening::begin(&store, machine)).await;
+        vault
     }
 
     /// Returns the same vault with what opening a machine will need asked for already.
@@ -165,11 +179,16 @@ impl Vault {
 
     /// Makes the vault object durable, should its maker have died before it did (VT-3).
     pub(crate) async fn vouch(&self) -> Result<(), VaultError> {
-        match self.store.create(&names::vault(), &self.object).await? {
-            Created::Mine => Ok(()),
-            Created::Other(_) => Err(VaultError::damaged(names::VAULT, "it changed since it was opened")),
-        }
+        self.store.vouch_twice(&names::vault(), &self.object, |found| checked_crc(found).map(drop)).await
     }
+}
+
+/// Reads the vault object of a store: identity and key check of the first vault key, and its bytes.
+pub(crate) async fn read(
+    store: &Store,
+    mended: &Mended,
+) -> Result<Option<((u128, [u8; 16]), Bytes)>, VaultError> {
+    store.read_twice(&names::vault(), mended, |object| decode(object)).await
 }
 
 /// Returns the machines that have objects in a store, sorted; needs no key.

@@ -135,8 +135,8 @@ impl Vault {
         if check == self.keys.check(self.uuid) {
             return Ok(Some(self.number));
         }
-        if let Some(object) = self.store.get(&names::vault(), None).await?
-            && crate::vault::decode(&object)?.1 == check
+        if let Some(((_, first), _)) = crate::vault::read(&self.store, &self.mended).await?
+            && first == check
         {
             return Ok(Some(FIRST));
         }

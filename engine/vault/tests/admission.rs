@@ -99,6 +99,6 @@ fn a_store_that_keeps_the_rules_is_admitted() {
         let store = Arc::new(Liar { inner: MemStore::new(), lie: Lie::None, last_put: None.into() });
         Vault::init(store.clone(), VaultKeys::new([7; 32]), &*Seeded::new(1)).await.unwrap();
         let names: Vec<String> = store.inner.names().iter().map(StoreKey::to_string).collect();
-        assert_eq!(names, ["vault"], "the probe's objects are removed");
+        assert_eq!(names, ["vault", "vault.twin"], "the probe's objects are removed");
     });
 }

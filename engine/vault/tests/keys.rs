@@ -206,6 +206,7 @@ fn a_data_key_that_is_missing_or_unknown_is_named_and_takes_only_what_it_sealed(
         let (store, sources) = estate().await;
         let lost = "g/00000000000000000000000000000007/key/00000002";
         store.tamper(&StoreKey::new(lost), None);
+        store.tamper(&StoreKey::new(format!("{lost}.twin")), None);
         for name in store.names().iter().filter(|name| name.as_str().contains("/cat/")) {
             store.tamper(name, None);
         }

@@ -146,11 +146,22 @@ async fn judge_machine(
         );
     }
     if let Health::Spoilt(part, key) = &how.health
-        && reader.findings().iter().any(|finding| finding.to_string().contains(key.as_str()))
+        && reader.findings().iter().any(|finding| names(finding, key))
     {
         restored.is_reported = true;
-        let is_claim = *part == Part::Claim;
-        restored.marks.insert(if is_claim { "claim-damage-reported" } else { "index-damage-reported" });
+        restored.marks.insert(match part {
+            Part::Claim => "claim-damage-reported",
+            Part::Key | Part::Identity => "key-damage-reported",
+            _ => "index-damage-reported",
+        });
+    }
+}
+
+/// Tells whether a finding names the object.
+fn names(finding: &VaultError, key: &StoreKey) -> bool {
+    match finding {
+        VaultError::Damaged { object, .. } => object == key.as_str(),
+        other => other.to_string().contains(key.as_str()),
     }
 }
 

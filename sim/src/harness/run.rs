@@ -307,8 +307,10 @@ impl Run<'_> {
             shared.trace.line(shared.now(), || format!("{key}: {damage:?}"));
             shared.trace.bite(plan::damage_verb(part, damage));
             let health = match part {
-                Part::Data | Part::Log | Part::Key => Health::Rotten,
-                Part::Claim | Part::Index | Part::Catalogue | Part::Pin => Health::Spoilt(part, key.clone()),
+                Part::Data | Part::Log => Health::Rotten,
+                Part::Claim | Part::Index | Part::Catalogue | Part::Pin | Part::Key | Part::Identity => {
+                    Health::Spoilt(part, key.clone())
+                }
             };
             self.scrub_damaged(&wholes, (part, damage), &key).await;
             store.forget_meeting();
@@ -316,7 +318,8 @@ impl Run<'_> {
             let is_met = store.restore(&key, bytes);
             if health == Health::Rotten {
                 self.spared(key.as_str(), written, &restored.read);
-            } else if is_met && !restored.is_reported {
+            } else if is_met && !restored.is_reported && part != Part::Key {
+                // Openings ask ahead for keys that nothing may need; a scrub names every one (`scrub-exact`).
                 let what = format!("{key}: the reader met its damage ({damage:?}) and told nobody");
                 self.total.findings.push(Finding::new(health.oracle("no-silent-damage"), what));
             }
@@ -364,7 +367,7 @@ impl Run<'_> {
             .filter(|effect| effect.key.as_str().contains(part.names()) && there.contains(&effect.key))
             .collect();
         let few = match part {
-            Part::Data | Part::Log | Part::Pin | Part::Key => objects.len(),
+            Part::Data | Part::Log | Part::Pin | Part::Key | Part::Identity => objects.len(),
             Part::Index | Part::Catalogue => INDEX_VICTIMS,
             Part::Claim => CLAIM_VICTIMS,
         };

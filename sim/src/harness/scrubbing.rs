@@ -51,7 +51,7 @@ pub(super) async fn whole(estate: &Estate, machine: &Machine, found: &mut Vec<Fi
         }
     };
     let (object, bytes, losses) = (None, None, Losses::new());
-    let truth = Truth { object, bytes, shows: false, may_not_know: false, losses };
+    let truth = Truth { object, bytes, shows: false, losses };
     found.extend(judge(&truth, &told(&report, &BTreeSet::new())));
     let orphans = report.orphans.iter().map(|orphan| orphan.object.clone()).collect();
     let vault = restore::open(estate).await.ok()?;
@@ -98,8 +98,7 @@ pub(super) async fn damaged(
     // Where an object ends too soon the scrub may name all of it.
     let bytes = estate.world.store.spoilt().filter(|_| damage == Damage::Rot);
     let place = format!("{key} ({damage:?} at {bytes:?})");
-    let truth =
-        Truth { object: Some(key.to_string()), bytes, shows, may_not_know: part == Part::Key, losses };
+    let truth = Truth { object: Some(key.to_string()), bytes, shows, losses };
     let points = whole.images.keys().copied().collect();
     found.extend(
         judge(&truth, &told(&report, &points))

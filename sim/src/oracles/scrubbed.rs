@@ -43,8 +43,6 @@ pub struct Truth {
     pub bytes: Option<Range<u64>>,
     /// Whether its damage shows in anything: the loss of what nothing names does not.
     pub shows: bool,
-    /// Whether the scrub may say that it cannot know: a key is gone.
-    pub may_not_know: bool,
     /// What the points lack.
     pub losses: Losses,
 }
@@ -79,7 +77,6 @@ pub fn judge(truth: &Truth, told: &Told) -> Vec<Finding> {
                 }
             }
         }
-        None if truth.may_not_know => {}
         None => find("the scrub cannot say what the damage takes".to_owned()),
     }
     findings.truncate(3);
@@ -109,7 +106,7 @@ mod tests {
     fn truth() -> Truth {
         let losses = Losses::from([((3, 0), sectors(8..16)), ((4, 0), sectors(8..12))]);
         let (object, bytes) = (Some("a".to_owned()), Some(7..8));
-        Truth { object, bytes, shows: true, may_not_know: false, losses }
+        Truth { object, bytes, shows: true, losses }
     }
 
     fn told(object: &str, losses: Losses) -> Told {
@@ -136,13 +133,12 @@ mod tests {
         assert_eq!(judge(&truth, &elsewhere).len(), 1);
         let unknown = Told { losses: None, ..told("a", Losses::new()) };
         assert_eq!(judge(&truth, &unknown).len(), 1);
-        assert_eq!(judge(&Truth { may_not_know: true, ..truth }, &unknown), vec![]);
     }
 
     #[test]
     fn a_whole_vault_of_which_damage_is_told_is_found() {
         let (object, bytes, losses) = (None, None, Losses::new());
-        let whole = Truth { object, bytes, shows: false, may_not_know: false, losses };
+        let whole = Truth { object, bytes, shows: false, losses };
         assert_eq!(judge(&whole, &Told { losses: Some(Losses::new()), ..Told::default() }), vec![]);
         assert_eq!(judge(&whole, &told("a", Losses::new())).len(), 1);
     }

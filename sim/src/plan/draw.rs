@@ -290,6 +290,7 @@ fn damage(verb: &str) -> Action {
         "catalogue" => Part::Catalogue,
         "pin" => Part::Pin,
         "key" => Part::Key,
+        "identity" => Part::Identity,
         other => unreachable!("the key table knows no part {other} of a vault"),
     };
     let damage = match damage {

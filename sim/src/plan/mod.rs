@@ -48,8 +48,10 @@ pub enum Part {
     Catalogue,
     /// Pins of points in use.
     Pin,
-    /// Wrapped data keys.
+    /// Wrapped data keys, twins among them.
     Key,
+    /// The vault object and its twin.
+    Identity,
 }
 
 impl Part {
@@ -63,6 +65,7 @@ impl Part {
             Part::Catalogue => "/cat/",
             Part::Pin => "/pin/",
             Part::Key => "/key/",
+            Part::Identity => "vault",
         }
     }
 }

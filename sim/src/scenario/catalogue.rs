@@ -215,6 +215,9 @@ pub const WORDS: &[Words] = &[
     words("fault", "key.rot", "a bit of a data key's object changes", "likewise"),
     words("fault", "key.lost", "a data key's object disappears", "likewise"),
     words("fault", "key.truncated", "a data key's object loses its end", "likewise"),
+    words("fault", "identity.rot", "a bit of the vault object changes", "likewise"),
+    words("fault", "identity.lost", "the vault object disappears", "likewise"),
+    words("fault", "identity.truncated", "the vault object loses its end", "likewise"),
     words(
         "fault",
         "vault.restored",

@@ -63,7 +63,7 @@ const fn damage(name: &'static str) -> Verb {
 impl Verb {
     /// Tells whether it damages an object at rest.
     pub fn is_damage(&self) -> bool {
-        let parts = ["data.", "log.", "claim.", "index.", "catalogue.", "pin.", "key."];
+        let parts = ["data.", "log.", "claim.", "index.", "catalogue.", "pin.", "key.", "identity."];
         self.key == "fault" && parts.iter().any(|part| self.name.starts_with(part))
     }
 }
@@ -150,6 +150,9 @@ pub const VERBS: &[Verb] = &[
     damage("key.rot"),
     damage("key.lost"),
     damage("key.truncated"),
+    damage("identity.rot"),
+    damage("identity.lost"),
+    damage("identity.truncated"),
     verb("fault", "vault.restored", Target::None, Ends::AtOnce, &[]),
     verb("check", "points", Target::None, Ends::AtOnce, &[]),
 ];
@@ -240,6 +243,7 @@ pub const MARKS: &[&str] = &[
     "scrub-found-lost-content",
     "scrub-found-harmless-damage",
     "claim-damage-reported",
+    "key-damage-reported",
     "vault-restored",
     "vault-went-back-told",
     "slot-was-gone",

@@ -12,6 +12,7 @@ use crate::error::{StoreFailure, VaultError};
 use crate::keys::{VaultKeys, WrapId};
 use crate::names;
 use crate::store::Store;
+use crate::twice::Mended;
 use crate::vault_keys;
 use redoubt_core::MachineId;
 use redoubt_ports::{RawStore, StoreKey};
@@ -142,7 +143,10 @@ impl Inspector {
             None => None,
         };
         let before = self.before(name, machine).await?;
-        let (keys, is_later_key) = (&self.keys, name == &names::vault() && self.is_later_key(&bytes).await?);
+        let (keys, is_later_key) = (
+            &self.keys,
+            names::without_twin(name.as_str()) == names::VAULT && self.is_later_key(&bytes).await?,
+        );
         let shown =
             objects::Shown { name: name.as_str(), bytes: &bytes, keys, machine, dek, before, is_later_key };
         Ok(Some(shown.dump()))
@@ -171,14 +175,17 @@ impl Inspector {
 
     /// A data key of the machine, if it is there and opens.
     async fn data_key(&self, machine: MachineId, id: u32) -> Result<Option<Key>, StoreFailure> {
-        let Some(vault) = self.store.get(&names::vault(), None).await? else { return Ok(None) };
-        let Ok((uuid, first)) = crate::vault::decode(&vault) else { return Ok(None) };
+        let (uuid, first) = match crate::vault::read(&self.store, &Mended::default()).await {
+            Err(VaultError::Store(failure)) => return Err(failure),
+            Ok(Some((vault, _))) => vault,
+            Ok(None) | Err(_) => return Ok(None),
+        };
         let by = match vault_keys::number_of(&self.store, uuid, first, &self.keys).await {
             Ok(by) => by,
             Err(VaultError::Store(failure)) => return Err(failure),
             Err(_) => return Ok(None),
         };
-        for name in [names::data_key(machine, id), names::data_key_copy(machine, id, by)] {
+        for name in names::wraps(machine, id, by) {
             let object = self.store.get(&name, None).await?;
             let id = WrapId { vault: uuid, machine, dek: id, by };
             if let Some(key) = object.and_then(|object| self.keys.unwrap(&id, &object).ok()) {

@@ -43,7 +43,7 @@ impl Shown<'_> {
         let (machine, place) = (self.machine.unwrap_or(MachineId(0)), place.unwrap_or_default());
         let number = |prefix: String, digits| names::number(&StoreKey::new(self.name), &prefix, digits);
         // An object that ends too early has said so.
-        let _ = if self.name == names::VAULT {
+        let _ = if names::without_twin(self.name) == names::VAULT {
             self.vault(&mut dump)
         } else if let Some((number, is_in_force)) = names::vault_key_of(&StoreKey::new(self.name)) {
             self.vault_key(&mut dump, number, is_in_force)

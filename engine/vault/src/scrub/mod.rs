@@ -20,6 +20,7 @@ mod open;
 mod pace;
 mod report;
 mod slots;
+mod small;
 mod verdict;
 
 pub use pace::ScrubWatch;
@@ -28,12 +29,11 @@ pub use report::{Damage, Ended, Hit, Orphan, Report, Takes, Unread};
 use crate::error::VaultError;
 use crate::fold::Mark;
 use crate::keys::VaultKeys;
-use crate::keys::{WrapId, wrapped_by};
-use crate::names::{self, Role};
+use crate::names;
 use crate::store::Store;
 use crate::vault::Vault;
 use bytes::Bytes;
-use clear::{Fault, Kind};
+use clear::Fault;
 use futures::StreamExt;
 use hits::Bad;
 use pace::Pace;
@@ -45,8 +45,6 @@ use std::sync::Arc;
 
 /// Objects that the store may fail to hand out before the scrub gives up: each costs a minute of attempts.
 const UNREAD_MAX: usize = 64;
-/// Small objects read at once.
-const SMALL_AT_ONCE: usize = 16;
 
 /// How a scrub goes about it.
 #[derive(Clone, Copy, Debug)]
@@ -123,6 +121,7 @@ impl Scrub {
             report: Report::new(machine, self.vault.is_some()),
         };
         run.take_inventory().await?;
+        run.vault_object().await;
         run.small_objects().await;
         let index = run.catalogues().await;
         run.folded(index.newest.as_ref()).await;
@@ -188,7 +187,8 @@ impl Run<'_> {
             after = Some(last.clone());
             self.inventory.extend(page);
         }
-        self.report.objects = self.inventory.len() as u64 + 1;
+        // With the vault object and its twin.
+        self.report.objects = self.inventory.len() as u64 + 2;
         self.watch.expect(self.inventory.values().sum());
         Ok(())
     }
@@ -242,54 +242,6 @@ impl Run<'_> {
         if self.keys.is_some() { Takes::Points(Vec::new()) } else { Takes::Unknown }
     }
 
-    /// The vault object, keys, claims, marks.
-    async fn small_objects(&mut self) {
-        let name = names::vault();
-        let read = self.read(&name).await.map(sized);
-        if let Some(found) = self.note(&name, read) {
-            let checked =
-                found.ok_or(crate::codec::Malformed("missing")).and_then(|bytes| clear::vault(&bytes));
-            match checked {
-                Ok(uuid) => self.vault = uuid,
-                Err(what) => drop(self.add(&name, Fault::new(0, 0, what.0), Takes::Unknown)),
-            }
-        }
-        let is_small = |(name, _): (&StoreKey, &u64)| {
-            let kind = Kind::of(name, self.machine);
-            matches!(kind, Kind::Key(_) | Kind::Claim(..) | Kind::Marks(_) | Kind::Pin)
-                .then(|| (name.clone(), kind))
-        };
-        let small: Vec<(StoreKey, Kind)> = self.inventory.iter().filter_map(is_small).collect();
-        let mut keys = BTreeMap::new();
-        for group in small.chunks(SMALL_AT_ONCE) {
-            let read = futures::future::join_all(group.iter().map(|(name, _)| self.read(name))).await;
-            for ((name, kind), read) in group.iter().zip(read) {
-                // What vanished since the listing was deleted: marks are.
-                let Some(Some(bytes)) = self.note(name, read.map(sized)) else { continue };
-                let fault = match (kind, &self.scrub.vault) {
-                    // Wrapped by another vault key it is checked as without keys.
-                    (Kind::Key(id), Some(vault)) if wrapped_by(&bytes) == Ok(vault.number) => {
-                        let (dek, by) = (*id, vault.number);
-                        let wrap = WrapId { vault: vault.uuid, machine: self.machine, dek, by };
-                        let opened = vault.keys.unwrap(&wrap, &bytes);
-                        opened.map(|key| keys.insert(*id, key)).err().map(|what| Fault::all(&bytes, what))
-                    }
-                    _ => clear::small(&bytes, self.machine, *kind, self.vault),
-                };
-                if let Some(fault) = fault {
-                    self.add(name, fault, self.cost_of(*kind));
-                }
-            }
-        }
-        self.claims_are_dense(Role::Writer);
-        self.claims_are_dense(Role::Maintainer);
-        // With none everything is checked as without keys.
-        self.keys = (!keys.is_empty()).then(|| Arc::new(keys));
-        if self.report.with_keys && self.keys.is_none() {
-            self.no_key(crate::sealing::FIRST_DATA_KEY);
-        }
-    }
-
     /// Takes note of a data key that is needed and not there, once.
     fn no_key(&mut self, id: u32) {
         let name = names::data_key(self.machine, id);
@@ -297,29 +249,6 @@ impl Run<'_> {
         if !self.report.damage.iter().any(|damage| damage.object == name.as_str()) {
             let what = format!("data key {id} is missing or does not open, and objects are sealed with it");
             self.add(&name, Fault::new(0, 0, what), Takes::Unknown);
-        }
-    }
-
-    fn cost_of(&self, kind: Kind) -> Takes {
-        match kind {
-            Kind::Claim(..) => Takes::Nothing("a claim's content counts for nothing, only that it exists"),
-            Kind::Marks(_) | Kind::Pin => Takes::Nothing("only that it exists counts"),
-            _ => Takes::Unknown,
-        }
-    }
-
-    fn claims_are_dense(&mut self, role: Role) {
-        let prefix = names::claims(self.machine, role);
-        let numbers: Vec<u64> =
-            self.inventory.keys().filter_map(|name| names::number(name, &prefix, 8)).collect();
-        let mut next = 1;
-        for number in numbers {
-            for lost in next..number {
-                let cost = Takes::Nothing("the next claim makes it again");
-                let fault = Fault::new(0, 0, "the claim is missing, later ones exist");
-                self.add(&names::claim(self.machine, role, lost), fault, cost);
-            }
-            next = number + 1;
         }
     }
 
