@@ -3,11 +3,11 @@
 //! Without one of them terabytes that are whole cannot be opened, and nobody can make it again.
 //!
 //! Invariants
-//! - TW-1 An object and its twin hold the same bytes, or one of them is damaged or missing: the twin is put by who has
+//! - TX-1 An object and its twin hold the same bytes, or one of them is damaged or missing: the twin is put by who has
 //!   the object's own bytes, never made anew.
-//! - TW-2 Who is about to build on the object puts both again first; a damaged one is replaced by the bytes of the whole one.
+//! - TX-2 Who is about to build on the object puts both again first; a damaged one is replaced by the bytes of the whole one.
 //!   The other one is whole and durable all the while.
-//! - TW-3 Damage that a twin made up for is told (`Vault::mended`): the next one may take everything.
+//! - TX-3 Damage that a twin made up for is told (`Vault::mended`): the next one may take everything.
 //!
 //! What is *not* here: what the objects hold (`vault`, `keys`).
 
@@ -45,7 +45,7 @@ impl Store {
     pub(crate) async fn create_twice(&self, name: &StoreKey, body: &Bytes) -> Result<Created, StoreFailure> {
         let created = self.create(name, body).await?;
         if created == Created::Mine && !planted::active(Bug::KeysStoredOnce) {
-            // If something else is there it is damaged: who uses the object next replaces it (TW-2).
+            // If something else is there it is damaged: who uses the object next replaces it (TX-2).
             self.create(&names::twin(name), body).await?;
         }
         Ok(created)
@@ -76,7 +76,7 @@ impl Store {
         damage.map_or(Ok(None), Err)
     }
 
-    /// Makes an object and its twin durable that were read as `body` from one of them (TW-2). Another whole
+    /// Makes an object and its twin durable that were read as `body` from one of them (TX-2). Another whole
     /// object under one of the names is `Damaged`: somebody tampered with the vault.
     pub(crate) async fn vouch_twice(
         &self,

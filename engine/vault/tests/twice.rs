@@ -76,7 +76,7 @@ fn damage_of_one_of_two_takes_nothing_is_told_and_made_good_by_the_next_writer()
         assert_eq!(names.len(), 6, "{names:?}");
         for name in names {
             let body = store.peek(&name).unwrap();
-            assert_eq!(store.peek(&other(&name)), Some(body.clone()), "TW-1");
+            assert_eq!(store.peek(&other(&name)), Some(body.clone()), "TX-1");
             for damage in damages(&body) {
                 store.tamper(&name, damage.clone());
                 let (found, told) = points(&store).await.unwrap();
