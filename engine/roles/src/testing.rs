@@ -145,6 +145,7 @@ pub struct MemFiles {
     /// Writes to files whose names start so fail.
     failing: Arc<Mutex<Option<String>>>,
     holder: Arc<Mutex<bool>>,
+    syncs: Arc<AtomicU64>,
 }
 
 /// One file in memory.
@@ -153,6 +154,7 @@ pub struct MemFile {
     name: String,
     content: Mutex<Vec<u8>>,
     failing: Arc<Mutex<Option<String>>>,
+    syncs: Arc<AtomicU64>,
 }
 
 struct Held(Arc<Mutex<bool>>);
@@ -167,6 +169,11 @@ impl MemFiles {
     /// Removes every file whose name starts so: a lost directory.
     pub fn lose(&self, prefix: &str) {
         lock(&self.files).retain(|name, _| !name.starts_with(prefix));
+    }
+
+    /// Returns how often something was made durable, content or names.
+    pub fn syncs(&self) -> u64 {
+        self.syncs.load(Ordering::Relaxed)
     }
 
     /// Lets writes to files whose names start so fail from now on; `None` ends it.
@@ -191,7 +198,8 @@ impl Files for MemFiles {
             (Some(file), _) => Ok(Arc::clone(file) as Arc<dyn File>),
             (None, _) => {
                 let (name, failing) = (name.to_owned(), Arc::clone(&self.failing));
-                let file = Arc::new(MemFile { name: name.clone(), failing, ..MemFile::default() });
+                let syncs = Arc::clone(&self.syncs);
+                let file = Arc::new(MemFile { name: name.clone(), failing, syncs, ..MemFile::default() });
                 files.insert(name, Arc::clone(&file));
                 Ok(file)
             }
@@ -215,6 +223,7 @@ impl Files for MemFiles {
     }
 
     async fn sync_dir(&self) -> Result<(), IoError> {
+        self.syncs.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
@@ -266,6 +275,7 @@ impl File for MemFile {
     }
 
     async fn sync(&self) -> Result<(), IoError> {
+        self.syncs.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 }

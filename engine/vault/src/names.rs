@@ -242,3 +242,29 @@ pub(crate) fn machine_of(key: &StoreKey) -> Option<MachineId> {
     let text = key.as_str().strip_prefix(MACHINES)?.split('/').next()?;
     (text.len() == 32).then(|| u128::from_str_radix(text, 16).ok().map(MachineId))?
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_of_names_is_the_order_of_numbers() {
+        const NUMBERS: [u64; 9] = [0, 1, 9, 10, 11, 15, 16, 99, 100];
+        const OF: MachineId = MachineId(7);
+        let small = |number: u64| number as u32;
+        let kinds: [&dyn Fn(u64) -> StoreKey; 7] = [
+            &|number| slot(OF, number),
+            &|number| claim(OF, Role::Writer, number),
+            &|number| data_key(OF, small(number)),
+            &|number| vault_key(small(number)),
+            &|number| disowned_marks(OF, number),
+            &|number| pin(OF, PointId { slot: number, ordinal: 0 }, 1),
+            // These count down.
+            &|number| catalogue(OF, 100 - number),
+        ];
+        for name in kinds {
+            let names = NUMBERS.map(name);
+            assert!(names.is_sorted() && names[0] < names[1], "{names:?}");
+        }
+    }
+}

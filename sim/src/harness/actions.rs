@@ -145,6 +145,11 @@ pub(super) fn perform(estate: &Arc<Estate>, account: &mut Account, now: u64, act
             }
         }
         Action::KillAtEffect(host, count) => world.store.trip(host, *count),
+        Action::PowerAtEffect(host, count) => {
+            if let Some(host) = estate.find(host) {
+                host.files.trip(*count);
+            }
+        }
     }
 }
 
@@ -216,8 +221,16 @@ fn give_keys(estate: &Arc<Estate>, account: &mut Account, now: u64) {
     }
 }
 
-/// Ends processes that end with one of their effects on the store.
+/// Ends what ends with one of its effects: processes with one on the store, hosts with one on their state directory.
 pub(super) fn end_tripped(estate: &Arc<Estate>, account: &mut Account, now: u64) {
+    for host in estate.hosts() {
+        if estate.find(&host).is_some_and(|host| host.files.has_tripped()) {
+            down(estate, account, now, &host, true);
+            estate.world.shared.trace.bite("host.power-at-effect");
+            account.marks.insert("power-lost-at-effect");
+            account.restarts.insert(host, now + RESTART_AFTER);
+        }
+    }
     for host in estate.world.store.tripped() {
         down(estate, account, now, &host, false);
         estate.world.store.was_ended(&host);

@@ -33,6 +33,9 @@ const RENEW_EVERY: u32 = 8;
 /// Bytes of the local cache.
 const CACHE_BYTES: u64 = 64 << 20;
 
+/// What a point holds, by volume.
+type Truth = BTreeMap<VolumeIndex, Vec<u8>>;
+
 /// A read that failed.
 struct Failure {
     from: Duration,
@@ -128,11 +131,11 @@ impl Work {
 
     async fn run(self) {
         while !self.is_stopped() {
-            if let Some((mut pin, marker, view)) = self.open().await {
+            if let Some((mut pin, marker, view, truth)) = self.open().await {
                 let shared = &self.estate.world.shared;
                 shared.trace.mark("point-mounted");
                 shared.trace.line(shared.now(), || format!("{} holds point {marker}", self.host.name()));
-                self.serve(&mut pin, marker, view).await;
+                self.serve(&mut pin, marker, view, &truth).await;
                 lock(&self.seen).held = None;
                 return self.give_up(pin).await;
             }
@@ -141,14 +144,16 @@ impl Work {
     }
 
     /// Pins the oldest point that can be pinned, as a mount does.
-    async fn open(&self) -> Option<(Pin, MarkerId, PointView)> {
+    async fn open(&self) -> Option<(Pin, MarkerId, PointView, Truth)> {
         let ports = self.host.world();
         let vault = Vault::open(ports.store, self.estate.newest_keys()).await.ok()?;
         let reader = MachineReader::open(&vault, self.machine.id).await.ok()?;
         let oldest = reader.points().into_iter().next()?;
+        // Before the pin: who pins a point just as it retires holds one that is not listed any more.
+        let truth = self.truth(oldest.marker.id).await?;
         let entropy: Arc<dyn Entropy> = ports.world.entropy;
         match vault.pin(self.machine.id, oldest.id, &*entropy).await {
-            Ok(pin) => Some((pin, oldest.marker.id, reader.view(oldest.id).ok()?)),
+            Ok(pin) => Some((pin, oldest.marker.id, reader.view(oldest.id).ok()?, truth)),
             Err(error) => {
                 if matches!(error, VaultError::NoPoint { .. }) {
                     self.estate.world.shared.trace.mark("pin-came-too-late");
@@ -159,10 +164,7 @@ impl Work {
     }
 
     /// Reads until it is told to stop.
-    async fn serve(&self, pin: &mut Pin, marker: MarkerId, view: PointView) {
-        let Some(truth) = self.truth(marker).await else {
-            return self.find(format!("point {marker} was pinned, and the vault does not show it"));
-        };
+    async fn serve(&self, pin: &mut Pin, marker: MarkerId, view: PointView, truth: &Truth) {
         lock(&self.seen).held = Some(marker);
         let cache = LocalCache::open(self.host.world().world.files, CACHE_BYTES).await.ok();
         let (mut disks, mut hydrations) = (BTreeMap::new(), Vec::new());
@@ -219,7 +221,7 @@ impl Work {
     }
 
     /// What the point holds, as the store itself has it, without faults.
-    async fn truth(&self, marker: MarkerId) -> Option<BTreeMap<VolumeIndex, Vec<u8>>> {
+    async fn truth(&self, marker: MarkerId) -> Option<Truth> {
         let vault = restore::open(&self.estate).await.ok()?;
         let reader = MachineReader::open(&vault, self.machine.id).await.ok()?;
         let point = reader.points().into_iter().find(|point| point.marker.id == marker)?;

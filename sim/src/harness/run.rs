@@ -183,7 +183,7 @@ impl Run<'_> {
             tokio::select! {
                 biased;
                 () = tokio::time::sleep(Duration::from_millis(next.saturating_sub(self.now()).max(1))) => {}
-                () = self.estate.world.store.tripping() => {}
+                () = self.estate.world.shared.tripping() => {}
             }
             let now = self.now();
             actions::end_tripped(&self.estate, &mut self.account, now);

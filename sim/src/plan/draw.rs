@@ -271,6 +271,10 @@ pub(super) fn actions(
             let count = amounts["count"].max(1) as u64;
             (Action::KillAtEffect(host, count), None)
         }
+        "host.power-at-effect" => {
+            let count = amounts["count"].max(1) as u64;
+            (Action::PowerAtEffect(host, count), None)
+        }
         "points" => (Action::CheckPoints, None),
         other => match other.strip_prefix("store.") {
             Some(knob) => (Action::Store(knob.to_owned(), ppm), Some(Action::Store(knob.to_owned(), 0))),

@@ -136,6 +136,8 @@ pub enum Action {
     RestoreVault,
     /// The process on a host ends with its n-th effect on the store from now on, and starts again.
     KillAtEffect(String, u64),
+    /// A host loses power with its n-th effect on its state directory from now on, and starts again.
+    PowerAtEffect(String, u64),
     /// A recovery point is asked for.
     Point(String),
     /// The agent of a machine stops cleanly.
@@ -195,6 +197,9 @@ impl fmt::Display for Action {
             Action::RestoreVault => f.write_str("put the old copy of the vault in its place"),
             Action::KillAtEffect(host, count) => {
                 write!(f, "kill the process on {host} with its effect {count} on the store")
+            }
+            Action::PowerAtEffect(host, count) => {
+                write!(f, "power off {host} with its effect {count} on its state directory")
             }
             Action::Point(machine) => write!(f, "ask for a point of {machine}"),
             Action::StopAgent(machine) => write!(f, "stop the agent of {machine}"),

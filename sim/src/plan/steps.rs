@@ -68,6 +68,9 @@ fn spoken(action: &Action) -> Option<Spoken<'_>> {
         Action::KillAtEffect(host, count) => {
             ("process.kill-at-effect".into(), host, None, vec![("count", *count as i64)])
         }
+        Action::PowerAtEffect(host, count) => {
+            ("host.power-at-effect".into(), host, None, vec![("count", *count as i64)])
+        }
         Action::Point(machine) => plain("point", machine),
         Action::StopAgent(machine) => plain("stop-agent", machine),
         Action::StartAgent(machine) => plain("start-agent", machine),

@@ -61,6 +61,7 @@ fn spare_hung_machines(events: &mut Vec<Event>, machines: &[String]) {
         Action::Cut(_) | Action::Loss(..) | Action::Slow(..) | Action::Store(..) | Action::SiteOff(_) => true,
         Action::KillProcess(host)
         | Action::PowerOff(host)
+        | Action::PowerAtEffect(host, _)
         | Action::Freeze(host, _)
         | Action::FilesFull(host, _)
         | Action::FilesLost(host)
@@ -69,7 +70,9 @@ fn spare_hung_machines(events: &mut Vec<Event>, machines: &[String]) {
         _ => false,
     };
     let kills = |event: &Event, machine: &String| match &event.action {
-        Action::KillProcess(host) | Action::PowerOff(host) => host == machine,
+        Action::KillProcess(host) | Action::PowerOff(host) | Action::PowerAtEffect(host, _) => {
+            host == machine
+        }
         Action::SiteOff(_) | Action::GiveKeys => true,
         _ => false,
     };

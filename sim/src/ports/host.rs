@@ -210,6 +210,7 @@ impl Host {
     pub fn lift_faults(&self) {
         self.files.set_full(false);
         self.files.set_sync_errors(0);
+        self.files.untrip();
         self.files.hang_until(Duration::ZERO);
         for disk in lock(&self.disks.0).values() {
             disk.set_errors(DiskErrors::default());

@@ -26,6 +26,7 @@ use rand_core::{Rng, SeedableRng};
 use redoubt_hw_models as hw;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// Time for the executor to drop the tasks of a world that ends.
 const DRAIN: Duration = Duration::from_millis(2);
@@ -51,6 +52,8 @@ pub struct Shared {
     /// The trace of the run.
     pub trace: Trace,
     hardware: madsim::runtime::NodeHandle,
+    /// Wakes whoever ends what ends with one of its own effects.
+    tripped: Arc<Notify>,
 }
 
 impl Shared {
@@ -88,6 +91,16 @@ impl Shared {
         for _ in 0..=blake3_of(future) % EXECUTOR_STEPS {
             let _: u64 = madsim::rand::random();
         }
+    }
+
+    /// Something ends with an effect that it just had.
+    fn trip(&self) {
+        self.tripped.notify_one();
+    }
+
+    /// Waits until there is something to be ended.
+    pub async fn tripping(&self) {
+        self.tripped.notified().await;
     }
 
     /// Returns a duration between the two, in microseconds.
@@ -179,6 +192,7 @@ impl SimWorld {
             dice: Arc::new(Mutex::new(ChaCha8Rng::seed_from_u64(seed))),
             trace: Trace::new(traced),
             hardware,
+            tripped: Arc::default(),
         };
         let net = SimNet::new(shared.clone(), (&hardware_of.lan).into(), (&hardware_of.wan).into());
         let store = SimStore::new(shared.clone(), net.clone(), hardware_of.store.clone());

@@ -83,6 +83,12 @@ pub const WORDS: &[Words] = &[
     ),
     words(
         "fault",
+        "host.power-at-effect",
+        "{on} loses power with its effect number {count} on its state directory",
+        "a write, a sync or a change of a name that nobody hears of; it is back after 0.7 s",
+    ),
+    words(
+        "fault",
         "host.freeze",
         "{on} stands still",
         "nothing runs, and it does not know; without `for` 10 s",

@@ -134,6 +134,13 @@ pub static SCENARIO: Place = Place {
         key("title", Text, None, "the story in one line", "\"A link is cut\""),
         key("why", Text, None, "what would be wrong if it did not hold", "\"Order survives.\""),
         key("tags", Texts, Some("none"), "words to select by", "[\"wan\"]"),
+        key(
+            "lessons",
+            Texts,
+            Some("none"),
+            "what broke elsewhere, by its public reference, as in [field-lessons.md](field-lessons.md)",
+            "[\"Longhorn #1298\"]",
+        ),
         key("extends", Text, Some(""), "a scenario file that this one changes", "\"base.toml\""),
         key(
             "seeds",

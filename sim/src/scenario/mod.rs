@@ -267,6 +267,8 @@ pub struct Scenario {
     pub why: String,
     /// Words to select by.
     pub tags: Vec<String>,
+    /// What broke elsewhere, by its public reference.
+    pub lessons: Vec<String>,
     /// Seeds per run set.
     pub seeds: SeedCounts,
     /// Hosts.

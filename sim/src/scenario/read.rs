@@ -112,8 +112,7 @@ fn read_root(reader: &mut Reader, name: &str, root: &Node, weather: Option<&Node
     let mut text =
         |key: &str| table.get(key).and_then(|node| reader.text(node, key)).unwrap_or_default().to_owned();
     let (title, why) = (text("title"), text("why"));
-    let tags = table.get("tags").map(|node| reader.texts(node, "tags")).unwrap_or_default();
-    let tags = tags.into_iter().map(|(_, tag)| tag.to_owned()).collect();
+    let [tags, lessons] = ["tags", "lessons"].map(|key| words(reader, table, key));
     let seeds = read_seeds(reader, table.get("seeds"));
     let estate = estate::read(reader, table.get("estate"), &[]);
     let groups = estate::groups(reader, table.get("protect"), &estate);
@@ -134,6 +133,7 @@ fn read_root(reader: &mut Reader, name: &str, root: &Node, weather: Option<&Node
         title,
         why,
         tags,
+        lessons,
         seeds,
         estate,
         groups,
@@ -144,6 +144,11 @@ fn read_root(reader: &mut Reader, name: &str, root: &Node, weather: Option<&Node
         weather,
         expect,
     }
+}
+
+fn words(reader: &mut Reader, table: &Table, key: &str) -> Vec<String> {
+    let words = table.get(key).map(|node| reader.texts(node, key)).unwrap_or_default();
+    words.into_iter().map(|(_, word)| word.to_owned()).collect()
 }
 
 fn read_seeds(reader: &mut Reader, node: Option<&Node>) -> SeedCounts {

@@ -29,6 +29,9 @@ pub fn tell(scenario: &Scenario) -> String {
     } else {
         format!("; tags: {}", scenario.tags.join(", "))
     };
+    if !scenario.lessons.is_empty() {
+        let _ = writeln!(out, "\nBroke elsewhere: {}", scenario.lessons.join("; "));
+    }
     let _ = writeln!(out, "\nPlayed with {pr} seeds on each change and {nightly} each night{tags}");
     out
 }

@@ -1,6 +1,7 @@
 //! Whole pipelines in one process, over ports in memory: what is written is what a point shows.
 
 mod flush;
+mod history;
 mod orphan;
 mod repair;
 mod resize;
@@ -75,6 +76,10 @@ impl Lab {
     }
 
     async fn point_content(&self, marker: MarkerId) -> Vec<u8> {
+        self.volume_content(marker, VolumeIndex(0)).await
+    }
+
+    async fn volume_content(&self, marker: MarkerId, volume: VolumeIndex) -> Vec<u8> {
         let found = tokio::time::timeout(PATIENCE, async {
             loop {
                 if let Ok(reader) = MachineReader::open(&self.vault, MACHINE).await
@@ -87,11 +92,11 @@ impl Lab {
             }
         });
         let (view, point) = found.await.expect("the marker becomes a point");
-        let sectors = point.volumes[&VolumeIndex(0)].sectors.0;
+        let sectors = point.volumes[&volume].sectors.0;
         let mut content = Vec::new();
         for first in (0..sectors).step_by(2048) {
             let extent = Extent::new(first, 2048.min(sectors - first));
-            content.extend_from_slice(&view.read(VolumeIndex(0), extent).await.unwrap());
+            content.extend_from_slice(&view.read(volume, extent).await.unwrap());
         }
         content
     }

@@ -28,6 +28,31 @@ async fn a_volume_grows_and_shrinks_while_its_first_copy_is_under_way() {
     }
 }
 
+/// Sizes on, below and above the edges of a block of a resync, an extent of the map and a part of the index.
+#[tokio::test(start_paused = true)]
+async fn a_volume_may_cross_every_boundary_of_the_maps_during_a_resync() {
+    let lab = Lab::new(2_048).await;
+    let server = lab.server().await;
+    let mut agent = lab.agent().await;
+    let mut crashes = 0;
+    for edge in [128, 2_048, 16_384, 32_768] {
+        for sectors in [edge - 1, edge + 1, edge, edge * 2 + 1, edge - 1] {
+            agent.resize("root", Sectors(sectors)).await.unwrap();
+            scribble(&agent, 120 + sectors, 5, sectors * 512).await;
+            if sectors == edge {
+                // In the middle of what the change of size began.
+                drop(agent);
+                agent = lab.agent().await;
+                crashes += 1;
+            }
+        }
+        exact(&agent).await;
+        check(&lab, &agent, 130 + edge).await;
+    }
+    assert_eq!(crashes, 4);
+    drop(server);
+}
+
 #[tokio::test(start_paused = true)]
 async fn sizes_that_change_while_the_link_is_down_arrive_in_order() {
     let lab = Lab::new(20_000).await;

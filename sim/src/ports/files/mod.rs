@@ -51,6 +51,10 @@ struct State {
     faults_met: u64,
     locked: bool,
     process: u64,
+    /// Effects until the power goes with one of them.
+    tripwire: Option<u64>,
+    /// The power goes with what was just done: nothing is answered any more.
+    has_tripped: bool,
 }
 
 /// How soon a hang that was lifted early is noticed.
@@ -96,6 +100,41 @@ impl SimFiles {
         lock(&self.state).stuck_until = until;
     }
 
+    /// Lets the host lose power with its effect number `count` from now on: it never hears of it, and
+    /// [`SimFiles::has_tripped`] says so.
+    pub fn trip(&self, count: u64) {
+        lock(&self.state).tripwire = Some(count.max(1));
+    }
+
+    /// Nothing trips any more.
+    pub fn untrip(&self) {
+        lock(&self.state).tripwire = None;
+    }
+
+    /// Tells whether the host is to lose its power now.
+    pub fn has_tripped(&self) -> bool {
+        lock(&self.state).has_tripped
+    }
+
+    /// Something was done. If the power goes with it, nobody hears the answer.
+    async fn effect(&self, what: &str, name: &str) {
+        let has_tripped = {
+            let mut state = lock(&self.state);
+            state.tripwire = state.tripwire.map(|left| left - 1);
+            if state.tripwire == Some(0) {
+                (state.tripwire, state.has_tripped) = (None, true);
+                self.shared
+                    .trace
+                    .line(self.shared.now(), || format!("{} ends with a {what} of {name}", self.host));
+                self.shared.trip();
+            }
+            state.has_tripped
+        };
+        if has_tripped {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Waits while the directory hangs. Its end may be moved meanwhile, both ways.
     async fn answer(&self) {
         loop {
@@ -124,6 +163,7 @@ impl SimFiles {
     pub(super) fn next_process(&self) {
         let mut state = lock(&self.state);
         state.locked = false;
+        state.has_tripped = false;
         state.process += 1;
         for node in state.names.values() {
             lock(node).evict(&mut |bound| self.shared.below(bound));
@@ -132,6 +172,7 @@ impl SimFiles {
 
     pub(super) fn power_loss(&self) {
         let mut state = lock(&self.state);
+        state.has_tripped = false;
         let mut names = std::mem::take(&mut state.durable);
         for change in std::mem::take(&mut state.pending) {
             if self.shared.below(2) == 0 {
@@ -163,6 +204,27 @@ impl SimFiles {
         let mut state = lock(&self.state);
         (state.names, state.durable, state.pending) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
         state.faults_met += 1;
+    }
+
+    /// Finds the file, or makes it; tells which.
+    fn node(&self, name: &str, mode: OpenMode) -> Result<(Node, bool), IoError> {
+        let mut state = lock(&self.state);
+        match (state.names.get(name).cloned(), mode) {
+            (Some(_), OpenMode::CreateNew) => {
+                Err(self.error(IoKind::Exists, &format!("create {name}"), "exists"))
+            }
+            (None, OpenMode::Existing) => {
+                Err(self.error(IoKind::NotFound, &format!("open {name}"), "no such file"))
+            }
+            (Some(node), _) => Ok((node, false)),
+            (None, _) if state.full => Err(self.no_space(&mut state, "create", name)),
+            (None, _) => {
+                let node = Node::default();
+                state.names.insert(name.to_owned(), Arc::clone(&node));
+                state.pending.push(NameChange::Set(name.to_owned(), Arc::clone(&node)));
+                Ok((node, true))
+            }
+        }
     }
 
     fn error(&self, kind: IoKind, what: &str, detail: &str) -> IoError {
@@ -208,25 +270,10 @@ impl Files for SimFiles {
     async fn open(&self, name: &str, mode: OpenMode) -> Result<Arc<dyn File>, IoError> {
         self.check_name(name)?;
         self.answer().await;
-        let mut state = lock(&self.state);
-        let node = match (state.names.get(name).cloned(), mode) {
-            (Some(_), OpenMode::CreateNew) => {
-                return Err(self.error(IoKind::Exists, &format!("create {name}"), "exists"));
-            }
-            (None, OpenMode::Existing) => {
-                return Err(self.error(IoKind::NotFound, &format!("open {name}"), "no such file"));
-            }
-            (Some(node), _) => node,
-            (None, _) if state.full => {
-                return Err(self.no_space(&mut state, "create", name));
-            }
-            (None, _) => {
-                let node = Node::default();
-                state.names.insert(name.to_owned(), Arc::clone(&node));
-                state.pending.push(NameChange::Set(name.to_owned(), Arc::clone(&node)));
-                node
-            }
-        };
+        let (node, is_new) = self.node(name, mode)?;
+        if is_new {
+            self.effect("creation", name).await;
+        }
         Ok(Arc::new(Open { files: self.clone(), name: name.to_owned(), node }))
     }
 
@@ -239,36 +286,46 @@ impl Files for SimFiles {
         self.check_name(from)?;
         self.check_name(to)?;
         self.answer().await;
-        let mut state = lock(&self.state);
-        let Some(node) = state.names.remove(from) else {
-            return Err(self.error(IoKind::NotFound, &format!("rename {from}"), "no such file"));
-        };
-        state.names.insert(to.to_owned(), Arc::clone(&node));
-        state.pending.push(NameChange::Move(from.to_owned(), to.to_owned(), node));
+        {
+            let mut state = lock(&self.state);
+            let Some(node) = state.names.remove(from) else {
+                return Err(self.error(IoKind::NotFound, &format!("rename {from}"), "no such file"));
+            };
+            state.names.insert(to.to_owned(), Arc::clone(&node));
+            state.pending.push(NameChange::Move(from.to_owned(), to.to_owned(), node));
+        }
+        self.effect("renaming", from).await;
         Ok(())
     }
 
     async fn remove(&self, name: &str) -> Result<(), IoError> {
         self.check_name(name)?;
         self.answer().await;
-        let mut state = lock(&self.state);
-        if state.names.remove(name).is_some() {
+        {
+            let mut state = lock(&self.state);
+            if state.names.remove(name).is_none() {
+                return Ok(());
+            }
             state.pending.push(NameChange::Remove(name.to_owned()));
         }
+        self.effect("removal", name).await;
         Ok(())
     }
 
     async fn sync_dir(&self) -> Result<(), IoError> {
         self.sync_time(0).await;
         self.answer().await;
-        let mut state = lock(&self.state);
-        if self.shared.bites("files.sync-errors", state.sync_errors) {
-            state.faults_met += 1;
-            return Err(self.error(IoKind::Device, "sync directory", "injected"));
+        {
+            let mut state = lock(&self.state);
+            if self.shared.bites("files.sync-errors", state.sync_errors) {
+                state.faults_met += 1;
+                return Err(self.error(IoKind::Device, "sync directory", "injected"));
+            }
+            for change in std::mem::take(&mut state.pending) {
+                apply(&mut state.durable, change);
+            }
         }
-        for change in std::mem::take(&mut state.pending) {
-            apply(&mut state.durable, change);
-        }
+        self.effect("sync", "the directory").await;
         Ok(())
     }
 
@@ -320,6 +377,7 @@ impl File for Open {
                 self.files.shared.trace.finding(finding);
             }
         }
+        self.files.effect("write", &self.name).await;
         if is_cached_first {
             self.files.answer().await;
         }
@@ -333,12 +391,15 @@ impl File for Open {
 
     async fn set_len(&self, length: u64) -> Result<(), IoError> {
         self.files.answer().await;
-        let mut state = lock(&self.files.state);
-        let mut content = lock(&self.node);
-        if state.full && length as usize > content.len() {
-            return Err(self.files.no_space(&mut state, "grow", &self.name));
+        {
+            let mut state = lock(&self.files.state);
+            let mut content = lock(&self.node);
+            if state.full && length as usize > content.len() {
+                return Err(self.files.no_space(&mut state, "grow", &self.name));
+            }
+            content.set_len(length as usize);
         }
-        content.set_len(length as usize);
+        self.files.effect("new length", &self.name).await;
         Ok(())
     }
 
@@ -347,14 +408,17 @@ impl File for Open {
         let covered = lock(&self.node).covered();
         self.files.sync_time(covered.bytes()).await;
         self.files.answer().await;
-        let mut state = lock(&self.files.state);
-        if self.files.shared.bites("files.sync-errors", state.sync_errors) {
-            state.faults_met += 1;
-            self.files.shared.trace.mark("sync-failed");
-            lock(&self.node).forsake(&covered, &mut |bound| self.files.shared.below(bound));
-            return Err(self.files.error(IoKind::Device, &format!("sync {}", self.name), "injected"));
+        {
+            let mut state = lock(&self.files.state);
+            if self.files.shared.bites("files.sync-errors", state.sync_errors) {
+                state.faults_met += 1;
+                self.files.shared.trace.mark("sync-failed");
+                lock(&self.node).forsake(&covered, &mut |bound| self.files.shared.below(bound));
+                return Err(self.files.error(IoKind::Device, &format!("sync {}", self.name), "injected"));
+            }
+            lock(&self.node).harden(&covered);
         }
-        lock(&self.node).harden(&covered);
+        self.files.effect("sync", &self.name).await;
         Ok(())
     }
 }

@@ -58,20 +58,11 @@ pub struct SimStore {
     state: Arc<Mutex<State>>,
     /// Wakes whatever is still on the way.
     landing: Arc<Notify>,
-    /// Wakes whoever kills processes.
-    tripping: Arc<Notify>,
 }
 
 impl SimStore {
     pub(super) fn new(shared: Shared, net: SimNet, model: StoreModel) -> SimStore {
-        SimStore {
-            shared,
-            net,
-            model: Arc::new(model),
-            state: Arc::default(),
-            landing: Arc::default(),
-            tripping: Arc::default(),
-        }
+        SimStore { shared, net, model: Arc::new(model), state: Arc::default(), landing: Arc::default() }
     }
 
     /// Sets a knob by its name in scenario files.
@@ -132,11 +123,6 @@ impl SimStore {
         lock(&self.state).tripped.remove(host);
     }
 
-    /// Waits until there is a process to be ended.
-    pub async fn tripping(&self) {
-        self.tripping.notified().await;
-    }
-
     fn has_tripped(&self, host: &str) -> bool {
         lock(&self.state).tripped.contains(host)
     }
@@ -194,7 +180,7 @@ impl SimStore {
             state.tripwires.remove(host);
             state.tripped.insert(host.to_owned());
             self.shared.trace.line(at, || format!("{host} ends with {deed:?} {key}"));
-            self.tripping.notify_one();
+            self.shared.trip();
         }
     }
 
