@@ -13,6 +13,7 @@
 pub mod capsule;
 pub mod cli;
 pub mod codes;
+pub mod core_tier;
 pub mod freeze;
 pub mod harness;
 pub mod lanes;

@@ -5,6 +5,8 @@ mod bugs;
 mod build;
 mod capsules;
 mod complaint;
+mod core;
+mod core_bugs;
 mod corpus;
 mod cover;
 mod diff;
@@ -179,6 +181,32 @@ enum Command {
         #[command(flatten)]
         files: report::Files,
     },
+    /// Plays scenarios at the core tier: the pure machines alone, some hundred times as many seeds.
+    Core {
+        /// Names or tags, or one run, SCENARIO@SEED; all if none is given.
+        names: Vec<String>,
+        /// Seeds of each scenario; of `--bugs`, most runs before a bug counts as missed.
+        #[arg(long)]
+        seeds: Option<u64>,
+        /// Runs fresh seeds until the time is over, such as 10m.
+        #[arg(long = "for", conflicts_with = "seeds")]
+        duration: Option<String>,
+        /// First seed; by default 1, with `--for` 1000000.
+        #[arg(long)]
+        from: Option<u64>,
+        /// Planted bug to activate.
+        #[arg(long)]
+        bug: Option<String>,
+        /// Activates each planted bug of the pure machines until this tier catches it.
+        #[arg(long, conflicts_with_all = ["bug", "duration"])]
+        bugs: bool,
+        /// Lines of the trace that are shown of a failure, or of one run.
+        #[arg(long, default_value_t = 40)]
+        trace: usize,
+        /// Prints one line of JSON with the figures.
+        #[arg(long)]
+        json: bool,
+    },
     /// Makes reports of sets of runs that `--json` wrote.
     Report {
         /// The sets; several of one commit become one report.
@@ -256,6 +284,15 @@ pub fn main() -> ExitCode {
         Command::Sweep { duration, names, from, out, files } => {
             let wanted = run::Wanted { names: &names, from, jobs, files: &files, out };
             run::sweep(&directory, &wanted, &duration)
+        }
+        Command::Core { names, seeds, duration, from, bug, bugs, trace, json } => {
+            let duration = duration.as_deref();
+            let wanted = core::Wanted { names: &names, seeds, duration, from, jobs, trace, json };
+            if bugs {
+                core_bugs::bugs(&directory, &wanted)
+            } else {
+                pool::with_bug(bug.as_deref(), || core::core(&directory, &wanted))
+            }
         }
         Command::Trace { run, around, actor, json, perfetto, bug } => {
             let (around, actor) = (around.as_deref(), actor.as_deref());

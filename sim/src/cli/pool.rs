@@ -38,6 +38,22 @@ fn remember(info: &PanicHookInfo<'_>) {
     });
 }
 
+/// Runs work on this thread; the error is what it shouted when it panicked, if [`quietly`] listens.
+pub(super) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    PANIC.with_borrow_mut(|slot| *slot = None);
+    let silent = || "a panic without a word".to_owned();
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
+        .map_err(|_| PANIC.with_borrow_mut(Option::take).unwrap_or_else(silent))
+}
+
+/// Runs work while panics are remembered instead of printed.
+pub(super) fn quietly<T>(work: impl FnOnce() -> T) -> T {
+    std::panic::set_hook(Box::new(remember));
+    let result = work();
+    let _ = std::panic::take_hook();
+    result
+}
+
 /// Returns the number of cores.
 pub(super) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
@@ -115,7 +131,7 @@ fn play(work: &Work) -> Outcome {
 }
 
 /// CPU seconds of this thread so far; `None` where the system does not tell.
-fn cpu_seconds() -> Option<f64> {
+pub(super) fn cpu_seconds() -> Option<f64> {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
     Some(text.split_whitespace().next()?.parse::<u64>().ok()? as f64 / 1e9)
 }
