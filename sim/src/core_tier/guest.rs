@@ -141,7 +141,8 @@ impl AgentHost {
         }
         let truth = usize::from(self.settings.machine);
         let sizes: Vec<u64> = self.disks.iter().map(|disk| disk.sectors() / PAGE_SECTORS).collect();
-        let Some(process) = &mut self.process else { return };
+        // A stop that has begun takes no operation any more.
+        let Some(process) = self.process.as_mut().filter(|process| !process.is_stopping) else { return };
         let job = &mut process.jobs[usize::from(number)];
         let volumes = job.volumes.clone();
         let volume = volumes.start + job.dice.below(u64::from(volumes.end - volumes.start)) as u16;

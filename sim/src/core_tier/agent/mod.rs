@@ -100,7 +100,7 @@ pub(super) struct Process {
     logging: Option<(VolumeIndex, Persist)>,
     /// Record and logs are durable: guests are served.
     is_serving: bool,
-    is_stopping: bool,
+    pub(super) is_stopping: bool,
     stop_until: u64,
     pub(super) jobs: Vec<Job>,
     due_marker: Option<MarkerKind>,
