@@ -13,7 +13,8 @@ fn all() -> Vec<Scenario> {
     let mut paths: Vec<_> =
         std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
-    let files = paths.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    let files =
+        paths.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "toml"));
     let load = |path: std::path::PathBuf| {
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
         let source = std::fs::read_to_string(&path).unwrap();

@@ -35,9 +35,8 @@ fn each_planted_bug_of_the_machines_is_caught_and_its_run_holds_without_it() {
     for prey in prey::ALL {
         let scenario = load(prey.scenario);
         activate(Some(prey.bug));
-        let speaks = |seed: &u64| {
-            run(&scenario, *seed).is_some_and(|outcome| outcome.oracle() == Some(prey.oracle))
-        };
+        let speaks =
+            |seed: &u64| run(&scenario, *seed).is_some_and(|outcome| outcome.oracle() == Some(prey.oracle));
         let caught = (1..=RUNS).find(speaks);
         activate(None);
         let name = prey.bug.name();

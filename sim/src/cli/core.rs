@@ -229,14 +229,18 @@ fn tell(scenario: &Scenario, outcome: &Outcome, lines: usize) {
     tail(&trace.take(), lines);
     complain(outcome);
     if again.digest != outcome.digest {
-        println!("  played again it is another run: digests {:016x} and {:016x}", outcome.digest, again.digest);
+        println!(
+            "  played again it is another run: digests {:016x} and {:016x}",
+            outcome.digest, again.digest
+        );
     }
     let bug = pool::active().map(|bug| format!(" --bug {}", bug.name())).unwrap_or_default();
     println!("    {}", paint::faint(&format!("cargo sim core {}@{}{bug}", outcome.scenario, outcome.seed)));
 }
 
 fn report(scenarios: &[Scenario], lines: &[Line], total: &Line, (cpu, wall): (f64, f64)) {
-    let mut table = paint::table(&["scenario", "seeds", "failed", "verdict", "guest ops", "markers", "steps"]);
+    let mut table =
+        paint::table(&["scenario", "seeds", "failed", "verdict", "guest ops", "markers", "steps"]);
     for (scenario, line) in scenarios.iter().zip(lines) {
         let Some(verdict) = line.verdict else { continue };
         table.add_row(vec![

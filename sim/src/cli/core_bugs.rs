@@ -54,7 +54,9 @@ pub(super) fn bugs(directory: &Path, wanted: &Wanted<'_>) -> Result<u8, u8> {
     let verdict = if missed + speaks > 0 { Verdict::Broken } else { Verdict::Held };
     let caught = prey::ALL.len() - missed;
     let seconds = began.elapsed().as_secs_f64();
-    let summary = format!("{caught} planted bugs caught, {missed} missed, {speaks} runs fail without a bug, {seconds:.1} s");
+    let summary = format!(
+        "{caught} planted bugs caught, {missed} missed, {speaks} runs fail without a bug, {seconds:.1} s"
+    );
     println!("{}", paint::paint(&summary, verdict));
     Ok(verdict.code())
 }

@@ -41,7 +41,9 @@ impl World {
             Action::DiskErrors(host, kind, ppm) => self.disk_errors(host, *kind, *ppm),
             Action::DiskHang(host, ms) => self.disk_hang(host, *ms),
             Action::FilesFull(host, full) => self.files(host, |directory, _| directory.is_full = *full),
-            Action::FilesSyncErrors(host, ppm) => self.files(host, |directory, _| directory.sync_errors = *ppm),
+            Action::FilesSyncErrors(host, ppm) => {
+                self.files(host, |directory, _| directory.sync_errors = *ppm)
+            }
             Action::FilesHang(host, ms) => self.files_hang(host, *ms),
             Action::FilesAnswer(host) => self.files_answer(host),
             Action::FilesLost(host) => {

@@ -142,7 +142,11 @@ impl Ledger {
             Some(Payload::Cells(cells)) => {
                 let first = at / PAYLOADS * PAYLOADS / page_bytes;
                 let cells = cells.get(first..first + pages);
-                cells.map_or(Item::Unknown, |cells| Item::Read { volume: volume.0, page, cells: cells.into() })
+                cells.map_or(Item::Unknown, |cells| Item::Read {
+                    volume: volume.0,
+                    page,
+                    cells: cells.into(),
+                })
             }
             None => Item::Unknown,
         }
@@ -229,11 +233,8 @@ mod tests {
         let change = Change::ResyncWrite { volume: VolumeIndex(0), lba: Lba(256), payload: piece };
         let Item::Read { page, cells: found, .. } = ledger.item(&change) else { panic!("it is pages") };
         assert_eq!((page, &found[..]), (32, &cells[32..48]));
-        let strange = Change::Write {
-            volume: VolumeIndex(0),
-            lba: Lba(0),
-            payload: Bytes::from_static(&[0; 4096]),
-        };
+        let strange =
+            Change::Write { volume: VolumeIndex(0), lba: Lba(0), payload: Bytes::from_static(&[0; 4096]) };
         assert!(matches!(ledger.item(&strange), Item::Unknown));
     }
 

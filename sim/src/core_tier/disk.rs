@@ -101,7 +101,12 @@ impl Disk {
     fn set(&mut self, page: usize, cell: Cell) {
         let before = std::mem::replace(&mut self.cells[page], cell);
         if self.is_volatile && before != cell {
-            self.replaced.push(Replaced { number: self.numbers, page: page as u32, before, is_forsaken: false });
+            self.replaced.push(Replaced {
+                number: self.numbers,
+                page: page as u32,
+                before,
+                is_forsaken: false,
+            });
             self.numbers += 1;
         }
     }

@@ -182,7 +182,8 @@ impl SpillDirectory {
     /// What a start finds: files with their lengths, and entries in order. It syncs all of it.
     pub(super) fn scan(&mut self) -> (Vec<(u64, u64)>, Vec<(u64, Entry)>) {
         self.sync();
-        let end = |file: &SpillFile| file.entries.last().map_or(40, |last| last.offset + 8 + u64::from(last.bytes));
+        let end =
+            |file: &SpillFile| file.entries.last().map_or(40, |last| last.offset + 8 + u64::from(last.bytes));
         let lengths = self.0.iter().map(|(number, file)| (*number, end(file))).collect();
         let entries = self.0.iter().flat_map(|(number, file)| file.entries.iter().map(|e| (*number, *e)));
         (lengths, entries.collect())

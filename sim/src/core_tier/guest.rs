@@ -30,7 +30,9 @@ enum Model {
     Large,
     Pages,
     /// Appends to a log durably, then writes a page of data.
-    Database { is_logged: bool },
+    Database {
+        is_logged: bool,
+    },
 }
 
 /// One job of a guest.
@@ -82,7 +84,8 @@ impl Job {
     /// Draws the pause before the next operation.
     fn rest(&mut self, now: u64) -> u64 {
         let pause = self.pause / 2 + self.dice.below(self.pause.max(1));
-        self.is_meeting = !matches!(self.model, Model::Database { .. } | Model::Pages) && self.dice.below(3) == 0;
+        self.is_meeting =
+            !matches!(self.model, Model::Database { .. } | Model::Pages) && self.dice.below(3) == 0;
         if self.is_meeting { pause + MEETING - (now + pause) % MEETING } else { pause }
     }
 

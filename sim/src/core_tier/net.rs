@@ -126,13 +126,11 @@ impl Net {
         let (a, b) = (self.site(from), self.site(to));
         let is_wan = a != b;
         let model = if is_wan { &self.wan.1 } else { &self.lan.1 };
-        let mut link =
-            LinkNow { is_wan, speed: model.bytes_per_second, loss: model.loss_ppm, is_cut: false };
+        let mut link = LinkNow { is_wan, speed: model.bytes_per_second, loss: model.loss_ppm, is_cut: false };
         let (from_site, to_site) = (self.sites[a], self.sites[b]);
         // A fault of two sites is one of the link between them, not of the hosts within one.
         let hits = |x: Place, y: Place| {
-            x == from && (y == to || y == to_site)
-                || x == from_site && (y == to || is_wan && y == to_site)
+            x == from && (y == to || y == to_site) || x == from_site && (y == to || is_wan && y == to_site)
         };
         for (_, _, fault) in self.faults.iter().filter(|(x, y, _)| hits(*x, *y)) {
             match fault {
@@ -184,7 +182,14 @@ impl Net {
     }
 
     /// Puts a message into a direction; returns when it arrives.
-    pub(super) fn send(&mut self, now: u64, dice: &mut Dice, connection: u32, is_up: bool, wire: Wire) -> u64 {
+    pub(super) fn send(
+        &mut self,
+        now: u64,
+        dice: &mut Dice,
+        connection: u32,
+        is_up: bool,
+        wire: Wire,
+    ) -> u64 {
         let bytes = match &wire {
             Wire::Message(Message::Batch(batch)) => u64::from(batch.meta.bytes),
             Wire::Message(Message::HashReply(reply)) => 32 * reply.blocks.len() as u64 + 64,

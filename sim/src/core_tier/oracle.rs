@@ -59,7 +59,14 @@ impl Guest {
     }
 
     /// An operation ended; `at` in nanoseconds.
-    pub(super) fn notice(&mut self, at: u64, volume: u16, what: &'static str, took: u64, error: Option<&str>) {
+    pub(super) fn notice(
+        &mut self,
+        at: u64,
+        volume: u16,
+        what: &'static str,
+        took: u64,
+        error: Option<&str>,
+    ) {
         let took = Duration::from_nanos(took);
         if error.is_some() || took > SLOW {
             let (at, error) = (at / 1_000_000, error.map(str::to_owned));

@@ -58,14 +58,17 @@ pub(super) struct World {
 enum Phase {
     Load,
     /// Faults are lifted; since when, and until when everything must have converged.
-    Liveness { since: u64, until: u64 },
-    Over { has_converged: bool },
+    Liveness {
+        since: u64,
+        until: u64,
+    },
+    Over {
+        has_converged: bool,
+    },
 }
 
 fn hardware<M: serde::de::DeserializeOwned>(models: &[(&str, &str)], name: &str) -> M {
-    hw::find(models, name)
-        .and_then(Result::ok)
-        .expect("the reader of scenario files knows all models")
+    hw::find(models, name).and_then(Result::ok).expect("the reader of scenario files knows all models")
 }
 
 /// Returns the hosts: machines, then a place for a copy of each, then process servers.
@@ -128,8 +131,7 @@ impl World {
             AgentHost::new(number as u16, settings, disks)
         });
         let agents: Vec<AgentHost> = agents.collect();
-        let server =
-            |number: u16| ServerHost::new(first_server + number, number, machines, estate.stage);
+        let server = |number: u16| ServerHost::new(first_server + number, number, machines, estate.stage);
         let servers: Vec<ServerHost> = (0..estate.servers.len() as u16).map(server).collect();
         let names = c.hosts.iter().enumerate().map(|(at, host)| (host.name.clone(), at)).collect();
         World {
@@ -196,7 +198,9 @@ impl World {
         match event {
             Event::Agent(host, run, work) => {
                 let c = &mut self.c;
-                if let Some(agent) = self.agents.iter_mut().find(|agent| agent.host == host && agent.run == run) {
+                if let Some(agent) =
+                    self.agents.iter_mut().find(|agent| agent.host == host && agent.run == run)
+                {
                     agent.on_work(c, work);
                 }
             }

@@ -84,7 +84,9 @@ impl AgentHost {
         let head = c.truths[self.truth()].vault.head.seq;
         if vaulted > head {
             let name = c.name(usize::from(self.host)).to_owned();
-            let what = format!("{name} was told that everything up to {vaulted} is in the vault, which ends at {head}");
+            let what = format!(
+                "{name} was told that everything up to {vaulted} is in the vault, which ends at {head}"
+            );
             c.find("loss-never-hidden", what);
         }
     }
@@ -118,8 +120,7 @@ impl AgentHost {
             is_server_open: false,
             machine: None,
         });
-        let arrival =
-            c.net.carry(c.now, &mut c.dice, usize::from(self.host), usize::from(server), 64);
+        let arrival = c.net.carry(c.now, &mut c.dice, usize::from(self.host), usize::from(server), 64);
         c.heap.push(arrival, Event::Connect(number));
         if let Some(process) = &mut self.process {
             process.connection = Some(number);

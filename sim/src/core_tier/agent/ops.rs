@@ -144,7 +144,14 @@ impl AgentHost {
         }
     }
 
-    fn change_ended(&mut self, c: &mut Common, (volume, io): (u16, IoId), op: Op, job: Option<u16>, cell: Cell) {
+    fn change_ended(
+        &mut self,
+        c: &mut Common,
+        (volume, io): (u16, IoId),
+        op: Op,
+        job: Option<u16>,
+        cell: Cell,
+    ) {
         let Some(extent) = op.changes() else { return };
         let (disk, index) = (&mut self.disks[usize::from(volume)], VolumeIndex(volume));
         let is_durable = matches!(op, Op::Write { fua: true, .. } | Op::WriteZeroes { fua: true, .. });
@@ -237,7 +244,8 @@ impl AgentHost {
     /// The machine refused an operation of the guest before it began.
     pub(super) fn refused(&mut self, c: &mut Common, io: IoId, failure: IoFailure) {
         let (job, _) = self.owner(io);
-        let has_begun = |op: &Option<DiskOp>| matches!(op, Some(DiskOp::Change { io: begun, .. }) if *begun == io);
+        let has_begun =
+            |op: &Option<DiskOp>| matches!(op, Some(DiskOp::Change { io: begun, .. }) if *begun == io);
         let is_begun = self.process.as_ref().is_some_and(|process| process.ops.iter().any(has_begun));
         // What the disk failed is answered where the disk says so.
         if job.is_some() && !is_begun && failure != IoFailure::Device {

@@ -9,7 +9,9 @@ use super::super::net::Wire;
 use super::super::oracle::seen;
 use super::{AgentHost, COOL_EVERY, Process, TICK};
 use redoubt_core::agent::{AgentEvent, AgentMachine, AgentStart, VolumeStart};
-use redoubt_core::agent_state::{AgentRecord, Beside, Decision, DiskFact, Slot, Spill, next_counter, recover};
+use redoubt_core::agent_state::{
+    AgentRecord, Beside, Decision, DiskFact, Slot, Spill, next_counter, recover,
+};
 use redoubt_core::change::ResyncReason;
 use redoubt_core::extent_log::{LogError, decode_file};
 use redoubt_core::extent_map::StartMarks;
@@ -155,7 +157,11 @@ impl AgentHost {
             volumes.push(VolumeStart { index: VolumeIndex(index as u16), id, sectors, marks });
         }
         c.say(usize::from(self.host), || {
-            format!("starts in generation {}, {} batches spilled, {reason:?}", record.generation, spilled.len())
+            format!(
+                "starts in generation {}, {} batches spilled, {reason:?}",
+                record.generation,
+                spilled.len()
+            )
         });
         let ledger = Arc::clone(&c.truths[self.truth()].ledger);
         AgentStart {

@@ -97,7 +97,11 @@ impl Open {
     pub(super) fn line(&self) -> String {
         let fenced = if self.is_fenced { ", fenced" } else { "" };
         let (staged, vaulted) = (self.receiver.staged().seq, self.receiver.vaulted().seq);
-        format!("epoch {}{fenced}, staged {staged} vaulted {vaulted}, {} commits", self.epoch, self.jobs.len())
+        format!(
+            "epoch {}{fenced}, staged {staged} vaulted {vaulted}, {} commits",
+            self.epoch,
+            self.jobs.len()
+        )
     }
 }
 
@@ -314,7 +318,8 @@ impl ServerHost {
         let mut older = None;
         if matches!(message, Message::Welcome(_)) {
             let open = self.opened_machine(machine);
-            let known = open.and_then(|open| open.sessions.iter().find(|(known, _)| *known == session).copied());
+            let known =
+                open.and_then(|open| open.sessions.iter().find(|(known, _)| *known == session).copied());
             let generation = known.map_or(Generation(0), |(_, generation)| generation);
             older = (generation < truth.welcomed).then_some((generation, truth.welcomed));
             truth.welcomed = truth.welcomed.max(generation);

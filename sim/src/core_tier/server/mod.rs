@@ -17,8 +17,8 @@ use super::event::{ActorWork, Event, ServerWork};
 use super::files::Directory;
 use super::net::Wire;
 use actor::Open;
-use redoubt_core::message::{Hello, Message, RefusedReason};
 use redoubt_core::WriteSeq;
+use redoubt_core::message::{Hello, Message, RefusedReason};
 use redoubt_core::receiver::SessionId;
 use stage::Stage;
 
@@ -157,7 +157,8 @@ impl ServerHost {
         }
         for number in 0..c.net.connections.len() as u32 {
             let connection = &mut c.net.connections[number as usize];
-            if connection.server == self.host && std::mem::take(&mut connection.is_server_open)
+            if connection.server == self.host
+                && std::mem::take(&mut connection.is_server_open)
                 && c.hosts[usize::from(self.host)].is_powered
             {
                 c.send(number, false, Wire::End);
@@ -201,7 +202,9 @@ impl ServerHost {
         let session = SessionId(u64::from(number) + 1);
         match (heard, connection.machine) {
             (Some(Message::Hello(hello)), None) => {
-                let Some(machine) = hello.machine.0.checked_sub(1).map(|machine| machine as u16) else { return };
+                let Some(machine) = hello.machine.0.checked_sub(1).map(|machine| machine as u16) else {
+                    return;
+                };
                 connection.machine = Some(machine);
                 self.sessions += 1;
                 self.hello(c, machine, Caller { connection: number, session, hello });

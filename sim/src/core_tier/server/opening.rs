@@ -21,7 +21,9 @@ impl ServerHost {
         let host = usize::from(self.host);
         c.say(host, || format!("hears hello of generation {}", caller.hello.generation));
         match &mut self.machines[usize::from(machine)].state {
-            State::Closed | State::Resting { waits_for_agent: true, .. } => self.open(c, machine, Some(caller)),
+            State::Closed | State::Resting { waits_for_agent: true, .. } => {
+                self.open(c, machine, Some(caller))
+            }
             State::Resting { reason, .. } => {
                 let reason = *reason;
                 self.refuse(c, &caller, reason);
@@ -63,7 +65,13 @@ impl ServerHost {
     }
 
     /// A request of an opening ended.
-    pub(super) fn opening_answered(&mut self, c: &mut Common, machine: u16, effect: Effect, outcome: Outcome) {
+    pub(super) fn opening_answered(
+        &mut self,
+        c: &mut Common,
+        machine: u16,
+        effect: Effect,
+        outcome: Outcome,
+    ) {
         let State::Opening { tries, .. } = &mut self.machines[usize::from(machine)].state else { return };
         match (effect, outcome) {
             (Effect::Claim, Outcome::Epoch(epoch)) => {

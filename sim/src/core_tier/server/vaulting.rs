@@ -16,7 +16,8 @@ impl ServerHost {
     /// Sends a request to the store.
     pub(super) fn ask(&mut self, c: &mut Common, machine: u16, bytes: u64, creates: bool, effect: Effect) {
         let course = c.request(usize::from(self.host), bytes, creates);
-        let request = Request { server: self.number, machine, effect, is_answered: course.is_answered, outcome: None };
+        let request =
+            Request { server: self.number, machine, effect, is_answered: course.is_answered, outcome: None };
         let number = c.requests.put(request, course.lands.is_some());
         if let Some(lands) = course.lands {
             c.heap.push(lands, crate::core_tier::event::Event::Land(number));
@@ -66,7 +67,8 @@ impl ServerHost {
 
     /// Puts the slot of the oldest commit, if none is under way.
     pub(super) fn publish(&mut self, c: &mut Common, machine: u16) {
-        let Some(open) = self.opened_machine(machine).filter(|open| !open.is_fenced && !open.is_publishing) else {
+        let Some(open) = self.opened_machine(machine).filter(|open| !open.is_fenced && !open.is_publishing)
+        else {
             return;
         };
         let epoch = open.epoch;
@@ -94,8 +96,11 @@ impl ServerHost {
         let is_staged = job.through.seq <= open.receiver.staged().seq;
         let host = usize::from(self.host);
         c.say(host, || format!("committed up to {}", job.through.seq));
-        let event =
-            if is_staged { ReceiverEvent::CommitDone { vaulted: job.through } } else { ReceiverEvent::CommitFailed };
+        let event = if is_staged {
+            ReceiverEvent::CommitDone { vaulted: job.through }
+        } else {
+            ReceiverEvent::CommitFailed
+        };
         self.step_receiver(c, machine, event);
         self.publish(c, machine);
         self.feed(c, machine);
@@ -162,7 +167,13 @@ impl ServerHost {
     }
 
     /// One question at a time; another one takes its place.
-    pub(super) fn look_at_marks(&mut self, c: &mut Common, machine: u16, session: SessionId, request: MarksRequest) {
+    pub(super) fn look_at_marks(
+        &mut self,
+        c: &mut Common,
+        machine: u16,
+        session: SessionId,
+        request: MarksRequest,
+    ) {
         let Some(open) = self.opened_machine(machine) else { return };
         if open.marks != Some((session, request)) {
             open.marks = Some((session, request));
