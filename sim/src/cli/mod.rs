@@ -181,7 +181,7 @@ enum Command {
         #[command(flatten)]
         files: report::Files,
     },
-    /// Plays scenarios at the core tier: the pure machines alone, some hundred times as many seeds.
+    /// Plays scenarios at the core tier: the pure machines alone, tens of times as many seeds.
     Core {
         /// Names or tags, or one run, SCENARIO@SEED; all if none is given.
         names: Vec<String>,

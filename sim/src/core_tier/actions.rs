@@ -157,9 +157,9 @@ impl World {
             let at = &mut self.c.net.connections[number as usize];
             let (is_agent, is_server) = (usize::from(at.agent) == host, usize::from(at.server) == host);
             if is_agent && at.is_server_open {
-                self.c.send(number, true, super::net::Wire::End);
+                self.c.send(number, true, None);
             } else if is_server && at.is_agent_open {
-                self.c.send(number, false, super::net::Wire::End);
+                self.c.send(number, false, None);
             }
         }
     }

@@ -202,7 +202,7 @@ impl Common {
     }
 
     pub(super) fn tell(&mut self, connection: u32, is_up: bool, message: Message) {
-        self.send(connection, is_up, Wire::Message(message));
+        self.send(connection, is_up, Some(message));
     }
 
     /// Draws the course of a request to the store.

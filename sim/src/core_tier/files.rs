@@ -141,6 +141,9 @@ struct SpillFile {
     synced: usize,
 }
 
+/// What a scan finds: files with their lengths, and entries in order, each with its file.
+pub(super) type Found = (Vec<(u64, u64)>, Vec<(u64, Entry)>);
+
 /// The spill files of an agent.
 #[derive(Clone, Default)]
 pub(super) struct SpillDirectory(BTreeMap<u64, SpillFile>);
@@ -180,7 +183,7 @@ impl SpillDirectory {
     }
 
     /// What a start finds: files with their lengths, and entries in order. It syncs all of it.
-    pub(super) fn scan(&mut self) -> (Vec<(u64, u64)>, Vec<(u64, Entry)>) {
+    pub(super) fn scan(&mut self) -> Found {
         self.sync();
         let end =
             |file: &SpillFile| file.entries.last().map_or(40, |last| last.offset + 8 + u64::from(last.bytes));

@@ -143,13 +143,13 @@ impl AgentHost {
             return;
         }
         let truth = usize::from(self.settings.machine);
-        let sizes: Vec<u64> = self.disks.iter().map(|disk| disk.sectors() / PAGE_SECTORS).collect();
         // A stop that has begun takes no operation any more.
         let Some(process) = self.process.as_mut().filter(|process| !process.is_stopping) else { return };
         let job = &mut process.jobs[usize::from(number)];
         let volumes = job.volumes.clone();
         let volume = volumes.start + job.dice.below(u64::from(volumes.end - volumes.start)) as u16;
-        let (what, kind, (page, pages), fua) = job.draw(sizes[usize::from(volume)]);
+        let size = self.disks[usize::from(volume)].sectors() / PAGE_SECTORS;
+        let (what, kind, (page, pages), fua) = job.draw(size);
         let began = c.now;
         let io = process.machine.next_io();
         let Some(kind) = kind else {

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! It plays the scenario files and plans of the full lab, without async code, sockets, bytes, compression and
-//! encryption: content is a number per page (`content`). So it plays some hundred times as many seeds in the same
+//! encryption: content is a number per page (`content`). So it plays tens of times as many seeds in the same
 //! time, and it can say nothing about what it leaves out: bytes of files, frames and the vault's format, the
 //! shells in `redoubt-roles`. What a plan has and this tier cannot play is told in [`Outcome::unplayed`].
 //!

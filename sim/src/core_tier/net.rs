@@ -34,12 +34,8 @@ pub(super) enum LinkFault {
     Slow(u64),
 }
 
-/// What travels.
-pub(super) enum Wire {
-    Message(Message),
-    /// The sender is gone.
-    End,
-}
+/// What travels: a message, or the news that its sender is gone.
+pub(super) type Wire = Option<Message>;
 
 /// One direction of a connection.
 #[derive(Default)]
@@ -191,8 +187,8 @@ impl Net {
         wire: Wire,
     ) -> u64 {
         let bytes = match &wire {
-            Wire::Message(Message::Batch(batch)) => u64::from(batch.meta.bytes),
-            Wire::Message(Message::HashReply(reply)) => 32 * reply.blocks.len() as u64 + 64,
+            Some(Message::Batch(batch)) => u64::from(batch.meta.bytes),
+            Some(Message::HashReply(reply)) => 32 * reply.blocks.len() as u64 + 64,
             _ => 128,
         };
         let at = &self.connections[connection as usize];

@@ -107,15 +107,14 @@ impl Common {
         if points > 0 {
             self.marks.insert("point-published");
         }
-        let name = self.name(machine).to_owned();
         for Finding { oracle, what } in found {
-            self.find(oracle, format!("{name}: {what}"));
+            self.find(oracle, format!("{}: {what}", self.name(machine)));
         }
         match result {
             Err(_) => false,
             Ok(wrong) => {
                 if let Some(wrong) = wrong {
-                    self.find("points-restorable", format!("{name}: {wrong}"));
+                    self.find("points-restorable", format!("{}: {wrong}", self.name(machine)));
                 }
                 true
             }

@@ -8,7 +8,7 @@ use super::content::{Cell, Ledger};
 use super::dice::{MILLI, Times};
 use super::disk::{Disk, DiskTimes};
 use super::event::Event;
-use super::net::{Net, Wire};
+use super::net::Net;
 use super::oracle::Guest;
 use super::request::{Effect, Outcome};
 use super::server::ServerHost;
@@ -197,11 +197,8 @@ impl World {
         }
         match event {
             Event::Agent(host, run, work) => {
-                let c = &mut self.c;
-                if let Some(agent) =
-                    self.agents.iter_mut().find(|agent| agent.host == host && agent.run == run)
-                {
-                    agent.on_work(c, work);
+                if let Some(agent) = self.agent_at(host, run) {
+                    self.agents[agent].on_work(&mut self.c, work);
                 }
             }
             Event::Server(number, run, work) => {
@@ -235,7 +232,17 @@ impl World {
     /// Returns the agent of a connection, if the process that made it lives.
     fn agent_of(&self, number: u32) -> Option<usize> {
         let at = &self.c.net.connections[number as usize];
-        self.agents.iter().position(|agent| agent.host == at.agent && agent.run == at.agent_run)
+        self.agent_at(at.agent, at.agent_run)
+    }
+
+    /// Returns the agent of a host, if this process of it lives: machines come first, in order, copies behind them.
+    fn agent_at(&self, host: u16, run: u32) -> Option<usize> {
+        let is_it = |at: &usize| self.agents[*at].host == host && self.agents[*at].run == run;
+        let machine = usize::from(host);
+        if machine < self.c.truths.len() {
+            return Some(machine).filter(is_it);
+        }
+        (self.c.truths.len()..self.agents.len()).find(is_it)
     }
 
     fn server_of(&self, host: u16) -> usize {
@@ -264,11 +271,7 @@ impl World {
     }
 
     fn deliver(&mut self, number: u32, is_up: bool) {
-        let Some(wire) = self.c.net.arrive(number, is_up) else { return };
-        let heard = match wire {
-            Wire::Message(message) => Some(message),
-            Wire::End => None,
-        };
+        let Some(heard) = self.c.net.arrive(number, is_up) else { return };
         if is_up {
             let server = self.server_of(self.c.net.connections[number as usize].server);
             self.servers[server].hear(&mut self.c, number, heard);

@@ -17,7 +17,6 @@
 
 use crate::workload::log::{Base, Cut, MachineLog, Op, OpKind};
 use crate::workload::stamp::Seen;
-use std::collections::BTreeSet;
 
 /// Per sector, the operations that touch it, as indices in order of submission. One list per volume, cut
 /// at `starts`: a list per sector would spend more time on memory than on judging.
@@ -79,7 +78,7 @@ pub fn judge(log: &MachineLog, cut: Cut, images: &[Vec<Seen>]) -> Result<(), Str
     let first_id = ops.first().map_or(u64::MAX, |op| op.id);
     judge_sizes(base, ops, cut, images)?;
     let mut writers = Vec::new();
-    let mut visible = BTreeSet::new();
+    let mut is_visible = vec![false; ops.len()];
     let mut horizon = cut.asked;
     for (v, image) in images.iter().enumerate() {
         let mut sectors = Vec::with_capacity(image.len());
@@ -94,9 +93,8 @@ pub fn judge(log: &MachineLog, cut: Cut, images: &[Vec<Seen>]) -> Result<(), Str
                         op.id, op.submit, cut.done
                     ));
                 }
-                if visible.insert(index) {
-                    horizon = horizon.max(op.submit);
-                }
+                is_visible[index] = true;
+                horizon = horizon.max(op.submit);
             }
             sectors.push(writer);
         }
@@ -104,9 +102,10 @@ pub fn judge(log: &MachineLog, cut: Cut, images: &[Vec<Seen>]) -> Result<(), Str
     }
     let touches = Touches::new(base, ops, images);
     // A failed operation left old or new content per sector: nothing must be there because of it.
-    let member = |index: usize| ops[index].ack.is_some_and(|ack| visible.contains(&index) || ack < horizon);
+    let member = |index: usize| ops[index].ack.is_some_and(|ack| is_visible[index] || ack < horizon);
     judge_zeros(base, ops, &touches, &writers, cut)?;
     judge_sectors(ops, &touches, &writers, cut, &member)?;
+    let visible: Vec<usize> = (0..ops.len()).filter(|index| is_visible[*index]).collect();
     judge_interleaving(ops, &visible, &writers)
 }
 
@@ -207,15 +206,13 @@ fn lost_under_zeros(ops: &[Op], touching: &[u32], cut: Cut, member: &dyn Fn(usiz
 }
 
 /// Two writes that are both visible took effect in one order: on common sectors only one of them wins.
-fn judge_interleaving(ops: &[Op], visible: &BTreeSet<usize>, writers: &[Vec<Writer>]) -> Result<(), String> {
-    let visible: Vec<usize> = visible.iter().copied().collect();
+fn judge_interleaving(ops: &[Op], visible: &[usize], writers: &[Vec<Writer>]) -> Result<(), String> {
     for (position, a) in visible.iter().enumerate() {
-        for b in &visible[position + 1..] {
-            if ops[*a].ack.is_some_and(|ack| ack < ops[*b].submit) {
-                // Operations are in order of submission, but a long one may still be under way.
-                continue;
-            }
-            if ops[*a].volume != ops[*b].volume || ops[*a].ack.is_none() || ops[*b].ack.is_none() {
+        let Some(ack) = ops[*a].ack else { continue };
+        // Operations are in order of submission: those behind the first that was submitted after the end of this one
+        // were not under way with it either.
+        for b in visible[position + 1..].iter().take_while(|b| ops[**b].submit < ack) {
+            if ops[*a].volume != ops[*b].volume || ops[*b].ack.is_none() {
                 continue;
             }
             let common = ops[*a].extent.zip(ops[*b].extent).and_then(|(a, b)| a.intersection(b));

@@ -3,7 +3,7 @@
 use super::super::common::Common;
 use super::super::dice::SECOND;
 use super::super::event::Event;
-use super::super::net::{Connection, Direction, Wire};
+use super::super::net::{Connection, Direction};
 use super::{AgentHost, Outgoing};
 use redoubt_core::agent::AgentEvent;
 use redoubt_core::link::{ConnectionId, LinkEffect, LinkEvent, LinkState};
@@ -132,7 +132,7 @@ impl AgentHost {
         let is_ours = |number: &u32| c.net.connections[*number as usize].id == id;
         if let Some(number) = process.connection.take_if(|number| is_ours(number)) {
             c.net.connections[number as usize].is_agent_open = false;
-            c.send(number, true, Wire::End);
+            c.send(number, true, None);
         }
     }
 

@@ -5,7 +5,6 @@ use super::super::dice::{MILLI, SECOND};
 use super::super::event::AgentWork;
 use super::super::files::sync_time;
 use super::super::guest::Job;
-use super::super::net::Wire;
 use super::super::oracle::seen;
 use super::{AgentHost, COOL_EVERY, Process, TICK};
 use redoubt_core::agent::{AgentEvent, AgentMachine, AgentStart, VolumeStart};
@@ -263,7 +262,7 @@ impl AgentHost {
         if let Some(number) = process.connection.take() {
             c.net.connections[number as usize].is_agent_open = false;
             if c.hosts[usize::from(self.host)].is_powered {
-                c.send(number, true, Wire::End);
+                c.send(number, true, None);
             }
         }
     }

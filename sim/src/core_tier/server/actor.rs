@@ -324,6 +324,9 @@ impl ServerHost {
             older = (generation < truth.welcomed).then_some((generation, truth.welcomed));
             truth.welcomed = truth.welcomed.max(generation);
         }
+        if older.is_none() && staged <= durable {
+            return;
+        }
         let name = c.name(usize::from(machine)).to_owned();
         if let Some((generation, newest)) = older {
             let what = format!("{name}: generation {generation} got a session after generation {newest}");

@@ -15,7 +15,6 @@ use super::common::Common;
 use super::dice::{MILLI, SECOND};
 use super::event::{ActorWork, Event, ServerWork};
 use super::files::Directory;
-use super::net::Wire;
 use actor::Open;
 use redoubt_core::WriteSeq;
 use redoubt_core::message::{Hello, Message, RefusedReason};
@@ -41,7 +40,7 @@ enum State {
     /// Nobody asked for it in this process.
     Closed,
     /// Claim and seal are under way.
-    Opening { caller: Option<Caller>, tries: u32, pause: u64 },
+    Opening { caller: Option<Box<Caller>>, tries: u32, pause: u64 },
     /// An attempt failed; `waits_for_agent` if only an agent begins another one.
     Resting { waits_for_agent: bool, pause: u64, reason: RefusedReason },
     /// It is served.
@@ -161,7 +160,7 @@ impl ServerHost {
                 && std::mem::take(&mut connection.is_server_open)
                 && c.hosts[usize::from(self.host)].is_powered
             {
-                c.send(number, false, Wire::End);
+                c.send(number, false, None);
             }
         }
     }
@@ -224,7 +223,7 @@ impl ServerHost {
     fn close(&self, c: &mut Common, session: SessionId) {
         let number = session.0 as u32 - 1;
         if std::mem::take(&mut c.net.connections[number as usize].is_server_open) {
-            c.send(number, false, Wire::End);
+            c.send(number, false, None);
         }
     }
 

@@ -29,7 +29,7 @@ impl ServerHost {
                 self.refuse(c, &caller, reason);
             }
             State::Opening { caller: waiting, .. } => {
-                if let Some(older) = waiting.replace(caller) {
+                if let Some(older) = waiting.replace(Box::new(caller)) {
                     self.refuse(c, &older, RefusedReason::Replaced);
                 }
             }
@@ -41,7 +41,7 @@ impl ServerHost {
     pub(super) fn open(&mut self, c: &mut Common, machine: u16, caller: Option<Caller>) {
         let owned = &mut self.machines[usize::from(machine)];
         owned.actor += 1;
-        owned.state = State::Opening { caller, tries: 0, pause: PAUSE_FIRST };
+        owned.state = State::Opening { caller: caller.map(Box::new), tries: 0, pause: PAUSE_FIRST };
         self.ask_opening(c, machine, Effect::Claim);
     }
 
@@ -131,7 +131,7 @@ impl ServerHost {
         let owned = &mut self.machines[usize::from(machine)];
         owned.state = State::Open(Box::new(Open::new(receiver, epoch)));
         if let Some(caller) = caller {
-            self.admit(c, machine, caller);
+            self.admit(c, machine, *caller);
         }
         self.step_nothing(c, machine);
     }
