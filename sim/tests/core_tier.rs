@@ -24,6 +24,15 @@ fn all() -> Vec<Scenario> {
     files.flat_map(load).collect()
 }
 
+/// Stories that a build without optimisation plays: those of hours are for the lab's own build.
+const LENGTH_MAX: u64 = if cfg!(debug_assertions) { 120_000 } else { u64::MAX };
+/// Seeds of each.
+const SEEDS: u64 = if cfg!(debug_assertions) { 1 } else { 3 };
+
+fn played() -> Vec<Scenario> {
+    all().into_iter().filter(|scenario| plan::draw(scenario, 1).length <= LENGTH_MAX).collect()
+}
+
 fn play(scenario: &Scenario, seed: u64) -> Outcome {
     core_tier::play(scenario, &plan::draw(scenario, seed), None)
 }
@@ -31,8 +40,8 @@ fn play(scenario: &Scenario, seed: u64) -> Outcome {
 #[test]
 fn every_scenario_holds_and_what_it_cannot_play_is_told() {
     let mut unplayed = BTreeSet::new();
-    for scenario in all() {
-        for seed in 1..=3 {
+    for scenario in played() {
+        for seed in 1..=SEEDS {
             let outcome = play(&scenario, seed);
             let run = format!("cargo sim core {}@{seed}", scenario.name);
             assert_eq!(outcome.findings, [], "{run}");
@@ -56,7 +65,7 @@ fn every_scenario_holds_and_what_it_cannot_play_is_told() {
 
 #[test]
 fn one_seed_is_one_run_whoever_looks_at_it() {
-    for scenario in all() {
+    for scenario in played() {
         let first = play(&scenario, 11);
         let trace = Trace::default();
         let again = core_tier::play(&scenario, &plan::draw(&scenario, 11), Some(&trace));

@@ -223,3 +223,23 @@ fn what_was_never_seen_is_25() {
     assert_eq!(code, 25, "{text}");
     assert!(text.contains("short: never seen in 1 seeds: clock-stepped"), "{text}");
 }
+
+#[test]
+fn the_core_tier_ends_with_the_same_codes_and_hands_over_a_line() {
+    let scenarios = short("core");
+    let (code, text) = sim(&scenarios, &["core", "--seeds", "3"]);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("held: 3 runs") && text.contains("per CPU second"), "{text}");
+    let (code, text) = sim(&scenarios, &["core", "short", "--seeds", "3", "--bug", "never-reconnect"]);
+    assert_eq!(code, 0, "a link that never fails needs no second try: {text}");
+    let (code, text) = sim(&scenarios, &["core", "short", "--seeds", "1", "--bug", "vaulted-before-commit"]);
+    assert_eq!(code, 20, "{text}");
+    let line = "cargo sim core short@1 --bug vaulted-before-commit";
+    assert!(text.contains(line) && text.contains("loss-never-hidden"), "{text}");
+    let (code, text) =
+        sim(&scenarios, &["core", "short@1", "--bug", "vaulted-before-commit", "--trace", "3"]);
+    assert_eq!(code, 20, "{text}");
+    assert!(text.contains("lines before") && text.contains("digest"), "{text}");
+    assert_eq!(sim(&scenarios, &["core", "nobody"]).0, 11);
+    assert_eq!(sim(&scenarios, &["core", "short", "--for", "soon"]).0, 2);
+}

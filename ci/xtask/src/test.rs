@@ -15,12 +15,15 @@ const PLANTED: [&str; 2] = ["--features", "redoubt-core/planted-bugs,redoubt-vau
 /// Seeds per scenario at night. Each scenario's file says how many the gate runs.
 const LAB_SEEDS_AT_NIGHT: &str = "200";
 
+/// Seeds per scenario of the core tier at night: some minutes.
+const CORE_SEEDS_AT_NIGHT: &str = "2000";
+
 type Step = (&'static str, fn(TestSet) -> Result<()>);
 
 /// Schedules of the vault's protocol at night: some 10 minutes. The rarest mistakes show once in 100,000.
 const VAULT_SCHEDULES_AT_NIGHT: &str = "3000000";
 
-const STEPS: [Step; 14] = [
+const STEPS: [Step; 15] = [
     ("format", |_| run_command(cargo(&["fmt", "--all", "--check"]))),
     ("tidy", |_| tidy::check()),
     ("licences", |_| licences::check()),
@@ -58,6 +61,7 @@ const STEPS: [Step; 14] = [
             LAB_CONFIG[1],
         ]))
     }),
+    ("core tier", core_tier),
     ("lab scenarios", |set| lab(&["run"], set)),
     ("determinism", |set| lab(&["meta"], set)),
     ("planted bugs of the lab", |set| lab(&["bugs"], set)),
@@ -96,6 +100,16 @@ fn lab(args: &[&str], set: TestSet) -> Result<()> {
         command.args(["--seeds", LAB_SEEDS_AT_NIGHT]);
     }
     run_command(command)
+}
+
+/// Each scenario with the pure machines alone, some seconds for the gate; then the planted bugs of the machines.
+fn core_tier(set: TestSet) -> Result<()> {
+    let mut command = cargo(&["sim", "core"]);
+    if set == TestSet::Nightly {
+        command.args(["--seeds", CORE_SEEDS_AT_NIGHT]);
+    }
+    run_command(command)?;
+    run_command(cargo(&["sim", "core", "--bugs"]))
 }
 
 /// The gate plays a few schedules among the unit tests.

@@ -57,6 +57,9 @@ impl World {
                     self.servers[server].trip = Some(*count);
                 }
             }
+            Action::PowerAtEffect(host, count) => {
+                self.files(host, |directory, _| directory.trip = Some((*count).max(1)));
+            }
             Action::Point(machine) => {
                 if let Some(machine) = self.machine(machine) {
                     self.agents[machine].cut(&mut self.c, MarkerKind::Crash);
@@ -67,6 +70,10 @@ impl World {
             Action::Copy(machine) => self.copy(machine),
             Action::StartCopy(machine) => self.start_copy(machine),
             Action::StopCopy(machine) => self.stop_copy(machine),
+            Action::CopyVault => {
+                self.vault_copy = self.c.truths.iter().map(|truth| truth.vault.clone()).collect()
+            }
+            Action::RestoreVault => self.restore_vault(),
             // Every marker is judged as it lands.
             Action::CheckPoints => {}
             Action::Damage(part, damage) => self.cannot(crate::plan::damage_verb(*part, *damage).to_owned()),
@@ -167,6 +174,7 @@ impl World {
     fn freeze(&mut self, name: &str, ms: u64) {
         let Some(host) = self.find(name).filter(|host| !self.c.hosts[*host].is_down) else { return };
         self.c.hosts[host].frozen_until = self.c.now + ms * MILLI;
+        self.frozen_until = self.frozen_until.max(self.c.now + ms * MILLI);
         if let Some(machine) = self.machine(name) {
             self.excuse(machine, ms, false, Duration::MAX);
         }
@@ -297,6 +305,15 @@ impl World {
         }
     }
 
+    /// An old copy takes the place of the vault, under whoever writes.
+    fn restore_vault(&mut self) {
+        let copies = std::mem::take(&mut self.vault_copy);
+        for (truth, copy) in self.c.truths.iter_mut().zip(copies) {
+            truth.vault.go_back(copy);
+            self.c.marks.insert("vault-restored");
+        }
+    }
+
     /// A process server ends with one of its effects on the store, and starts again.
     pub(super) fn trip(&mut self, server: usize) {
         let Some(left) = self.servers[server].trip else { return };
@@ -310,6 +327,15 @@ impl World {
         let name = self.c.name(usize::from(host)).to_owned();
         self.down(&name, false);
         self.c.after(RESTART_AFTER * MILLI, Event::Restart(host));
+    }
+
+    /// A host lost its power with an effect on its state directory; it comes back.
+    pub(super) fn lose_power_at_effect(&mut self, host: usize) {
+        self.c.marks.insert("power-lost-at-effect");
+        let name = self.c.name(host).to_owned();
+        self.files(&name, |directory, _| (directory.trip, directory.has_tripped) = (None, false));
+        self.down(&name, true);
+        self.c.after(RESTART_AFTER * MILLI, Event::Restart(host as u16));
     }
 
     /// Lifts every fault and brings everything back that is not gone for good.
@@ -346,8 +372,6 @@ impl World {
 /// The verb of an action that this tier does not play.
 fn verb(action: &Action) -> &'static str {
     match action {
-        Action::CopyVault => "copy-vault",
-        Action::RestoreVault => "vault.restored",
         Action::Mount(_) | Action::Unmount(_) => "mount",
         Action::RotateKeys(_) => "rotate-keys",
         Action::RewrapKeys => "rewrap-keys",

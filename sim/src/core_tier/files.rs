@@ -19,17 +19,30 @@ pub(super) struct Directory {
     pub(super) hang_until: u64,
     /// Faults that somebody met.
     pub(super) met: u64,
+    /// Effects until the power is lost with one.
+    pub(super) trip: Option<u64>,
+    /// It was lost with the newest effect.
+    pub(super) has_tripped: bool,
 }
 
 impl Directory {
+    fn effect(&mut self) {
+        if let Some(left) = &mut self.trip {
+            *left = left.saturating_sub(1);
+            self.has_tripped |= *left == 0;
+        }
+    }
+
     /// Tells whether a write finds room.
     pub(super) fn write(&mut self) -> bool {
+        self.effect();
         self.met += u64::from(self.is_full);
         !self.is_full
     }
 
     /// Tells whether a sync succeeds.
     pub(super) fn sync(&mut self, dice: &mut Dice) -> bool {
+        self.effect();
         let fails = dice.happens(self.sync_errors);
         self.met += u64::from(fails);
         !fails

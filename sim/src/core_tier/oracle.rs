@@ -91,11 +91,17 @@ impl Guest {
 impl Common {
     /// A commit's slot lands: batches go into the vault and their markers before the judge. False if the log is
     /// another writer's.
-    pub(super) fn land(&mut self, machine: usize, epoch: u64, batches: &[u32], disks: &[Vec<Cell>]) -> bool {
+    pub(super) fn land(
+        &mut self,
+        machine: usize,
+        writer: (u64, u64),
+        batches: &[u32],
+        disks: &[Vec<Cell>],
+    ) -> bool {
         let mut found = Vec::new();
         let truth = &mut self.truths[machine];
         let (guest, ledger) = (&mut truth.guest, super::common::lock(&truth.ledger));
-        let result = truth.vault.commit(epoch, batches, &ledger, &mut |vault, marker| {
+        let result = truth.vault.commit(writer, batches, &ledger, &mut |vault, marker| {
             found.extend(guest.judge(vault, &marker));
             if guest.last.is_some_and(|(last, _)| last == marker.id) {
                 guest.is_last_there = marker.is_exact;

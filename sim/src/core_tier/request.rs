@@ -11,7 +11,7 @@ pub(super) enum Effect {
     /// Seals the log against older claims.
     Seal(u64),
     /// Puts the slot of a commit.
-    Commit { epoch: u64, batches: Rc<[u32]> },
+    Commit { epoch: u64, era: u64, batches: Rc<[u32]> },
     /// Looks at the newest claim.
     Look,
     /// Reads for digests.

@@ -10,6 +10,9 @@ use redoubt_hw_models::StoreModel;
 /// How long a caller waits for an answer that does not come.
 const SILENCE: u64 = 3 * SECOND;
 
+/// How long one attempt may take, as in the vault's own rules: then it is given up and repeated.
+const ATTEMPT: u64 = 32 * SECOND;
+
 /// Bytes of a request or an answer beside its body.
 const REQUEST: u64 = 500;
 
@@ -83,6 +86,10 @@ impl Store {
             self.met += 1;
             return failed(now + SILENCE);
         }
+        if arrives > now + ATTEMPT {
+            // The link is too slow for all of it.
+            return failed(now + ATTEMPT);
+        }
         if dice.happens(knobs.throttle) || creates && dice.happens(knobs.full) {
             self.met += 1;
             return failed(lands + 10 * MILLI + dice.below(400 * MILLI));
@@ -102,6 +109,7 @@ impl Store {
             return Course { lands: Some(lands), ends: lands + SILENCE, is_answered: false };
         }
         let ends = lands + net.delay(dice, place, host).max(MICRO);
-        Course { lands: Some(lands), ends, is_answered: true }
+        let is_answered = ends <= now + ATTEMPT;
+        Course { lands: Some(lands), ends: ends.min(now + ATTEMPT), is_answered }
     }
 }

@@ -15,10 +15,10 @@ pub(super) struct Claimed {
     pub(super) is_exact: bool,
 }
 
-/// Why a commit is not applied.
+/// Why a commit or a seal is not applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refused {
-    /// A newer writer sealed the log.
+    /// A newer writer sealed the log, or it is not the one that was opened.
     Fenced,
 }
 
@@ -34,9 +34,11 @@ pub(super) struct MachineVault {
     pub(super) image: Vec<Vec<Cell>>,
     /// Highest number of marks that were disowned.
     pub(super) disowned: Option<u64>,
-    /// Newest recovery point.
-    pub(super) newest_point: Option<MarkerId>,
     pub(super) points: u64,
+    /// How often an old copy took its place. No writer that opened it before can go on.
+    pub(super) era: u64,
+    /// Where it ended before that: what was told of it then was true.
+    was: WriteSeq,
 }
 
 impl MachineVault {
@@ -48,8 +50,9 @@ impl MachineVault {
             is_exact: false,
             image: pages.iter().map(|pages| vec![0; *pages]).collect(),
             disowned: None,
-            newest_point: None,
             points: 0,
+            era: 0,
+            was: WriteSeq(0),
         }
     }
 
@@ -72,12 +75,13 @@ impl MachineVault {
     /// a batch does that no stream may do.
     pub(super) fn commit(
         &mut self,
-        epoch: u64,
+        (epoch, era): (u64, u64),
         batches: &[u32],
         ledger: &Ledger,
         judge: &mut dyn FnMut(&MachineVault, Claimed),
     ) -> Result<Option<String>, Refused> {
-        if self.sealed > epoch {
+        // A writer looks for its newest slot before it puts the next one.
+        if self.sealed > epoch || self.era != era {
             return Err(Refused::Fenced);
         }
         for number in batches {
@@ -130,10 +134,7 @@ impl MachineVault {
             }
             Item::Marker(id) => {
                 let is_exact = self.is_exact;
-                if is_exact {
-                    self.newest_point = Some(*id);
-                    self.points += 1;
-                }
+                self.points += u64::from(is_exact);
                 judge(self, Claimed { id: *id, is_exact });
                 false
             }
@@ -141,6 +142,17 @@ impl MachineVault {
             Item::Unknown => true,
         };
         is_outside.then(|| format!("record {seq} holds what no disk gave to the machine"))
+    }
+
+    /// An old copy takes its place.
+    pub(super) fn go_back(&mut self, copy: MachineVault) {
+        let (era, was) = (self.era + 1, self.newest_told());
+        *self = MachineVault { era, was, ..copy };
+    }
+
+    /// Returns up to where it was ever told to reach.
+    pub(super) fn newest_told(&self) -> WriteSeq {
+        self.head.seq.max(self.was)
     }
 
     /// Marks of a number are disowned.

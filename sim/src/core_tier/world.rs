@@ -47,7 +47,11 @@ pub(super) struct World {
     pub(super) unplayed: BTreeSet<String>,
     /// Copies of machines that were taken, by machine.
     pub(super) copies: BTreeMap<usize, AgentHost>,
+    /// A copy of the whole vault.
+    pub(super) vault_copy: Vec<MachineVault>,
     phase: Phase,
+    /// Until when some host is frozen.
+    pub(super) frozen_until: u64,
     limits: SpoolLimits,
     stage_bytes: u64,
     /// A process server's files failed, or there are several: what order-kept excuses.
@@ -145,7 +149,9 @@ impl World {
             loses_source: plan.loses_source(),
             unplayed: BTreeSet::new(),
             copies: BTreeMap::new(),
+            vault_copy: Vec::new(),
             phase: Phase::Load,
+            frozen_until: 0,
             limits,
             stage_bytes: estate.stage,
             c,
@@ -175,7 +181,7 @@ impl World {
     }
 
     /// The host that an event is for, if its process must be awake for it.
-    fn frozen_until(&self, event: &Event) -> u64 {
+    fn frozen_until_of(&self, event: &Event) -> u64 {
         let host = match event {
             Event::Agent(host, ..) => usize::from(*host),
             Event::Server(number, ..) => usize::from(self.servers[usize::from(*number)].host),
@@ -191,20 +197,30 @@ impl World {
     }
 
     fn on_event(&mut self, event: Event) {
-        let frozen_until = self.frozen_until(&event);
-        if frozen_until > self.c.now {
-            return self.c.heap.push(frozen_until, event);
+        // Hardly ever is anybody frozen.
+        if self.c.now < self.frozen_until {
+            let until = self.frozen_until_of(&event);
+            if until > self.c.now {
+                return self.c.heap.push(until, event);
+            }
         }
         match event {
             Event::Agent(host, run, work) => {
                 if let Some(agent) = self.agent_at(host, run) {
                     self.agents[agent].on_work(&mut self.c, work);
+                    if self.agents[agent].directory.has_tripped {
+                        self.lose_power_at_effect(usize::from(host));
+                    }
                 }
             }
             Event::Server(number, run, work) => {
                 let server = &mut self.servers[usize::from(number)];
                 if server.run == run {
                     server.on_work(&mut self.c, work);
+                    if server.directory.has_tripped {
+                        let host = usize::from(server.host);
+                        self.lose_power_at_effect(host);
+                    }
                 }
             }
             Event::Connect(number) => self.connect(number),
@@ -290,9 +306,9 @@ impl World {
         let outcome = match effect {
             Effect::Claim => Outcome::Epoch(vault.claim()),
             Effect::Seal(epoch) => vault.seal(epoch).map_or(Outcome::Fenced, |()| Outcome::Done),
-            Effect::Commit { epoch, batches } => {
+            Effect::Commit { epoch, era, batches } => {
                 let disks = self.disks_at_rest(machine);
-                let is_ours = self.c.land(machine, epoch, &batches, &disks);
+                let is_ours = self.c.land(machine, (epoch, era), &batches, &disks);
                 if is_ours { Outcome::Done } else { Outcome::Fenced }
             }
             Effect::Look | Effect::Hash => Outcome::Done,

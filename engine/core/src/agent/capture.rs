@@ -290,6 +290,9 @@ impl AgentMachine {
 
     /// Submits the reads of failed writes that are due.
     pub(super) fn recapture_due(&mut self, now: Instant, effects: &mut Vec<AgentEffect>) {
+        if self.recaptures_due.is_empty() {
+            return;
+        }
         let (due, later) = std::mem::take(&mut self.recaptures_due)
             .into_iter()
             .partition::<Vec<_>, _>(|(when, _, _)| *when <= now);

@@ -14,11 +14,16 @@ use redoubt_core::{MachineId, Names};
 const STOPPED_RETRY: u64 = 60 * SECOND;
 
 impl AgentHost {
+    #[inline]
     pub(super) fn link_step(&mut self, c: &mut Common, event: LinkEvent) {
         let Some(process) = &mut self.process else { return };
         let mut effects = std::mem::take(&mut process.link_effects);
         c.steps.link += 1;
         process.link.step(c.instant(), event, &mut effects);
+        self.follow_all(c, effects);
+    }
+
+    fn follow_all(&mut self, c: &mut Common, mut effects: Vec<LinkEffect>) {
         for effect in effects.drain(..) {
             self.follow(c, effect);
         }
@@ -81,7 +86,7 @@ impl AgentHost {
     fn judge_acknowledged(&mut self, c: &mut Common) {
         let Some(process) = &self.process else { return };
         let vaulted = process.machine.watermarks().vaulted();
-        let head = c.truths[self.truth()].vault.head.seq;
+        let head = c.truths[self.truth()].vault.newest_told();
         if vaulted > head {
             let name = c.name(usize::from(self.host)).to_owned();
             let what = format!(

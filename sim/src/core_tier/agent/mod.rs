@@ -159,12 +159,17 @@ impl AgentHost {
         c.after(TICK, self.work(AgentWork::Tick));
     }
 
-    /// Takes one step of the machine and performs its effects.
+    /// Takes one step of the machine and performs its effects. Inlined, so that an event is not copied on its way.
+    #[inline]
     pub(super) fn step(&mut self, c: &mut Common, event: AgentEvent) {
         let Some(process) = &mut self.process else { return };
         let mut effects = std::mem::take(&mut process.effects);
         c.steps.agent += 1;
         process.machine.step(c.instant(), event, &mut effects);
+        self.follow_up(c, effects);
+    }
+
+    fn follow_up(&mut self, c: &mut Common, mut effects: Vec<AgentEffect>) {
         for effect in effects.drain(..) {
             self.perform(c, effect);
         }
@@ -248,6 +253,9 @@ impl AgentHost {
             }
             Note::MarksVoid => {
                 c.marks.insert("marks-void");
+            }
+            Note::VaultWentBack { .. } => {
+                c.marks.insert("vault-went-back-told");
             }
             Note::LogFailing(_) => {
                 c.marks.insert("activity-log-failed");

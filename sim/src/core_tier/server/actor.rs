@@ -40,6 +40,8 @@ pub(super) struct Job {
 pub(super) struct Open {
     pub(super) receiver: Receiver,
     pub(super) epoch: u64,
+    /// The vault that was opened.
+    pub(super) era: u64,
     effects: Vec<ReceiverEffect>,
     /// Ends of commits that wait for their turn.
     pub(super) wanted: VecDeque<BatchPosition>,
@@ -68,10 +70,11 @@ pub(super) struct Open {
 }
 
 impl Open {
-    pub(super) fn new(receiver: Receiver, epoch: u64) -> Open {
+    pub(super) fn new(receiver: Receiver, epoch: u64, era: u64) -> Open {
         Open {
             receiver,
             epoch,
+            era,
             effects: Vec::new(),
             wanted: VecDeque::new(),
             jobs: VecDeque::new(),
@@ -314,7 +317,7 @@ impl ServerHost {
             _ => return,
         };
         let truth = &mut c.truths[usize::from(machine)];
-        let durable = self.machines[usize::from(machine)].stage.durable().max(truth.vault.head.seq);
+        let durable = self.machines[usize::from(machine)].stage.durable().max(truth.vault.newest_told());
         let mut older = None;
         if matches!(message, Message::Welcome(_)) {
             let open = self.opened_machine(machine);

@@ -113,7 +113,7 @@ impl ServerHost {
             return self.rest(c, machine, false, RefusedReason::Busy);
         }
         let vault = &c.truths[usize::from(machine)].vault;
-        let (vaulted, is_exact) = (vault.head, vault.is_exact);
+        let (vaulted, is_exact, era) = (vault.head, vault.is_exact, vault.era);
         let owned = &mut self.machines[usize::from(machine)];
         let State::Opening { caller, .. } = &mut owned.state else { return };
         let caller = caller.take();
@@ -129,7 +129,7 @@ impl ServerHost {
         let bytes = owned.stage.bytes();
         let receiver = Receiver::new(c.instant(), super::actor::id(machine), self.limits(bytes), state);
         let owned = &mut self.machines[usize::from(machine)];
-        owned.state = State::Open(Box::new(Open::new(receiver, epoch)));
+        owned.state = State::Open(Box::new(Open::new(receiver, epoch, era)));
         if let Some(caller) = caller {
             self.admit(c, machine, *caller);
         }

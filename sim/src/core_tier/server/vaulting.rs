@@ -71,11 +71,11 @@ impl ServerHost {
         else {
             return;
         };
-        let epoch = open.epoch;
+        let (epoch, era) = (open.epoch, open.era);
         let Some(job) = open.jobs.front() else { return };
         let (batches, bytes) = (Rc::clone(&job.batches), job.bytes);
         open.is_publishing = true;
-        self.ask(c, machine, bytes, true, Effect::Commit { epoch, batches });
+        self.ask(c, machine, bytes, true, Effect::Commit { epoch, era, batches });
     }
 
     fn published(&mut self, c: &mut Common, machine: u16, outcome: Outcome) {
