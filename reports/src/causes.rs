@@ -1,6 +1,6 @@
 //! Failures by cause, not by seed: equal words with other figures and other hosts are one cause.
 
-use crate::model::{Finding, Run, RunSet, Scenario, Verdict};
+use crate::model::{Finding, Known, Run, RunSet, Scenario, Verdict};
 use std::collections::BTreeMap;
 
 /// Longest pattern, in letters: what follows is detail.
@@ -22,6 +22,8 @@ pub(crate) struct Cause<'a> {
     pub(crate) verdict: Verdict,
     pub(crate) oracle: String,
     pub(crate) pattern: String,
+    /// Its entry among the known failures.
+    pub(crate) known: Option<&'a Known>,
     /// By scenario and seed.
     pub(crate) cases: Vec<Case<'a>>,
 }
@@ -80,18 +82,20 @@ fn plain(word: &str, hosts: &[&str]) -> String {
     text
 }
 
-/// Groups all failures, the worst and most frequent causes first.
+/// Groups all failures, the worst and most frequent causes first, known ones last.
 pub(crate) fn causes(set: &RunSet) -> Vec<Cause<'_>> {
-    let mut by_key: BTreeMap<(String, String), Cause<'_>> = BTreeMap::new();
+    let mut by_key: BTreeMap<_, Cause<'_>> = BTreeMap::new();
     for scenario in &set.scenarios {
         let hosts = hosts(scenario);
         for run in &scenario.runs {
             let Some(finding) = run.findings.first() else { continue };
             let key = key(finding, &hosts);
-            let cause = by_key.entry(key.clone()).or_insert(Cause {
+            let known = run.known.as_ref();
+            let cause = by_key.entry((key.clone(), known)).or_insert(Cause {
                 verdict: run.verdict,
                 oracle: key.0,
                 pattern: key.1,
+                known,
                 cases: Vec::new(),
             });
             cause.verdict = cause.verdict.max(run.verdict);
@@ -100,7 +104,7 @@ pub(crate) fn causes(set: &RunSet) -> Vec<Cause<'_>> {
     }
     let mut causes: Vec<_> = by_key.into_values().collect();
     // Stable: equal ones stay in the order of their words.
-    causes.sort_by_key(|cause| std::cmp::Reverse((cause.verdict, cause.cases.len())));
+    causes.sort_by_key(|cause| std::cmp::Reverse((cause.known.is_none(), cause.verdict, cause.cases.len())));
     causes
 }
 
@@ -139,6 +143,7 @@ mod tests {
             command: String::new(),
             build: Default::default(),
             marks: Default::default(),
+            faults: Default::default(),
             scenarios,
         };
         let found: Vec<_> =

@@ -88,6 +88,7 @@ pub fn merge(sets: Vec<(String, RunSet)>) -> Result<Option<RunSet>, FileError> {
         }
         all.command = format!("{}; {}", all.command, set.command);
         all.marks.extend(set.marks);
+        all.faults.extend(set.faults);
         for scenario in set.scenarios {
             match all.scenarios.iter_mut().find(|known| known.name == scenario.name) {
                 Some(known) => add(known, scenario, &file)?,
@@ -113,6 +114,10 @@ fn add(known: &mut Scenario, more: Scenario, file: &str) -> Result<(), FileError
     for (mark, runs) in more.reached {
         *known.reached.entry(mark).or_default() += runs;
     }
+    for (fault, met) in more.faults {
+        let sum = known.faults.entry(fault).or_default();
+        (sum.turned, sum.bit) = (sum.turned + met.turned, sum.bit + met.bit);
+    }
     for (measure, samples) in &more.measured {
         known.measured.entry(*measure).or_default().add(samples);
     }
@@ -136,6 +141,7 @@ mod tests {
             command: "cargo sim run".into(),
             build: Build { commit: Some(commit.into()), ..Build::default() },
             marks: BTreeSet::new(),
+            faults: BTreeSet::new(),
             scenarios: vec![scenario],
         }
     }

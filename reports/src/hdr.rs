@@ -62,6 +62,7 @@ mod tests {
             command: String::new(),
             build: Build::default(),
             marks: Default::default(),
+            faults: Default::default(),
             scenarios: vec![scenario],
         };
         let log = hdr_log(&set);

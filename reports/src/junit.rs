@@ -29,6 +29,7 @@ fn suite(scenario: &Scenario) -> TestSuite {
 fn case(scenario: &Scenario, run: &Run) -> TestCase {
     let status = match run.verdict {
         Verdict::Held => TestCaseStatus::success(),
+        _ if run.known.is_some() => known(run),
         verdict => failure(run, verdict),
     };
     let mut case = TestCase::new(format!("{}@{}", scenario.name, run.seed), status);
@@ -48,6 +49,16 @@ fn failure(run: &Run, verdict: Verdict) -> TestCaseStatus {
     let events = run.course.iter().flat_map(|course| &course.events);
     lines.extend(events.map(|event| format!("{:>14}  {}", text::moment(event.at_ms), event.what)));
     status.set_description(lines.join("\n"));
+    status
+}
+
+/// A known failure is shown as skipped: it is told, and fails nothing.
+fn known(run: &Run) -> TestCaseStatus {
+    let mut status = TestCaseStatus::skipped();
+    if let Some(known) = &run.known {
+        status.set_message(format!("known until {}: {}", known.expires, known.issue));
+    }
+    status.set_description(run.replay.clone());
     status
 }
 

@@ -24,6 +24,9 @@ pub struct RunSet {
     pub build: Build,
     /// Everything that a run may reach, whether or not a scenario asks for it.
     pub marks: BTreeSet<String>,
+    /// Every fault that a plan may have.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub faults: BTreeSet<String>,
     /// The scenarios, by name.
     pub scenarios: Vec<Scenario>,
 }
@@ -60,10 +63,22 @@ pub struct Scenario {
     pub totals: Totals,
     /// What was reached, and in how many runs.
     pub reached: BTreeMap<String, u64>,
+    /// Faults that a plan had, and what became of them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub faults: BTreeMap<String, Met>,
     /// What was measured, over all runs.
     pub measured: BTreeMap<Measure, Samples>,
     /// The runs by seed; of very many that held, some are only in the totals.
     pub runs: Vec<Run>,
+}
+
+/// How often a fault was there, and met.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Met {
+    /// Runs whose plan has it.
+    pub turned: u64,
+    /// Runs of those in which somebody met it.
+    pub bit: u64,
 }
 
 /// Promises of a scenario.
@@ -221,9 +236,23 @@ pub struct Run {
     /// What does not hold, in the order in which it was found; each oracle's first words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<Finding>,
+    /// The entry of the known failures that it matches: it fails nothing then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known: Option<Known>,
     /// Its course; kept for few runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub course: Option<Course>,
+}
+
+/// A failure that somebody has promised to mend.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Known {
+    /// Where it is being mended.
+    pub issue: String,
+    /// The last day on which it is excused, such as `2026-12-15`.
+    pub expires: String,
+    /// Why it is excused.
+    pub why: String,
 }
 
 /// Something that does not hold.

@@ -43,6 +43,8 @@ pub fn prey(bug: Bug) -> Prey {
         Bug::ServeUnchecked => ("no-silent-damage", &["rot-is-reported-not-served"][..]),
         Bug::LostIndexIsEmpty => ("index-never-needed", &["damage-of-the-index-costs-nothing"][..]),
         Bug::PlaintextFrame => ("secrets", MIXED),
+        // Of `Bug::OF_CI`: its story is built in.
+        Bug::Canary => ("secrets", &["canary"][..]),
         Bug::GuestWaitsForSpool => ("guest-untouched", OVERFLOW),
         Bug::UnboundedSpill => ("bounded", OVERFLOW),
         Bug::VaultedBeforeCommit => ("loss-never-hidden", &["site-lost-every-point-mounts"][..]),

@@ -37,14 +37,16 @@ fn files() -> Vec<(PathBuf, FileKind, String)> {
 
 #[test]
 fn the_manual_says_what_the_tables_say() {
-    let path = top().join("sim/docs/scenarios.md");
-    let text = std::fs::read_to_string(&path).unwrap();
-    let renewed = manual::renew(&text).unwrap();
-    if std::env::var_os("UPDATE_DOCS").is_some() {
-        std::fs::write(&path, &renewed).unwrap();
-        return;
+    for name in manual::DOCUMENTS {
+        let path = top().join("sim/docs").join(name);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let renewed = manual::renew(&text).unwrap();
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(&path, &renewed).unwrap();
+            continue;
+        }
+        assert!(text == renewed, "sim/docs/{name} is not current: run this test with UPDATE_DOCS=1");
     }
-    assert!(text == renewed, "sim/docs/scenarios.md is not current: run this test with UPDATE_DOCS=1");
 }
 
 #[test]
@@ -55,6 +57,21 @@ fn the_examples_of_the_manual_are_good_and_laid_out() {
         panic!("{}", problems.render(false));
     }
     assert_eq!(scenario::layout(whole, FileKind::Scenario).as_deref(), Ok(whole));
+}
+
+#[test]
+fn the_example_of_known_failures_is_good_laid_out_and_what_the_schema_says() {
+    let text = std::fs::read_to_string(top().join("ci/README.md")).unwrap();
+    let whole = text.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    if let Err(problems) = scenario::load_known("known-failures.toml", whole) {
+        panic!("{}", problems.render(false));
+    }
+    assert_eq!(scenario::layout(whole, FileKind::Known).as_deref(), Ok(whole));
+    let validator = validator(FileKind::Known);
+    assert!(validator.is_valid(&json(whole)));
+    for (from, to) in [("says", "sais"), ("mount-holds", "mount-hold"), ("format = 1", "format = 2")] {
+        assert!(!validator.is_valid(&json(&whole.replacen(from, to, 1))), "the schema accepts {to}");
+    }
 }
 
 #[test]
@@ -75,6 +92,7 @@ fn every_shared_file_is_good() {
             FileKind::Scenario => scenario::load_scenarios(&shown, "x", &text, &library).map(drop),
             FileKind::Estate => scenario::load_estate(&shown, &text, &library).map(drop),
             FileKind::Weather => scenario::load_weather(&shown, "x", &text).map(drop),
+            FileKind::Known => scenario::load_known(&shown, &text).map(drop),
         };
         result.unwrap_or_else(|problems| panic!("{}", problems.render(false)));
     }

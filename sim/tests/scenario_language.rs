@@ -181,9 +181,27 @@ fn each_slip_is_told_once_at_its_place_with_its_code_and_advice() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
+/// Codes about known failures, which have a file of their own.
+fn of_known_failures() -> Vec<Code> {
+    let entry = |expires: &str| {
+        format!(
+            "format = 1\n[known.x]\nscenario = \"*\"\noracle = \"prefix\"\nsays = \"*\"\nissue = \"x\"\nsince = \
+             \"2026-11-01\"\nexpires = \"{expires}\"\nwhy = \"x\"\n"
+        )
+    };
+    let (known, today) =
+        (scenario::load_known("x", &entry("2026-11-02")).unwrap(), "2026-11-02".parse().unwrap());
+    let all = [
+        *scenario::load_known("x", &entry("2026-11-31")).unwrap_err(),
+        known.expired("2026-11-03".parse().unwrap()),
+        known.idle(today, &BTreeSet::new(), |_| true),
+    ];
+    all.iter().flat_map(|problems| &problems.list).map(|problem| problem.code).collect()
+}
+
 #[test]
 fn every_code_is_given_by_some_slip() {
-    let given: BTreeSet<Code> = SLIPS.iter().map(|slip| slip.2).collect();
+    let given: BTreeSet<Code> = SLIPS.iter().map(|slip| slip.2).chain(of_known_failures()).collect();
     let missing: Vec<&str> =
         Code::ALL.iter().filter(|code| !given.contains(code)).map(|code| code.name()).collect();
     assert!(missing.is_empty(), "{missing:?}");

@@ -23,7 +23,7 @@ type Step = (&'static str, fn(TestSet) -> Result<()>);
 /// Schedules of the vault's protocol at night: some 10 minutes. The rarest mistakes show once in 100,000.
 const VAULT_SCHEDULES_AT_NIGHT: &str = "3000000";
 
-const STEPS: [Step; 15] = [
+const STEPS: [Step; 16] = [
     ("format", |_| run_command(cargo(&["fmt", "--all", "--check"]))),
     ("tidy", |_| tidy::check()),
     ("licences", |_| licences::check()),
@@ -65,6 +65,7 @@ const STEPS: [Step; 15] = [
     ("lab scenarios", |set| lab(&["run"], set)),
     ("determinism", |set| lab(&["meta"], set)),
     ("planted bugs of the lab", |set| lab(&["bugs"], set)),
+    ("canary of the lab at night", canary),
     ("production build", |_| run_command(cargo(&["build", "--release", "-p", "redoubt"]))),
     ("end to end", end_to_end),
 ];
@@ -110,6 +111,15 @@ fn core_tier(set: TestSet) -> Result<()> {
     }
     run_command(command)?;
     run_command(cargo(&["sim", "core", "--bugs"]))
+}
+
+/// The tests of the lab hear it with fewer seeds.
+fn canary(set: TestSet) -> Result<()> {
+    if set == TestSet::Pr {
+        println!("only at night");
+        return Ok(());
+    }
+    lab(&["canary"], set)
 }
 
 /// The gate plays a few schedules among the unit tests.

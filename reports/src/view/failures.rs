@@ -24,6 +24,8 @@ pub(super) struct CauseView {
     run: String,
     /// What else spoke in that run.
     others: Vec<(String, String)>,
+    /// Until when it is excused, where it is mended, and why.
+    known: Option<[String; 3]>,
     replays: Vec<String>,
     more_replays: usize,
     events: Vec<EventView>,
@@ -65,6 +67,7 @@ fn view(cause: &Cause<'_>) -> CauseView {
         example: case.finding.what.clone(),
         run: format!("{}@{}", case.scenario.name, case.run.seed),
         others: findings.map(|finding| (finding.oracle.clone(), finding.what.clone())).collect(),
+        known: cause.known.map(|known| [known.expires.clone(), known.issue.clone(), known.why.clone()]),
         replays: replays(case, &cause.cases),
         more_replays: cause.cases.len().saturating_sub(REPLAYS),
         events: events(case),

@@ -41,6 +41,7 @@ struct Page {
     estates: Vec<estates::EstateView>,
     hardware: Vec<estates::HardwareView>,
     unreached: Vec<String>,
+    unmet: Vec<String>,
     comparison: Option<compare::Comparison>,
 }
 
@@ -81,6 +82,7 @@ fn page(set: &RunSet, baseline: Option<&RunSet>) -> Page {
         estates: estates::estates(set),
         hardware: estates::hardware(set),
         unreached: judge::unreached(set).into_iter().map(str::to_owned).collect(),
+        unmet: judge::unmet(set).0.into_iter().map(str::to_owned).collect(),
         comparison: baseline.map(|baseline| compare::compare(set, baseline)),
     }
 }
@@ -94,20 +96,27 @@ fn sum(set: &RunSet, of: fn(&crate::model::Totals) -> u64) -> u64 {
     set.scenarios.iter().map(|scenario| of(&scenario.totals)).sum()
 }
 
-fn headline(set: &RunSet, verdict: Verdict) -> String {
+/// Returns the set in one sentence.
+pub(crate) fn headline(set: &RunSet, verdict: Verdict) -> String {
     let runs = sum(set, |totals| totals.runs);
-    let failed = runs - sum(set, |totals| totals.held);
+    let known = judge::known(set);
+    let failed = (runs - sum(set, |totals| totals.held)).saturating_sub(known);
+    let but = match known {
+        0 => String::new(),
+        _ => format!(" {} failed in a way that is known.", text::of(known, "run")),
+    };
     match verdict {
         Verdict::Held if runs == 0 => "Nothing was played.".into(),
-        Verdict::Held => format!("Every promise held in {}.", text::of(runs, "run")),
+        Verdict::Held => format!("Every promise held in {}.{but}", text::of(runs - known, "run")),
         Verdict::NeverSeen => {
-            "Every run held, but not everything that was to be tried was ever reached.".into()
+            format!("Every run held, but not everything that was to be tried was ever reached.{but}")
         }
-        _ => format!("{} of {} did not hold.", text::count(failed), text::of(runs, "run")),
+        _ => format!("{} of {} did not hold.{but}", text::count(failed), text::of(runs, "run")),
     }
 }
 
-fn sums(set: &RunSet) -> Vec<(String, &'static str)> {
+/// Returns what was played, as figures and their nouns.
+pub(crate) fn sums(set: &RunSet) -> Vec<(String, &'static str)> {
     let simulated = sum(set, |totals| totals.simulated_ms);
     vec![
         (text::count(set.scenarios.len() as u64), "scenarios"),

@@ -78,7 +78,12 @@ fn seed(run: &Run) -> SeedView {
     let cause = run.findings.first().map(|finding| format!(" ({})", finding.oracle)).unwrap_or_default();
     SeedView {
         class: run.verdict.class(),
-        title: format!("seed {}: {}{cause}", run.seed, run.verdict.words()),
+        title: format!(
+            "seed {}: {}{cause}{}",
+            run.seed,
+            run.verdict.words(),
+            if run.known.is_some() { ", known" } else { "" }
+        ),
     }
 }
 

@@ -163,6 +163,10 @@ fn scenario(name: &str, seeds: u64, every: u64, verdict: Verdict, oracle: &str, 
             points: 44 * seeds,
         },
         reached: BTreeMap::from([("spilled".into(), seeds), ("session-lost".into(), seeds)]),
+        faults: BTreeMap::from([
+            ("link.cut".into(), Met { turned: seeds, bit: seeds }),
+            ("store.late".into(), Met { turned: seeds, bit: 0 }),
+        ]),
         measured: BTreeMap::from([
             (Measure::Lag, lag),
             (Measure::PointAge, age),
@@ -184,6 +188,7 @@ fn run(name: &str, seed: u64, every: u64, verdict: Verdict, oracle: &str, what: 
         replay: format!("cargo sim replay {name}@{seed}"),
         simulated_ms: 58_000,
         lag_max_ms: 21_140,
+        known: None,
         findings: if is_failed { vec![finding] } else { Vec::new() },
         course: is_first.then(|| course(seed, is_failed.then_some(39_400))),
     }
@@ -213,6 +218,7 @@ pub(crate) fn broken() -> RunSet {
         command: "cargo sim run --seeds 160 swarm link".into(),
         build: Build { version: "0.1.0".into(), commit: Some("1a4a3fd80c1e".into()), planted_bug: None },
         marks: marks.map(str::to_owned).into(),
+        faults: ["link.cut", "files.full", "store.late"].map(str::to_owned).into(),
         scenarios,
     }
 }

@@ -22,7 +22,12 @@ pub(super) fn bugs(directory: &Path, names: &[String], seeds: u64, jobs: usize) 
     let scenarios = files::select(directory, &[])?;
     let mut chosen = Vec::new();
     for name in names {
-        chosen.push(pool::find_bug(name).ok_or(2u8)?);
+        let bug = pool::find_bug(name).ok_or(2u8)?;
+        if !Bug::ALL.contains(&bug) {
+            eprintln!("{name} is no bug that the oracles are judged by; `cargo sim canary` plays the canary");
+            return Err(2);
+        }
+        chosen.push(bug);
     }
     if chosen.is_empty() {
         chosen.extend(Bug::ALL);

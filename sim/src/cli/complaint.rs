@@ -3,6 +3,7 @@
 
 use super::{paint, pool};
 use crate::harness::{Outcome, Verdict};
+use redoubt_reports::model::Known;
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -26,10 +27,15 @@ pub(super) fn causes(outcome: &Outcome) -> Vec<(String, String)> {
 }
 
 /// Prints what broke in a run, what happened around it in the trace, how to play it again and where its capsule
-/// is; nothing if it held.
-pub(super) fn print(outcome: &Outcome, trace: &[String], capsule: Option<&Path>) {
+/// is; nothing if it held, and one line if the failure is known.
+pub(super) fn print(outcome: &Outcome, trace: &[String], capsule: Option<&Path>, known: Option<&Known>) {
     let verdict = outcome.verdict();
     if verdict == Verdict::Held {
+        return;
+    }
+    if let Some(known) = known {
+        let run = format!("{}@{}", outcome.scenario, outcome.seed);
+        println!("known {run}: {}, until {}; {}", verdict.word(), known.expires, known.issue);
         return;
     }
     println!("{} {}@{}", paint::paint(verdict.word(), verdict), outcome.scenario, outcome.seed);

@@ -142,9 +142,7 @@ pub(super) fn cover(
     let mut worst = Verdict::Held;
     pool::many(&scenarios, &tasks, jobs, |index, outcome, _| {
         let plan = plan::draw(&scenarios[index], outcome.seed);
-        let turned =
-            plan::steps(&plan).into_iter().filter(|step| step.key == "fault").map(|step| step.verb).collect();
-        cover.take(&turned, &outcome);
+        cover.take(&super::gather::turned(&plan), &outcome);
         worst = worst.max(outcome.verdict());
         true
     })?;

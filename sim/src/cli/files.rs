@@ -16,7 +16,7 @@ pub(super) fn default_directory() -> PathBuf {
 pub(super) const REGRESSIONS: &str = "regressions";
 
 /// Directories below that of the scenarios whose files are played with the others.
-const PLAYED: [&str; 2] = ["", REGRESSIONS];
+pub(super) const PLAYED: [&str; 2] = ["", REGRESSIONS];
 
 /// Returns the scenario files in some directories below that of the scenarios, by name; those that are not there
 /// have none.
@@ -34,7 +34,9 @@ pub(super) fn paths(directory: &Path, below: &[&str]) -> Result<Vec<PathBuf>, u8
         let mut found: Vec<PathBuf> = entries
             .filter_map(|entry| Some(entry.ok()?.path()))
             .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
-            .filter(|path| path.file_name().is_some_and(|name| name != "Cargo.toml"))
+            .filter(|path| {
+                path.file_name().is_some_and(|name| name != "Cargo.toml" && name != scenario::KNOWN_FILE)
+            })
             .collect();
         found.sort();
         paths.extend(found);
@@ -60,6 +62,9 @@ pub(super) fn library(directory: &Path, path: &Path) -> Directories {
 pub(super) fn stem(path: &Path) -> String {
     path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
 }
+
+/// The canary's story: built in, so that it sings beside anybody's scenarios.
+const CANARY: (&str, &str) = ("canary", include_str!("../../../scenarios/canary.toml"));
 
 fn load(directory: &Path, path: &Path) -> Result<Vec<Scenario>, u8> {
     let source = read(path)?;
@@ -91,6 +96,10 @@ pub(super) fn select(directory: &Path, words: &[String]) -> Result<Vec<Scenario>
     }
     if let Some(code) = failed {
         return Err(code);
+    }
+    let is_asked = |name: &str| words.iter().any(|word| word == name);
+    if is_asked(CANARY.0) && !all.iter().any(|scenario| scenario.name == CANARY.0) {
+        all.extend(scenario::load("canary.toml", CANARY.0, CANARY.1).ok());
     }
     for word in words {
         if !all.iter().any(|scenario| selects(word, scenario)) {

@@ -7,11 +7,11 @@ use super::capsules::hosts;
 use super::{build, hardware, pool};
 use crate::harness::{Outcome, Verdict};
 use crate::lanes::split;
-use crate::plan;
-use crate::scenario::verbs::MARKS;
+use crate::plan::{self, Plan};
+use crate::scenario::verbs::{MARKS, VERBS};
 use crate::scenario::{Load, Scenario};
-use redoubt_reports::model::{self, Course, Event, Finding, Run, RunSet};
-use std::collections::BTreeMap;
+use redoubt_reports::model::{self, Course, Event, Finding, Known, Run, RunSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Runs of one scenario that are kept one by one; those that failed always are, up to twice as many.
 const RUNS_MAX: usize = 2000;
@@ -42,13 +42,18 @@ impl Gather {
             command,
             build: build::build(),
             marks: MARKS.iter().map(|mark| (*mark).to_owned()).collect(),
+            faults: VERBS
+                .iter()
+                .filter(|verb| verb.key == "fault")
+                .map(|verb| verb.name.to_owned())
+                .collect(),
             scenarios: scenarios.iter().map(scenario).collect(),
         };
         Gather { set, longest: vec![None; scenarios.len()], causes: BTreeMap::new() }
     }
 
-    /// Adds a run.
-    pub(super) fn take(&mut self, index: usize, played: &Scenario, outcome: &Outcome) {
+    /// Adds a run; one that failed may be known.
+    pub(super) fn take(&mut self, index: usize, played: &Scenario, outcome: &Outcome, known: Option<Known>) {
         let scenario = &mut self.set.scenarios[index];
         let is_held = outcome.verdict() == Verdict::Held;
         let (totals, stats) = (&mut scenario.totals, &outcome.stats);
@@ -60,12 +65,18 @@ impl Gather {
         for mark in &outcome.marks {
             *scenario.reached.entry((*mark).to_owned()).or_default() += 1;
         }
+        let plan = plan::draw(played, outcome.seed);
+        for fault in turned(&plan) {
+            let met = scenario.faults.entry(fault.to_owned()).or_default();
+            met.turned += 1;
+            met.bit += u64::from(outcome.bites.contains_key(fault));
+        }
         for (measure, samples) in outcome.record.measured() {
             scenario.measured.entry(measure).or_default().add(&samples);
         }
         let room = if is_held { RUNS_MAX } else { 2 * RUNS_MAX };
         if scenario.runs.len() < room {
-            scenario.runs.push(run(outcome));
+            scenario.runs.push(Run { known, ..run(outcome) });
             self.keep_course(index, played, outcome);
         }
     }
@@ -183,8 +194,14 @@ fn run(outcome: &Outcome) -> Run {
             .into_iter()
             .map(|(oracle, what)| Finding { oracle, what })
             .collect(),
+        known: None,
         course: None,
     }
+}
+
+/// Returns the faults of a plan.
+pub(super) fn turned(plan: &Plan) -> BTreeSet<&'static str> {
+    plan::steps(plan).into_iter().filter(|step| step.key == "fault").map(|step| step.verb).collect()
 }
 
 fn course(scenario: &Scenario, outcome: &Outcome) -> Course {

@@ -54,6 +54,8 @@ pub(super) enum Kind {
     Estate,
     /// A file of `weather/`.
     Weather,
+    /// A file of known failures.
+    Known,
 }
 
 /// Runs a command.
@@ -71,6 +73,7 @@ pub(super) fn run(directory: &Path, command: &Command) -> Result<u8, u8> {
 fn kind(path: &Path) -> FileKind {
     let parent = path.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
     match parent.as_deref() {
+        _ if path.file_name().is_some_and(|name| name == scenario::KNOWN_FILE) => FileKind::Known,
         Some("estates") => FileKind::Estate,
         Some("weather") => FileKind::Weather,
         _ => FileKind::Scenario,
@@ -85,24 +88,46 @@ fn judge(directory: &Path, path: &Path) -> Result<Option<Box<Problems>>, u8> {
     let result = match kind(path) {
         FileKind::Estate => scenario::load_estate(&shown, &source, &library).map(drop),
         FileKind::Weather => scenario::load_weather(&shown, &name, &source).map(drop),
+        FileKind::Known => scenario::load_known(&shown, &source).map(drop),
         FileKind::Scenario => scenario::load_scenarios(&shown, &name, &source, &library).map(drop),
     };
     Ok(result.err())
 }
 
-fn check(directory: &Path, paths: &[PathBuf]) -> Result<u8, u8> {
-    let paths = if paths.is_empty() { files::paths(directory, &CHECKED)? } else { paths.to_vec() };
+/// Returns every file under the directory of scenarios.
+fn all(directory: &Path) -> Result<Vec<PathBuf>, u8> {
+    let mut paths = files::paths(directory, &CHECKED)?;
+    let known = directory.join(scenario::KNOWN_FILE);
+    paths.extend(known.is_file().then_some(known));
+    Ok(paths)
+}
+
+/// Judges every file; returns how many there are, and every problem.
+pub(super) fn judge_all(directory: &Path) -> Result<(usize, Vec<Shown>), u8> {
+    let paths = all(directory)?;
+    let (_, found) = problems(directory, &paths, false)?;
+    Ok((paths.len(), found))
+}
+
+/// Judges files; returns how many are good, and every problem once.
+fn problems(directory: &Path, paths: &[PathBuf], is_coloured: bool) -> Result<(usize, Vec<Shown>), u8> {
     let mut good = 0;
     let mut found: Vec<Shown> = Vec::new();
-    for path in &paths {
+    for path in paths {
         match judge(directory, path)? {
             None => good += 1,
-            Some(problems) => found.extend(problems.shown(paint::coloured())),
+            Some(problems) => found.extend(problems.shown(is_coloured)),
         }
     }
     // What a shared file has wrong is shown once, not with each file that stands on it.
     let mut places = BTreeSet::new();
     found.retain(|shown| places.insert((shown.path.clone(), shown.line, shown.column, shown.what.clone())));
+    Ok((good, found))
+}
+
+fn check(directory: &Path, paths: &[PathBuf]) -> Result<u8, u8> {
+    let paths = if paths.is_empty() { all(directory)? } else { paths.to_vec() };
+    let (good, found) = problems(directory, &paths, paint::coloured())?;
     for shown in &found {
         eprintln!("{}\n", shown.text);
     }
@@ -134,7 +159,7 @@ fn explain(directory: &Path, what: Option<&str>) -> Result<u8, u8> {
 }
 
 fn format(directory: &Path, paths: &[PathBuf], is_check: bool) -> Result<u8, u8> {
-    let paths = if paths.is_empty() { files::paths(directory, &CHECKED)? } else { paths.to_vec() };
+    let paths = if paths.is_empty() { all(directory)? } else { paths.to_vec() };
     let (mut changed, mut code) = (0, 0);
     for path in &paths {
         let source = files::read(path)?;
@@ -171,6 +196,7 @@ fn schema(kind: Kind) -> Result<u8, u8> {
         Kind::Scenario => FileKind::Scenario,
         Kind::Estate => FileKind::Estate,
         Kind::Weather => FileKind::Weather,
+        Kind::Known => FileKind::Known,
     };
     println!("{:#}", scenario::schema(kind));
     Ok(0)

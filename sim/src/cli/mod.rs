@@ -3,7 +3,9 @@
 mod bench;
 mod bugs;
 mod build;
+mod canary;
 mod capsules;
+mod ci;
 mod complaint;
 mod core;
 mod core_bugs;
@@ -17,6 +19,8 @@ mod hardware;
 mod hunt;
 mod hw;
 mod interrupt;
+#[cfg(test)]
+mod kit;
 mod language;
 mod meta;
 mod paint;
@@ -24,6 +28,7 @@ mod pool;
 mod replay;
 mod report;
 mod run;
+mod set;
 mod shrink;
 mod trace;
 
@@ -53,23 +58,21 @@ enum Command {
     Run {
         /// Names or tags; all if none is given.
         names: Vec<String>,
-        /// Seeds of each scenario; by default what its file says.
-        #[arg(long)]
-        seeds: Option<u64>,
         /// First seed; by default what its file says, mostly 1.
         #[arg(long)]
         from: Option<u64>,
-        /// Longest time on a real clock, such as 10m; what is not played then ends with code 30.
-        #[arg(long)]
-        within: Option<String>,
+        #[command(flatten)]
+        which: run::Seeds,
         /// Planted bug to activate.
         #[arg(long)]
         bug: Option<String>,
-        /// Where the capsules of failed runs go; by default `target/runs`.
+        /// Where the capsules of failed runs go; by default `target/runs`. With `--ci`, where all files go.
         #[arg(long, value_name = "DIRECTORY")]
         out: Option<PathBuf>,
         #[command(flatten)]
         files: report::Files,
+        #[command(flatten)]
+        ci: ci::Flags,
     },
     /// Runs one seed again, prints its plan and trace, and proves that it is the same run.
     Replay {
@@ -175,11 +178,15 @@ enum Command {
         /// First seed; by default 1000000.
         #[arg(long)]
         from: Option<u64>,
-        /// Where the capsules of failed runs go; by default `target/runs`.
+        #[command(flatten)]
+        night: run::Night,
+        /// Where the capsules of failed runs go; by default `target/runs`. With `--ci`, where all files go.
         #[arg(long, value_name = "DIRECTORY")]
         out: Option<PathBuf>,
         #[command(flatten)]
         files: report::Files,
+        #[command(flatten)]
+        ci: ci::Flags,
     },
     /// Plays scenarios at the core tier: the pure machines alone, tens of times as many seeds.
     Core {
@@ -231,6 +238,13 @@ enum Command {
         #[arg(long, default_value_t = 100)]
         seeds: u64,
     },
+    /// Proves that a failure is told: plays a story whose bug bites in one seed of a hundred, and looks for it in exit
+    /// code, summary, annotation, JUnit's file, capsule and replay.
+    Canary {
+        /// Runs.
+        #[arg(long, default_value_t = 1000)]
+        seeds: u64,
+    },
     /// Searches for one planted bug and prints what came of it as JSON; `bugs` starts it.
     #[command(hide = true)]
     Hunt {
@@ -273,17 +287,17 @@ pub fn main() -> ExitCode {
     let directory = arguments.scenarios.unwrap_or_else(files::default_directory);
     let jobs = arguments.jobs.unwrap_or_else(pool::cores).max(1);
     let code = match arguments.command {
-        Command::Run { names, seeds, from, within, bug, out, files } => {
-            let wanted = run::Wanted { names: &names, from, jobs, files: &files, out };
-            pool::with_bug(bug.as_deref(), || run::run(&directory, &wanted, seeds, within.as_deref()))
+        Command::Run { names, from, which, bug, out, files, ci } => {
+            let wanted = run::Wanted { names: &names, from, jobs, files: &files, out, ci: &ci };
+            pool::with_bug(bug.as_deref(), || run::run(&directory, &wanted, &which))
         }
         Command::Replay { run, until, digest, bug } => {
             let (until, bug) = (until.as_deref(), bug.as_deref());
             replay::replay(&directory, &replay::Wanted { run: &run, is_digest_only: digest, until, bug })
         }
-        Command::Sweep { duration, names, from, out, files } => {
-            let wanted = run::Wanted { names: &names, from, jobs, files: &files, out };
-            run::sweep(&directory, &wanted, &duration)
+        Command::Sweep { duration, names, from, night, out, files, ci } => {
+            let wanted = run::Wanted { names: &names, from, jobs, files: &files, out, ci: &ci };
+            run::sweep(&directory, &wanted, &duration, &night)
         }
         Command::Core { names, seeds, duration, from, bug, bugs, trace, json } => {
             let duration = duration.as_deref();
@@ -294,6 +308,7 @@ pub fn main() -> ExitCode {
                 pool::with_bug(bug.as_deref(), || core::core(&directory, &wanted))
             }
         }
+        Command::Canary { seeds } => canary::canary(&directory, seeds, jobs),
         Command::Trace { run, around, actor, json, perfetto, bug } => {
             let (around, actor) = (around.as_deref(), actor.as_deref());
             let bug = bug.as_deref();

@@ -71,9 +71,9 @@ pub(super) fn with_bug(name: Option<&str>, work: impl FnOnce() -> Result<u8, u8>
 
 /// Finds a planted bug by name, or says what is near.
 pub(super) fn find_bug(name: &str) -> Option<Bug> {
-    let bug = Bug::ALL.into_iter().find(|bug| bug.name() == name);
+    let bug = Bug::known().find(|bug| bug.name() == name);
     if bug.is_none() {
-        let names: Vec<String> = Bug::ALL.iter().map(|bug| bug.name()).collect();
+        let names: Vec<String> = Bug::known().map(Bug::name).collect();
         let known: Vec<&str> = names.iter().map(String::as_str).collect();
         eprintln!("unknown planted bug {name:?}; {}", crate::scenario::advice(name, &known));
     }

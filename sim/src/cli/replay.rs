@@ -86,7 +86,7 @@ pub(super) fn replay(directory: &Path, wanted: &Wanted<'_>) -> Result<u8, u8> {
     }
     print!("{}", named.plan);
     outcome.trace.iter().for_each(|line| println!("{line}"));
-    complaint::print(&outcome, &[], None);
+    complaint::print(&outcome, &[], None, None);
     let is_whole = until_ms.is_none_or(|until| outcome.stats.simulated < until);
     if let Some(what) = not_the_run(&named, &outcome, is_whole) {
         println!("{} {what}", paint::paint("NOT THE RECORDED RUN:", Verdict::Broken));

@@ -68,6 +68,18 @@ fn read(path: &Path) -> Result<RunSet, u8> {
     redoubt_reports::read(&path.display().to_string(), &text).map_err(invalid)
 }
 
+/// Reads earlier sets that need not be there yet; an empty name is none.
+pub(super) fn earlier(paths: &[PathBuf]) -> Result<Vec<RunSet>, u8> {
+    let mut sets = Vec::new();
+    for path in paths.iter().filter(|path| !path.as_os_str().is_empty()) {
+        match path.exists() {
+            true => sets.push(read(path)?),
+            false => println!("no earlier set at {} yet", path.display()),
+        }
+    }
+    Ok(sets)
+}
+
 fn invalid(error: redoubt_reports::FileError) -> u8 {
     eprintln!("{error}");
     INVALID

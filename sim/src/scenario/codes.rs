@@ -26,6 +26,7 @@ pub enum Code {
     Twice,
     NoTime,
     NoEnd,
+    NoDate,
     UnknownVariable,
     UnusedVariable,
     WrongVariable,
@@ -38,6 +39,8 @@ pub enum Code {
     FileCircle,
     TooMany,
     BeyondBudget,
+    Expired,
+    NothingFails,
     NotYet,
 }
 
@@ -64,6 +67,7 @@ impl Code {
         Code::Twice,
         Code::NoTime,
         Code::NoEnd,
+        Code::NoDate,
         Code::UnknownVariable,
         Code::UnusedVariable,
         Code::WrongVariable,
@@ -76,6 +80,8 @@ impl Code {
         Code::FileCircle,
         Code::TooMany,
         Code::BeyondBudget,
+        Code::Expired,
+        Code::NothingFails,
         Code::NotYet,
     ];
 
@@ -197,6 +203,11 @@ impl Code {
                 "the story has no end",
                 "At `end = true` all faults are lifted and the guests stop; from then on everything must converge. There is one end.",
             ),
+            Code::NoDate => (
+                "S035",
+                "this is no day",
+                "A day is year, month and day in digits, in quotes: `\"2026-12-15\"`.",
+            ),
             Code::UnknownVariable => (
                 "S040",
                 "no variable is called so",
@@ -256,6 +267,16 @@ impl Code {
                 "S070",
                 "beyond the fault budget",
                 "Weather and drawn faults stay within what the design promises to survive at any time (`sim/docs/fault-budget.md`). What ends a story, or needs one before it, belongs in the timeline.",
+            ),
+            Code::Expired => (
+                "S080",
+                "a known failure has expired",
+                "An entry of the known failures excuses a failure until a day. After it the failure counts again, and the entry fails the set by itself, so that somebody decides: mend it, or enter it anew with a reason.",
+            ),
+            Code::NothingFails => (
+                "S081",
+                "nothing failed in this way",
+                "An entry of the known failures described nothing in a set that played what it is about. It fails nothing. If the failure is mended, delete the entry: it would excuse the next one like it. A failure that is seldom needs a night to be missed.",
             ),
             Code::NotYet => (
                 "S090",

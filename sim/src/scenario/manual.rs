@@ -1,6 +1,7 @@
-//! The parts of the manual that are made from tables: they stand between two marks in `sim/docs/scenarios.md` and
+//! The parts of the manual that are made from tables: they stand between two marks in the documents of [`DOCUMENTS`] and
 //! are renewed as a whole, so that the manual never says what the reader does not do.
 
+use super::budget;
 use super::catalogue::{LOAD_WORDS, ORACLE_WORDS, WORDS};
 use super::codes::Code;
 use super::expect::{MEASURES, STATISTICS};
@@ -9,8 +10,11 @@ use super::keys::{
     WEATHER,
 };
 use super::quantity::{UNITS, Unit};
-use super::verbs::{ENDS_ITSELF, Ends, MARKS, NEVER_DRAWN, Target, VERBS};
+use super::verbs::{ENDS_ITSELF, Ends, MARKS, Target, VERBS, Verb};
 use std::fmt::Write;
+
+/// Documents with such parts, in `sim/docs`.
+pub const DOCUMENTS: [&str; 2] = ["scenarios.md", "faults.md"];
 
 const BEGIN: &str = "<!-- made from the tables of the lab: ";
 const END: &str = "<!-- end -->\n";
@@ -45,6 +49,8 @@ fn made(name: &str) -> Option<String> {
         "a fault of the weather" => place(&GUST),
         "units" => Some(units()),
         "faults" => Some(verbs("fault")),
+        "budget" => Some(hits()),
+        name if name.starts_with("faults of ") => catalogue(&name["faults of ".len()..]),
         "acts" => Some(
             verbs("do") + &verbs("check").lines().skip(2).map(|line| format!("{line}\n")).collect::<String>(),
         ),
@@ -130,21 +136,14 @@ fn units() -> String {
 fn verbs(key: &str) -> String {
     let mut out = head(&[&format!("`{key}`"), "`on`", "takes", "what happens"]);
     for verb in VERBS.iter().filter(|verb| verb.key == key) {
-        let on = match verb.target {
-            Target::None => "-",
-            Target::Host => "host",
-            Target::Machine => "machine",
-            Target::Server => "process server",
-            Target::Site => "site",
-            Target::Link => "link",
-        };
+        let on = target(verb.target);
         let mut takes: Vec<String> =
             verb.takes.iter().map(|(name, of)| format!("`{name}`: {}", unit(*of))).collect();
         if verb.ends == Ends::Lasts {
             takes.push("`for`".to_owned());
         }
         let Some(words) = WORDS.iter().find(|words| words.of == (verb.key, verb.name)) else { continue };
-        let own = if NEVER_DRAWN.contains(&verb.name) && key == "fault" { "; never drawn" } else { "" };
+        let own = if key == "fault" && !budget::is_drawn(verb) { "; never drawn" } else { "" };
         let itself = if ENDS_ITSELF.contains(&verb.name) { "; ends by itself" } else { "" };
         let says = words.says.replace(['{', '}'], "*");
         let row = format!(
@@ -154,6 +153,89 @@ fn verbs(key: &str) -> String {
             words.about
         );
         let _ = writeln!(out, "{row}");
+    }
+    out
+}
+
+/// Families of faults: a word of the catalogue, and how their names begin.
+const FAMILIES: [(&str, &[&str]); 7] = [
+    ("processes, hosts and sites", &["process.", "host.", "site.", "old-copy"]),
+    ("links", &["link."]),
+    ("the store", &["store."]),
+    ("disks", &["disk."]),
+    ("state directories", &["files."]),
+    ("the vault at rest", &[]),
+    ("the whole vault", &["vault."]),
+];
+
+/// Tells whether a fault is of a family; what damages an object at rest is of the one without a name.
+fn is_of(family: &[&str], fault: &Verb) -> bool {
+    if fault.is_damage() {
+        family.is_empty()
+    } else {
+        family.iter().any(|begin| fault.name.starts_with(begin))
+    }
+}
+
+/// The catalogue of one family: what each fault does, on what, with what, for how long, and who survives it.
+fn catalogue(family: &str) -> Option<String> {
+    let (_, begins) = FAMILIES.iter().find(|(name, _)| *name == family)?;
+    let mut out = head(&["fault", "on", "takes", "what happens", "lasts", "drawn", "what survives it"]);
+    for fault in VERBS.iter().filter(|verb| verb.key == "fault" && is_of(begins, verb)) {
+        let Some(words) = WORDS.iter().find(|words| words.of == (fault.key, fault.name)) else { continue };
+        let survives: Vec<String> = budget::hit_by(fault).iter().map(|row| row.hit.to_owned()).collect();
+        let cost =
+            budget::must_not_cost(fault).map(|cost| format!("; must not cost {cost}")).unwrap_or_default();
+        let _ = writeln!(
+            out,
+            "| `{}` | {} | {} | {}: {} | {} | {} | {}{cost} |",
+            fault.name,
+            target(fault.target),
+            amounts(fault),
+            words.says.replace(['{', '}'], "*"),
+            words.about,
+            lasts(fault),
+            if budget::is_drawn(fault) { "yes" } else { "no" },
+            survives.join(", "),
+        );
+    }
+    Some(out)
+}
+
+/// How a fault ends.
+fn lasts(fault: &Verb) -> &'static str {
+    match fault.ends {
+        Ends::AtOnce => "an instant",
+        Ends::Lasts if ENDS_ITSELF.contains(&fault.name) => "`for`; ends by itself",
+        Ends::Lasts => "`for`, or until `heal` or the end",
+    }
+}
+
+fn amounts(verb: &Verb) -> String {
+    let takes: Vec<String> = verb.takes.iter().map(|(name, of)| format!("`{name}`: {}", unit(*of))).collect();
+    if takes.is_empty() { "-".to_owned() } else { takes.join(", ") }
+}
+
+fn target(target: Target) -> &'static str {
+    match target {
+        Target::None => "-",
+        Target::Host => "host",
+        Target::Machine => "machine",
+        Target::Server => "process server",
+        Target::Site => "site",
+        Target::Link => "link",
+    }
+}
+
+/// The budget with the faults of the language that spend it.
+fn hits() -> String {
+    let mut out = head(&["what is hit", "by", "survives", "does not survive (never planned)"]);
+    for row in budget::rows() {
+        let faults = VERBS.iter().filter(|verb| verb.key == "fault" && budget::hit_by(verb).contains(&row));
+        let faults: Vec<String> = faults.map(|fault| format!("`{}`", fault.name)).collect();
+        let by = if faults.is_empty() { "acts of the operator".to_owned() } else { faults.join(", ") };
+        let never = if row.never.is_empty() { "-" } else { row.never };
+        let _ = writeln!(out, "| {} | {by} | {} | {never} |", row.hit, row.survives);
     }
     out
 }
@@ -182,4 +264,24 @@ fn codes() -> String {
         let _ = writeln!(out, "| `{}` | {} |", code.name(), code.title());
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_fault_is_of_one_family_of_the_catalogue() {
+        for fault in VERBS.iter().filter(|verb| verb.key == "fault") {
+            let families = FAMILIES.iter().filter(|(_, begins)| is_of(begins, fault)).count();
+            assert_eq!(families, 1, "{}", fault.name);
+        }
+        let document = include_str!("../../docs/faults.md");
+        for (family, _) in FAMILIES {
+            assert!(
+                document.contains(&format!("{BEGIN}faults of {family} -->")),
+                "sim/docs/faults.md lacks {family}"
+            );
+        }
+    }
 }

@@ -5,12 +5,14 @@
 //!
 //! What is *not* here: any randomness, any run.
 
+pub mod budget;
 mod catalogue;
 mod codes;
 mod estate;
 mod expect;
 mod files;
 pub mod keys;
+pub mod known;
 mod layout;
 pub mod manual;
 mod matrix;
@@ -32,6 +34,7 @@ pub use codes::Code;
 pub use estate::standard as default_estate;
 pub use expect::{Bound, MEASURES, Objective, STATISTICS};
 pub use files::{Directories, Library, Nothing};
+pub use known::{KNOWN_FILE, KnownFailure, KnownFailures, load_known};
 pub use layout::{FileKind, LayoutError, layout};
 pub use problem::{Problem, Problems, Shown, SourceFile, advice, nearest};
 pub use quantity::{Range, UNITS, Unit, parse_in, parse_range};
@@ -49,6 +52,8 @@ use verbs::Verb;
 pub struct SeedCounts {
     /// The first one.
     pub from: u64,
+    /// Whether the file names the first one: no other seed is then drawn for it.
+    pub is_fixed: bool,
     /// On each change.
     pub pr: u64,
     /// Each night.

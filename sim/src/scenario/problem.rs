@@ -97,8 +97,8 @@ impl Problems {
     }
 
     fn group<'a>(&'a self, problem: &'a Problem) -> Group<'a> {
-        let mut group =
-            Group::with_title(Level::ERROR.primary_title(problem.what.as_str()).id(problem.code.name()));
+        let level = if problem.code == Code::NothingFails { Level::WARNING } else { Level::ERROR };
+        let mut group = Group::with_title(level.primary_title(problem.what.as_str()).id(problem.code.name()));
         // Places of one file share a snippet; the file of the problem comes first.
         let mut files = vec![problem.span.file];
         for (span, _) in &problem.notes {

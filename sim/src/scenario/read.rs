@@ -152,10 +152,10 @@ fn words(reader: &mut Reader, table: &Table, key: &str) -> Vec<String> {
 }
 
 fn read_seeds(reader: &mut Reader, node: Option<&Node>) -> SeedCounts {
-    let mut counts = SeedCounts { from: 1, pr: 4, nightly: 500 };
+    let mut counts = SeedCounts { from: 1, is_fixed: false, pr: 4, nightly: 500 };
     let Some(table) = node.and_then(|node| reader.place(node, &SEEDS)) else { return counts };
     if let Some(from) = table.get("from").and_then(|node| reader.count(node, "from", 0..=i64::MAX)) {
-        counts.from = from;
+        (counts.from, counts.is_fixed) = (from, true);
     }
     for (key, slot) in [("pr", &mut counts.pr), ("nightly", &mut counts.nightly)] {
         if let Some(count) = table.get(key).and_then(|node| reader.count(node, key, 1..=SEEDS_MAX)) {

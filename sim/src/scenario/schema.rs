@@ -4,6 +4,7 @@
 
 use super::FileKind;
 use super::keys::{ESTATE, GROUP, Key, PROTECT_LATER, Place, SCENARIO, Takes, WEATHER};
+use super::known::KNOWN_FILE_KEYS;
 use super::quantity::{UNITS, Unit};
 use super::verbs::VERBS;
 use serde_json::{Map, Value, json};
@@ -15,6 +16,7 @@ pub fn schema(kind: FileKind) -> Value {
         FileKind::Scenario => (&SCENARIO, "A scenario of the lab"),
         FileKind::Estate => (&ESTATE, "An estate of the lab"),
         FileKind::Weather => (&WEATHER, "A weather of the lab"),
+        FileKind::Known => (&KNOWN_FILE_KEYS, "Known failures of the lab"),
     };
     let mut schema = of_place(place);
     schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");

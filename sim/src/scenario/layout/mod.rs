@@ -7,6 +7,7 @@
 mod comments;
 
 use super::keys::{ESTATE, GROUP, GUST, MACHINE, Place, SCENARIO, SEEDS, SERVER, STEP, Takes, WEATHER};
+use super::known::{KNOWN, KNOWN_FILE_KEYS};
 use super::tree::{self, Key, Node, Table, Val};
 use comments::{Around, Attached, Line};
 
@@ -25,6 +26,8 @@ pub enum FileKind {
     Estate,
     /// A file of `weather/`.
     Weather,
+    /// A file of known failures.
+    Known,
 }
 
 /// Why a file is not laid out.
@@ -51,6 +54,7 @@ pub fn layout(source: &str, kind: FileKind) -> Result<String, LayoutError> {
         FileKind::Scenario => &SCENARIO,
         FileKind::Estate => &ESTATE,
         FileKind::Weather => &WEATHER,
+        FileKind::Known => &KNOWN_FILE_KEYS,
     };
     let (mut lines, mut lists) = (Vec::new(), Vec::new());
     spots(table, &mut lines, &mut lists);
@@ -85,9 +89,10 @@ fn same(a: &Node, b: &Node) -> bool {
 
 /// Tells whether each entry of a table of the root gets a header of its own.
 fn is_named(key: &str) -> bool {
-    SCENARIO.keys.iter().any(|known| {
-        known.name == key && matches!(known.takes, Takes::Named(place) if std::ptr::eq(place, &GROUP))
-    })
+    let is_long = |place: &Place| std::ptr::eq(place, &GROUP) || std::ptr::eq(place, &KNOWN);
+    let keys = SCENARIO.keys.iter().chain(KNOWN_FILE_KEYS.keys);
+    keys.filter(|known| known.name == key)
+        .any(|known| matches!(known.takes, Takes::Named(place) if is_long(place)))
 }
 
 /// Tells whether a table of the root gets a header.
