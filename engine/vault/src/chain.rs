@@ -6,6 +6,7 @@
 //!   one is void: it holds its slot and nothing else.
 
 use crate::error::VaultError;
+use crate::fold::newest_listed;
 use crate::index::{HEADER_BYTES, peek};
 use crate::key_ring::KeyRing;
 use crate::load::Log;
@@ -110,7 +111,7 @@ impl LogTail {
         machine: MachineId,
         keys: &KeyRing,
     ) -> Result<(LogTail, Option<Bytes>), VaultError> {
-        let (listed, from) = list_end(vault, machine).await?;
+        let (listed, from) = list_end(vault, machine, keys).await?;
         for (key, slot) in listed.iter().zip(from..) {
             check_number(machine, key, slot)?;
         }
@@ -165,10 +166,14 @@ impl LogTail {
 
 /// Lists the log's end and returns the first number. A catalogue's clear header only says where to begin:
 /// whatever it says, a listing that begins at that slot holds all later ones, and any other is taken in full.
-async fn list_end(vault: &Vault, machine: MachineId) -> Result<(Vec<StoreKey>, u64), VaultError> {
+async fn list_end(
+    vault: &Vault,
+    machine: MachineId,
+    keys: &KeyRing,
+) -> Result<(Vec<StoreKey>, u64), VaultError> {
     let mut tries = 1;
     loop {
-        match try_list_end(vault, machine).await {
+        match try_list_end(vault, machine, keys).await {
             // What was listed may have made room for newer ones.
             Err(VaultError::Damaged { .. }) if tries < CATALOGUE_TRIES => tries += 1,
             listed => return listed,
@@ -176,7 +181,11 @@ async fn list_end(vault: &Vault, machine: MachineId) -> Result<(Vec<StoreKey>, u
     }
 }
 
-async fn try_list_end(vault: &Vault, machine: MachineId) -> Result<(Vec<StoreKey>, u64), VaultError> {
+async fn try_list_end(
+    vault: &Vault,
+    machine: MachineId,
+    keys: &KeyRing,
+) -> Result<(Vec<StoreKey>, u64), VaultError> {
     let prefix = names::log(machine);
     let begins = begins(vault, machine).await?;
     for begin in begins.iter().flatten() {
@@ -189,16 +198,27 @@ async fn try_list_end(vault: &Vault, machine: MachineId) -> Result<(Vec<StoreKey
             return Ok((listed, from));
         }
     }
-    let listed = vault.store.list(&prefix, None).await?;
-    let is_whole = begins.is_empty() || listed.first() == Some(&names::slot(machine, 1));
-    if is_whole { Ok((listed, 1)) } else { Err(no_begin(machine, begins.len())) }
+    let mut listed = vault.store.list(&prefix, None).await?;
+    if listed.first().is_none_or(|first| *first == names::slot(machine, 1)) {
+        return Ok((listed, 1));
+    }
+    let log = Log { vault: vault.clone(), machine, keys: keys.clone() };
+    match newest_listed(&log).await? {
+        Some(folded) => {
+            let from = folded.mark.log_from();
+            listed.retain(|name| *name >= names::slot(machine, from));
+            Ok((listed, from))
+        }
+        None if begins.is_empty() => Ok((listed, 1)),
+        None => Err(no_begin(machine, begins.len())),
+    }
 }
 
 /// The log does not begin with its first slot, and no catalogue says where it does.
 pub(crate) fn no_begin(machine: MachineId, catalogues: usize) -> VaultError {
     let what = format!(
-        "the log was folded, and of its {catalogues} newest catalogues none can be used to tell what is left of \
-         the beginning: restore one of them"
+        "the log does not begin with its first slot, and neither its {catalogues} newest catalogues nor its folds \
+         tell what is left of the beginning: restore one of them"
     );
     VaultError::damaged(names::catalogues(machine), what)
 }

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod admission;
+mod avoid;
 mod chain;
 mod changed;
 mod claims;

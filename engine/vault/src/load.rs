@@ -2,6 +2,7 @@
 
 use crate::chain::{LogMark, LogTail};
 use crate::error::VaultError;
+use crate::fold::{FoldRow, Spans};
 use crate::index::{Held, SegmentPlace, Tail};
 use crate::key_ring::KeyRing;
 use crate::log::{LogRecord, SegmentRow};
@@ -10,7 +11,7 @@ use crate::segment::{ExtentRow, SegmentId, UnitRow, parse_tail};
 use crate::units::HEADER_DIFFERS;
 use crate::vault::Vault;
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use redoubt_core::MachineId;
 use redoubt_ports::compute;
 use redoubt_wire::aead::Key;
@@ -34,6 +35,13 @@ struct Tables {
     place: SegmentPlace,
     units: Vec<UnitRow>,
     extents: Vec<ExtentRow>,
+}
+
+/// A segment that a fold names, with its tables.
+pub(crate) struct FoldedTables {
+    pub(crate) row: FoldRow,
+    pub(crate) units: Vec<UnitRow>,
+    pub(crate) extents: Vec<ExtentRow>,
 }
 
 /// A record being loaded.
@@ -147,37 +155,57 @@ impl Log {
                 (bytes, self.keys.get(record.header.dek).await?)
             }
         };
-        let sealed = SealedTables {
-            machine: self.machine,
-            slot: record.header.slot,
-            place: place(record, row),
-            id: record.segment_id(row),
-            row: *row,
-            points: record.body.points.len(),
-            bytes,
-        };
+        let (machine, place) = (self.machine, place(record, row));
+        let (id, last_span) = (record.segment_id(row), record.body.points.len());
+        let sealed = SealedTables { machine, place, id, row: *row, last_span, bytes };
         // An opening waits for the tables of all segments behind the index: every core opens some.
-        compute(&*self.vault.workers, move || sealed.open(&key)).await
+        let (units, extents) = compute(&*self.vault.workers, move || sealed.open(&key)).await?;
+        Ok(Tables { slot: record.header.slot, place, units, extents })
+    }
+
+    /// Reads the tables of segments that a fold names, in order, up to the first that fails.
+    pub(crate) async fn folded_tables(&self, rows: Vec<FoldRow>) -> Result<Vec<FoldedTables>, VaultError> {
+        let mut reads = Vec::with_capacity(rows.len());
+        for row in rows {
+            reads.push(self.folded_table(row));
+        }
+        futures::stream::iter(reads).buffered(TABLES_AT_ONCE).try_collect().await
+    }
+
+    async fn folded_table(&self, fold_row: FoldRow) -> Result<FoldedTables, VaultError> {
+        let FoldRow { place, length, tail, units, root, digest, ref spans } = fold_row;
+        let (object, base) = place.object(self.machine);
+        let row = SegmentRow { uuid: place.uuid, length, tail, units, root, digest, inline: base > 0 };
+        let last_span = match spans {
+            Spans::Of(_) => usize::from(u16::MAX),
+            Spans::Each(versions) => versions.len() - 1,
+        };
+        let bytes = self.vault.store.get(&object, Some(base + skip(&row)..base + length)).await?;
+        let bytes = bytes.ok_or_else(|| VaultError::damaged(&object, "a segment of a fold is missing"))?;
+        let key = self.keys.get(place.dek).await?;
+        let (machine, id) = (self.machine, place.id(self.vault.uuid, self.machine));
+        let sealed = SealedTables { machine, place, id, row, last_span, bytes };
+        let (units, extents) = compute(&*self.vault.workers, move || sealed.open(&key)).await?;
+        Ok(FoldedTables { row: fold_row, units, extents })
     }
 }
 
 /// The tables of one segment as they were read.
 struct SealedTables {
     machine: MachineId,
-    slot: u64,
     place: SegmentPlace,
     id: SegmentId,
     row: SegmentRow,
-    /// Points of the record that names it.
-    points: usize,
+    /// Spans have numbers up to this one.
+    last_span: usize,
     /// Those of the segment from [`skip`] on.
     bytes: Bytes,
 }
 
 impl SealedTables {
     /// Opens and checks them.
-    fn open(self, key: &Key) -> Result<Tables, VaultError> {
-        let SealedTables { machine, slot, place, id, row, points, bytes } = self;
+    fn open(self, key: &Key) -> Result<(Vec<UnitRow>, Vec<ExtentRow>), VaultError> {
+        let SealedTables { machine, place, id, row, last_span, bytes } = self;
         let damaged = |what: &str| VaultError::damaged(place.object(machine).0, what);
         let split = bytes.split_at_checked((row.tail - skip(&row)) as usize);
         let (header, bytes) = split.ok_or_else(|| damaged("the segment is cut short"))?;
@@ -186,11 +214,11 @@ impl SealedTables {
         }
         let parsed = parse_tail(&id, key, row.tail, &row.root, bytes);
         let (units, extents) = parsed.map_err(|what| damaged(what.0))?;
-        if units.len() != row.units as usize || extents.iter().any(|extent| usize::from(extent.span) > points)
-        {
-            return Err(damaged("the tables disagree with the record"));
+        let is_strange = |extent: &ExtentRow| usize::from(extent.span) > last_span;
+        if units.len() != row.units as usize || extents.iter().any(is_strange) {
+            return Err(damaged("the tables disagree with what names the segment"));
         }
-        Ok(Tables { slot, place, units, extents })
+        Ok((units, extents))
     }
 }
 

@@ -199,8 +199,8 @@ pub(crate) fn table(machine: MachineId, epoch: u64, uuid: u128) -> StoreKey {
 }
 
 /// Reads epoch and identity from the name of an upload: a table, a fold or a segment, by its prefix.
-pub(crate) fn upload_of(key: &StoreKey, prefix: &str) -> Option<(u64, u128)> {
-    let (epoch, uuid) = key.as_str().strip_prefix(prefix)?.split_once('/')?;
+pub(crate) fn upload_of(name: &str, prefix: &str) -> Option<(u64, u128)> {
+    let (epoch, uuid) = name.strip_prefix(prefix)?.split_once('/')?;
     let epoch = (epoch.len() == 8).then(|| u64::from_str_radix(epoch, 16).ok())??;
     let uuid = (uuid.len() == 32).then(|| u128::from_str_radix(uuid, 16).ok())??;
     Some((epoch, uuid))

@@ -6,29 +6,32 @@
 //!   object and range, never zeros and never older content.
 //! - RD-3 Damage in the log or in a segment's tables takes the points behind it, never one before it.
 //! - RD-4 Damage in the index takes nothing: it is a finding, and an older catalogue or the log serves. Of what was
-//!   folded there is no log: that needs a catalogue, and its folded runs, whole.
+//!   folded there is no log: its folds say the same.
 //! - RD-5 Of a folded stretch only the states of points that are kept are served: others would be mixtures.
 
-use crate::chain::{CATALOGUE_TRIES, LogMark, LogTail, begins, no_begin};
+use crate::avoid::Avoid;
+use crate::chain::{LogMark, LogTail};
 use crate::claims;
 use crate::error::{ReadError, StoreFailure, VaultError};
 use crate::index::{Catalogue, Found, StoredIndex, Tail, Version, Wanted};
 use crate::key_ring::KeyRing;
-use crate::load::{Log, STRETCH_SLOTS};
+use crate::load::{Log, STRETCH_SLOTS, Stretch};
 use crate::log::{HeadState, PointRow, Volumes};
 use crate::maintainer::CATALOGUES_TRIED;
 use crate::names;
 use crate::near::{Near, Purpose, Reach};
-use crate::opening;
 use crate::segment::GRANULE_SECTORS;
 use crate::units::Units;
 use crate::vault::Vault;
 use crate::view::PointView;
 use redoubt_core::{MachineId, Marker, Names, VolumeIndex, WriteSeq};
-use std::collections::BTreeMap;
+use redoubt_ports::StoreKey;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+
+mod begin;
 
 /// Entries of the tail that make it worth to look for a newer catalogue: some 10 MiB.
 const TAIL_ENTRIES: usize = 1 << 18;
@@ -101,18 +104,6 @@ pub(crate) struct Inner {
     loading: tokio::sync::Mutex<Avoid>,
 }
 
-/// How much of a version of the catalogue is not to be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Damage {
-    /// Runs that the log can say as well.
-    Runs,
-    /// Folded runs too, or all of it.
-    All,
-}
-
-/// Versions that are not to be used.
-pub(crate) type Avoid = BTreeMap<u64, Damage>;
-
 impl Inner {
     /// Makes one that has read nothing.
     fn new(vault: &Vault, machine: MachineId) -> Inner {
@@ -122,136 +113,10 @@ impl Inner {
         Inner { log, units, state, stored, findings, loading }
     }
 
-    /// Opens the newest usable catalogue, or an empty state, and follows the log to its end or to
-    /// what is wrong with it.
-    async fn load(&self, avoid: &Avoid) -> Result<(State, Option<VaultError>), VaultError> {
-        let loaded = self.load_all(avoid, None).await;
-        // Nobody is told later what was true now (EA-1).
-        self.log.vault.store.settle();
-        loaded
-    }
-
-    /// As [`Inner::load`]; a catalogue that has the point asked for is enough, and the log behind it is not read.
-    async fn load_all(
-        &self,
-        avoid: &Avoid,
-        at: Option<PointId>,
-    ) -> Result<(State, Option<VaultError>), VaultError> {
-        let mut state = State { index: Tail::to_load(), ..State::default() };
-        if let Some(catalogue) = self.newest_catalogue(avoid, at).await? {
-            let is_enough = at.is_some_and(|id| catalogue.has(id));
-            state.begin_at(catalogue);
-            if is_enough {
-                state.index.settle();
-                return Ok((state, None));
-            }
-        }
-        loop {
-            let stretch = self.log.stretch(state.tail.clone(), STRETCH_SLOTS).await;
-            let outcome = stretch.outcome.clone();
-            state.tail = stretch.append(&mut state.index, &mut state.points);
-            match outcome {
-                Ok(true) => break,
-                Ok(false) => {}
-                Err(damage @ VaultError::Damaged { .. }) => {
-                    state.index.settle();
-                    return Ok((state, Some(damage)));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        state.index.settle();
-        Ok((state, None))
-    }
-
-    /// Returns the newest catalogue that can be used; tells what is wrong with newer ones.
-    async fn newest_catalogue(
-        &self,
-        avoid: &Avoid,
-        at: Option<PointId>,
-    ) -> Result<Option<Catalogue>, VaultError> {
-        let mut tries = 1;
-        loop {
-            match self.try_newest_catalogue(avoid, at).await {
-                // What was listed may have made room for newer ones.
-                Err(VaultError::Damaged { .. }) if tries < CATALOGUE_TRIES => tries += 1,
-                found => return found,
-            }
-        }
-    }
-
-    async fn try_newest_catalogue(
-        &self,
-        avoid: &Avoid,
-        at: Option<PointId>,
-    ) -> Result<Option<Catalogue>, VaultError> {
-        let prefix = names::catalogues(self.log.machine);
-        let listed = self.log.vault.store.page(&prefix, None, CATALOGUES_TRIED).await?;
-        let mut damaged = Vec::new();
-        for (name, _) in listed {
-            let Some(version) = names::catalogue_version(&name, self.log.machine) else {
-                self.tell(VaultError::damaged(name, "no catalogue has this name"));
-                continue;
-            };
-            if let Some(damage) = avoid.get(&version) {
-                damaged.push((version, *damage));
-                continue;
-            }
-            match self.catalogue(version, at).await? {
-                Ok(catalogue) => return Ok(Some(catalogue)),
-                Err(what) => {
-                    damaged.push((version, Damage::All));
-                    self.tell(VaultError::damaged(name, what));
-                }
-            }
-        }
-        for (version, _) in damaged.iter().filter(|(_, damage)| *damage == Damage::Runs) {
-            if let Ok(catalogue) = self.catalogue(*version, None).await?
-                && catalogue.mark.slot > 0
-            {
-                return Ok(Some(catalogue.folded()));
-            }
-        }
-        if damaged.is_empty() || self.is_whole().await? {
-            return Ok(None);
-        }
-        Err(no_begin(self.log.machine, damaged.len()))
-    }
-
-    /// Tells whether the log is there from its first slot on, as far as anybody can tell.
-    async fn is_whole(&self) -> Result<bool, VaultError> {
-        let Log { vault, machine, .. } = &self.log;
-        let begins = begins(vault, *machine).await?;
-        let first = vault.store.page(&names::log(*machine), None, 1).await?;
-        let is_first = first.first().is_none_or(|(name, _)| *name == names::slot(*machine, 1));
-        Ok(is_first && begins.iter().flatten().all(|begin| begin.log_from == 1))
-    }
-
-    /// Reads a version of the catalogue, if it can be used. Unless it has the point asked for, it must fit to
-    /// the log, which is asked for on the way.
-    async fn catalogue(
-        &self,
-        version: u64,
-        at: Option<PointId>,
-    ) -> Result<Result<Catalogue, String>, StoreFailure> {
-        let catalogue = match self.stored.decoded(version).await? {
-            Ok((catalogue, _)) => catalogue,
-            Err(what) => return Ok(Err(what)),
-        };
-        if at.is_some_and(|id| catalogue.has(id)) {
-            return Ok(Ok(catalogue));
-        }
-        opening::go_on(&self.log.vault.store, self.log.machine, &catalogue).await;
-        Ok(match self.stored.fits(&catalogue).await? {
-            true => Ok(catalogue),
-            false => Err("the log's slot it ends with is missing or another".to_owned()),
-        })
-    }
-
     /// Loads what is new, up to the first damage or other error: that is returned, and what lies before
     /// it is loaded (RD-3).
     async fn refresh(&self) -> Result<u64, VaultError> {
-        let avoid = self.loading.lock().await;
+        let mut avoid = self.loading.lock().await;
         let mut new = 0;
         loop {
             let from = self.state().tail.clone();
@@ -259,26 +124,51 @@ impl Inner {
             let stretch = self.log.stretch(from, STRETCH_SLOTS).await;
             let outcome = stretch.outcome.clone();
             new += stretch.tail.slot - before;
-            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-            let State { index, points, tail, .. } = &mut *state;
-            *tail = stretch.append(index, points);
-            drop(state);
-            if outcome? {
-                break;
+            self.append(stretch);
+            match outcome {
+                Ok(true) => break,
+                Ok(false) => {}
+                Err(damage @ VaultError::Damaged { .. }) => {
+                    new += self.catch_up(&mut avoid, damage).await?;
+                    break;
+                }
+                Err(error) => return Err(error),
             }
         }
         if self.state().index.entries() > TAIL_ENTRIES {
-            self.shorten(&avoid).await;
+            self.shorten(&mut avoid).await;
         }
         Ok(new)
     }
 
+    fn append(&self, stretch: Stretch) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let State { index, points, tail, .. } = &mut *state;
+        *tail = stretch.append(index, points);
+    }
+
+    /// What comes next cannot be read: if it was folded since, a newer catalogue says what it said. Returns how many
+    /// slots more it shows.
+    async fn catch_up(&self, avoid: &mut Avoid, damage: VaultError) -> Result<u64, VaultError> {
+        let before = self.state().tail.slot;
+        if !self.is_overtaken(before).await? {
+            return Err(damage);
+        }
+        let (state, damaged) = self.load(avoid).await?;
+        let after = state.tail.slot;
+        match damaged {
+            _ if !self.replace(state) => Err(damage),
+            Some(damaged) => Err(damaged),
+            None => Ok(after - before),
+        }
+    }
+
     /// Gives up the tail's memory if a newer catalogue covers it. Not doing so costs only that memory.
-    async fn shorten(&self, avoid: &Avoid) {
+    async fn shorten(&self, avoid: &mut Avoid) {
         let version = self.state().stored.version;
         let newest = self.newest_version().await.unwrap_or(0);
         if newest > version
-            && !avoid.contains_key(&newest)
+            && !avoid.knows(newest)
             && let Ok((state, None)) = self.load(avoid).await
         {
             self.replace(state);
@@ -316,14 +206,12 @@ impl Inner {
             return Err(damage);
         }
         let newest = self.newest_version().await?;
-        if newest <= version || avoid.contains_key(&newest) {
+        if newest <= version || avoid.knows(newest) {
             self.tell(finding(&damage));
         }
-        // What serves now may be what is left of a version after damage before.
-        let is_first = !avoid.contains_key(&version);
-        avoid.insert(version, if is_first { Damage::Runs } else { Damage::All });
+        avoid.met(self.log.machine, stored, &damage);
         // A view may be at the newest slot: with less of the log it would show older content (RD-2).
-        match self.load(&avoid).await.map(|(state, _)| self.replace(state)) {
+        match self.load(&mut avoid).await.map(|(state, _)| self.replace(state)) {
             Ok(true) => Ok(()),
             Err(VaultError::Store(failure)) => Err(failure.into()),
             _ => Err(damage),
@@ -390,13 +278,13 @@ impl Inner {
     /// Something that was looked up is gone: a maintainer may have moved or given it up since. Takes a newer
     /// catalogue, if there is one; tells whether it did.
     pub(crate) async fn look_again(&self) -> Result<bool, ReadError> {
-        let avoid = self.loading.lock().await;
+        let mut avoid = self.loading.lock().await;
         let version = self.state().stored.version;
         let newest = self.newest_version().await?;
-        if newest <= version || avoid.contains_key(&newest) {
+        if newest <= version || avoid.knows(newest) {
             return Ok(false);
         }
-        match self.load(&avoid).await {
+        match self.load(&mut avoid).await {
             Ok((state, _)) => Ok(state.stored.version > version && self.replace(state)),
             Err(VaultError::Store(failure)) => Err(failure.into()),
             Err(_) => Ok(false),
@@ -459,15 +347,15 @@ impl MachineReader {
         machine: MachineId,
         at: Option<PointId>,
     ) -> Result<(MachineReader, Option<VaultError>), VaultError> {
-        let mut inner = Inner::new(vault, machine);
-        let (state, damage) = inner.load_all(&Avoid::new(), at).await?;
+        let (mut inner, mut avoid) = (Inner::new(vault, machine), Avoid::default());
+        let (state, damage) = inner.load_all(&mut avoid, at).await?;
         if state.tail.slot == 0 && damage.is_none() {
             // Nothing there: has it never been, or is it only empty?
             KeyRing::open(vault, machine).await?;
         }
         let epoch = state.tail.epoch;
         let is_early = at.is_some_and(|id| state.stored.has(id));
-        inner.state = RwLock::new(state);
+        (inner.state, inner.loading) = (RwLock::new(state), tokio::sync::Mutex::new(avoid));
         if is_early {
             return Ok((MachineReader(Arc::new(inner)), damage));
         }
@@ -519,6 +407,12 @@ impl MachineReader {
     /// them, who pinned one in time still does.
     pub fn retired(&self) -> Vec<PointInfo> {
         self.0.state().stored.retired.iter().map(|point| point.info.clone()).collect()
+    }
+
+    /// Returns the names of objects that retention does not need any more and that wait to be deleted, or are.
+    pub fn given_up(&self) -> BTreeSet<StoreKey> {
+        let stored = self.0.state().stored.clone();
+        stored.garbage.keys().flat_map(|object| object.names(self.0.log.machine)).collect()
     }
 
     /// Returns the head as of the last refresh.

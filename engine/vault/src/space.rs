@@ -6,6 +6,8 @@ use crate::error::StoreFailure;
 use crate::names;
 use crate::vault::Vault;
 use redoubt_core::MachineId;
+use redoubt_ports::StoreKey;
+use std::collections::BTreeSet;
 
 /// Names of one listing.
 const PAGE: usize = 10_000;
@@ -21,6 +23,12 @@ pub struct Held {
     pub bytes: u64,
 }
 
+impl Held {
+    fn add(&mut self, bytes: u64) {
+        (self.objects, self.bytes) = (self.objects + 1, self.bytes + bytes);
+    }
+}
+
 /// The objects of one machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Space {
@@ -34,13 +42,20 @@ pub struct Space {
     pub index: Held,
     /// Keys, claims, pins.
     pub other: Held,
+    /// What of all that no version of the catalogue to come needs: it is deleted once three newer ones are there.
+    pub given_up: Held,
     /// There is more that was not looked at.
     pub is_part: bool,
 }
 
 impl Vault {
-    /// Returns what a machine takes: one listing for 10 000 objects, 100 at most.
-    pub async fn space(&self, machine: MachineId) -> Result<Space, StoreFailure> {
+    /// Returns what a machine takes: one listing for 10 000 objects, 100 at most. `given_up` are objects that retention
+    /// does not need any more ([`crate::MachineReader::given_up`]).
+    pub async fn space(
+        &self,
+        machine: MachineId,
+        given_up: &BTreeSet<StoreKey>,
+    ) -> Result<Space, StoreFailure> {
         let prefix = names::machine(machine);
         let (mut space, mut after) = (Space::default(), None);
         for _ in 0..PAGES_MAX {
@@ -54,7 +69,10 @@ impl Vault {
                     "cat" | "idx" => &mut space.index,
                     _ => &mut space.other,
                 };
-                (held.objects, held.bytes) = (held.objects + 1, held.bytes + bytes);
+                held.add(*bytes);
+                if given_up.contains(name) {
+                    space.given_up.add(*bytes);
+                }
             }
             if page.len() < PAGE {
                 return Ok(space);
@@ -70,7 +88,7 @@ mod tests {
     use super::*;
     use crate::{MemStore, VaultKeys};
     use bytes::Bytes;
-    use redoubt_ports::{Entropy, RawStore, StoreKey};
+    use redoubt_ports::{Entropy, RawStore};
     use std::sync::Arc;
 
     struct Ones;
@@ -104,8 +122,12 @@ mod tests {
             folds: held(2, 8),
             index: held(4, 22),
             other: held(2, 14),
+            given_up: held(2, 5),
             is_part: false,
         };
-        assert_eq!(vault.space(MachineId(7)).await.unwrap(), wanted);
+        // Of another machine's nothing counts, nor what is not there any more.
+        let given_up = ["seg/00000000", "cseg/00000001", "seg/0000000a"].map(|name| format!("{own}{name}"));
+        let given_up = given_up.into_iter().chain([format!("{other}log/00")]).map(StoreKey::new).collect();
+        assert_eq!(vault.space(MachineId(7), &given_up).await.unwrap(), wanted);
     }
 }

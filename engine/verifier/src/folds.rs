@@ -74,17 +74,7 @@ fn catalogue(at: &Machine, version: u64, bytes: &[u8]) -> Option<Catalogue> {
 fn body(fields: &mut Fields<'_>, found: &mut Catalogue) -> Option<()> {
     fields.raw(32 + 32 + 8)?;
     fields.head()?;
-    (found.digest, found.epoch, _) = (fields.array()?, fields.varint()?, fields.varint()?);
-    found.head = fields.head()?;
-    for _ in 0..5 {
-        fields.varint()?;
-    }
-    for _ in 0..2 {
-        for _ in 0..fields.varint()? {
-            let (slot, ordinal, _) = (fields.varint()?, fields.le(2)? as u16, fields.varint()?);
-            found.points.push(fields.point(slot, ordinal)?);
-        }
-    }
+    mark_and_points(fields, found)?;
     found.points.retain(|point| point.slot <= found.mark);
     found.points.sort_by_key(|point| (point.slot, point.ordinal));
     for _ in 0..fields.varint()? {
@@ -119,6 +109,23 @@ fn body(fields: &mut Fields<'_>, found: &mut Catalogue) -> Option<()> {
     let touches =
         |pair: &[Named]| pair[0].slots == pair[1].slots || pair[0].slots.end() + 1 == *pair[1].slots.start();
     (begins == Some(1) && ends == Some(found.mark) && found.folds.windows(2).all(touches)).then_some(())
+}
+
+/// The end of what was folded, the clock, and points, live ones and then retired ones: as a catalogue says it, and the
+/// last fold of a run.
+fn mark_and_points(fields: &mut Fields<'_>, found: &mut Catalogue) -> Option<()> {
+    (found.digest, found.epoch, _) = (fields.array()?, fields.varint()?, fields.varint()?);
+    found.head = fields.head()?;
+    for _ in 0..5 {
+        fields.varint()?;
+    }
+    for _ in 0..2 {
+        for _ in 0..fields.varint()? {
+            let (slot, ordinal, _) = (fields.varint()?, fields.le(2)? as u16, fields.varint()?);
+            found.points.push(fields.point(slot, ordinal)?);
+        }
+    }
+    Some(())
 }
 
 /// Returns the newest catalogue that can be read; an empty one if there is none, as before anything is folded.
@@ -171,6 +178,8 @@ fn fold(at: &Machine, named: &Named, bytes: &[u8], layer: &mut Layer) -> Option<
     let mut fields = Fields(&plain);
     let slots = fields.varint()?..=fields.varint()?;
     let within = |version: u64| slots.contains(&(version >> 16));
+    fields.raw(16)?;
+    let (_, _) = (fields.varint()?, fields.varint()?);
     for _ in 0..fields.varint()? {
         let (uuid, epoch, data_key) = (fields.array()?, fields.varint()?, fields.varint()?);
         let holder = match (fields.varint()?, fields.varint()?) {
@@ -205,6 +214,9 @@ fn fold(at: &Machine, named: &Named, bytes: &[u8], layer: &mut Layer) -> Option<
         last = fields.from(last)?;
         within(last).then_some(())?;
         layer.zeros.push((last, volume, first..end));
+    }
+    if fields.raw(1)? == [1] {
+        mark_and_points(&mut fields, &mut Catalogue::default())?;
     }
     (fields.0.is_empty() && slots == layer.slots).then_some(())
 }

@@ -27,6 +27,8 @@ struct SpaceJson {
     folds: HeldJson,
     index: HeldJson,
     other: HeldJson,
+    /// What of all that retention has given up and that is deleted soon.
+    given_up: HeldJson,
     total_bytes: u64,
     /// There is more that was not looked at.
     is_part: bool,
@@ -40,7 +42,7 @@ struct HeldJson {
 
 impl SpaceJson {
     fn of(space: &Space) -> SpaceJson {
-        let Space { log, segments, folds, index, other, is_part } = *space;
+        let Space { log, segments, folds, index, other, given_up, is_part } = *space;
         let held = |held: Held| HeldJson { objects: held.objects, bytes: held.bytes };
         SpaceJson {
             log: held(log),
@@ -48,6 +50,7 @@ impl SpaceJson {
             folds: held(folds),
             index: held(index),
             other: held(other),
+            given_up: held(given_up),
             total_bytes: [log, segments, folds, index, other].iter().map(|held| held.bytes).sum(),
             is_part,
         }
@@ -97,7 +100,10 @@ pub(crate) async fn run(args: Points) -> Outcome<()> {
         volumes: volumes(point),
     });
     let space = match args.space {
-        true => Some(SpaceJson::of(&recovery.vault.space(recovery.machine).await.map_err(VaultError::from)?)),
+        true => {
+            let space = recovery.vault.space(recovery.machine, &recovery.reader.given_up()).await;
+            Some(SpaceJson::of(&space.map_err(VaultError::from)?))
+        }
         false => None,
     };
     let list = PointsJson {
@@ -157,7 +163,11 @@ fn show_space(space: &SpaceJson) -> String {
     let table = output::table(&["HELD BY", ">BYTES", ">OBJECTS"], kinds.map(row).into());
     let total = show_size(space.total_bytes);
     let more = if space.is_part { ", and more that was not counted" } else { "" };
-    format!("{table}\n\n {total} in all{more}")
+    let given_up = match space.given_up.bytes {
+        0 => String::new(),
+        bytes => format!("; {} of it is given up and deleted soon", show_size(bytes)),
+    };
+    format!("{table}\n\n {total} in all{more}{given_up}")
 }
 
 #[cfg(test)]
@@ -183,6 +193,7 @@ mod tests {
             folds: held(1, 1 << 10),
             index: held(4, 3 << 20),
             other: held(3, 400),
+            given_up: held(2, 5 << 20),
             is_part: false,
         };
         let (machine, name) = ("0".repeat(32), String::new());

@@ -86,11 +86,8 @@ pub(super) async fn open(
     );
     let state = ReceiverState { generation, vaulted, staged, exact: known.is_exact };
     let claim = writer.watch();
-    let told = MaintainerSettings {
-        every: settings.index_slots,
-        keep: settings.keep.clone(),
-        ..MaintainerSettings::default()
-    };
+    let (every, keep, folds) = (settings.index_slots, settings.keep.clone(), settings.folds);
+    let told = MaintainerSettings { every, keep, folds };
     let maintainer = MaintainerTask::start(vault.clone(), machine, shared.world.clone(), told, claim.clone());
     let packer = Packer::start(writer, key.clone());
     Ok(Opened { stage, state, known, vault, packer, maintainer, claim })

@@ -1,8 +1,11 @@
 //! The bytes of a fold.
 
-use super::{Fold, FoldRow, FoldZeros, Spans};
+use super::{Fold, FoldEnd, FoldRow, FoldZeros, Spans};
 use crate::codec::{Malformed, Put, Take, checked_crc, put_crc};
-use crate::index::{SegmentPlace, TableId, Version, put_held, take_held};
+use crate::index::{
+    SegmentPlace, TableId, Version, put_clock, put_held, put_mark, put_points, take_clock, take_held,
+    take_mark, take_points,
+};
 use crate::whole::{self, HEADER_BYTES};
 use redoubt_core::{MachineId, VolumeIndex};
 use redoubt_wire::aead::Key;
@@ -40,6 +43,14 @@ pub(crate) fn encode(id: &TableId, epoch: u64, fold: &Fold, dek: &Key) -> Option
     (plain.len() <= PLAIN_MAX).then(|| whole::seal(&key(id, dek), &plain, header))
 }
 
+/// Reads from the clear header which data key a fold is sealed with.
+pub(crate) fn peek_dek(bytes: &[u8]) -> Result<u32, Malformed> {
+    let header = bytes.get(..HEADER_BYTES).ok_or(Malformed("shorter than its header"))?;
+    let mut take = Take::new(checked_crc(header)?);
+    take.bytes(MAGIC.len() + 4)?;
+    take.u32()
+}
+
 /// Decodes and checks a fold.
 pub(crate) fn decode(id: &TableId, epoch: u64, bytes: &[u8], dek: &Key) -> Result<Fold, Malformed> {
     let header = bytes.get(..HEADER_BYTES).ok_or(Malformed("shorter than its header"))?;
@@ -70,6 +81,9 @@ fn encode_body(fold: &Fold) -> Vec<u8> {
     let mut out = Vec::new();
     out.put_varint(fold.from);
     out.put_varint(fold.to);
+    out.put_u128(fold.run);
+    out.put_varint(u64::from(fold.part));
+    out.put_varint(fold.live);
     out.put_varint(fold.rows.len() as u64);
     fold.rows.iter().for_each(|row| put_row(&mut out, row));
     out.put_varint(fold.zeros.len() as u64);
@@ -80,6 +94,13 @@ fn encode_body(fold: &Fold) -> Vec<u8> {
         out.put_varint(zeros.sectors);
         out.put_varint(zigzag(last.1, zeros.version.0));
         last = (zeros.first.wrapping_add(zeros.sectors), zeros.version.0);
+    }
+    out.put_u8(u8::from(fold.end.is_some()));
+    if let Some(end) = &fold.end {
+        put_mark(&mut out, &end.mark);
+        put_clock(&mut out, &end.clock);
+        put_points(&mut out, &end.live);
+        put_points(&mut out, &end.retired);
     }
     out
 }
@@ -118,7 +139,8 @@ fn decode_body(bytes: &[u8]) -> Result<Fold, Malformed> {
     if from == 0 || from > to {
         return Err(Malformed("the fold ends before it begins"));
     }
-    let mut fold = Fold { from, to, rows: Vec::new(), zeros: Vec::new() };
+    let (run, part, live) = (take.u128()?, narrow(&mut take)?, take.varint()?);
+    let mut fold = Fold { from, to, run, part, live, ..Fold::default() };
     for _ in 0..take.varint()? {
         fold.rows.push(take_row(&mut take, from..=to)?);
     }
@@ -134,6 +156,11 @@ fn decode_body(bytes: &[u8]) -> Result<Fold, Malformed> {
             return Err(Malformed("a version lies outside of the fold"));
         }
         fold.zeros.push(FoldZeros { volume: VolumeIndex(volume), first, sectors, version });
+    }
+    if take.flag()? {
+        let (mark, clock) = (take_mark(&mut take, to)?, take_clock(&mut take)?);
+        let (live, retired) = (take_points(&mut take, to)?, take_points(&mut take, to)?);
+        fold.end = Some(FoldEnd { mark, clock, live, retired });
     }
     take.finish()?;
     Ok(fold)
@@ -175,8 +202,13 @@ fn take_row(take: &mut Take<'_>, slots: std::ops::RangeInclusive<u64>) -> Result
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::index::Held;
+    use crate::fold::Mark;
+    use crate::index::{Held, PointOf};
+    use crate::log::HeadState;
+    use crate::reader::{PointId, PointInfo};
     use proptest::prelude::*;
+    use redoubt_core::maintenance::{PointClock, PointTime};
+    use redoubt_core::{Marker, MarkerId, MarkerKind, WallTime, WriteSeq};
 
     pub(crate) const EPOCH: u64 = 6;
 
@@ -190,7 +222,17 @@ pub(crate) mod tests {
         let rows = vec![row(place, Spans::Of(3)), row(inline, Spans::Of(4)), row(packed, each)];
         let zeros = |first, sectors, version| FoldZeros { volume: VolumeIndex(1), first, sectors, version };
         let zeros = vec![zeros(128, 8192, Version::new(4, 0)), zeros(5, 3, Version::new(3, 2))];
-        Fold { from: 2, to: 4, rows, zeros }
+        let (live, retired) = (vec![point(3)], vec![point(2)]);
+        let mark = Mark { slot: 4, digest: [3; 32], epoch: 3, dek: 1, head: HeadState::default() };
+        let end = Some(FoldEnd { mark, clock: PointClock::default(), live, retired });
+        Fold { from: 2, to: 4, run: 0x55, part: 1, live: 640, rows, zeros, end }
+    }
+
+    fn point(slot: u64) -> PointOf {
+        let marker = Marker { id: MarkerId(9), kind: MarkerKind::Crash, wall: WallTime(7) };
+        let (seq, volumes) = (WriteSeq(slot * 10), Default::default());
+        let info = PointInfo { id: PointId { slot, ordinal: 0 }, marker, seq, exact: true, volumes };
+        PointOf { info, at: PointTime(slot) }
     }
 
     fn id() -> TableId {

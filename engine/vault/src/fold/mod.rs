@@ -8,25 +8,30 @@
 //! Invariants
 //! - FO-1 Content keeps its own versions: a fold drops, it never moves anything to another version.
 //! - FO-2 A fold is put before the catalogue that names it, created once, and never changed.
+//! - FO-3 The last fold of a run is put last, after all that was made for it was proved, and says which points it
+//!   shows and where the log goes on: folds can be used without any catalogue.
 //!
 //! What is *not* here: what is dropped and when (`crate::maintainer`); reading points through the index: no
 //! mount needs a fold.
 
 mod codec;
 mod gather;
+mod listed;
 
 #[cfg(test)]
 pub(crate) use codec::tests::example;
-pub(crate) use codec::{PLAIN_MAX, decode, encode};
+pub(crate) use codec::{PLAIN_MAX, decode, encode, peek_dek};
 pub(crate) use gather::gather;
+pub(crate) use listed::newest_listed;
 
 use crate::chain::{LogMark, LogTail};
 use crate::error::StoreFailure;
-use crate::index::{SegmentPlace, TableId, Version};
+use crate::index::{PointOf, SegmentPlace, TableId, Version};
 use crate::load::Log;
 use crate::log::HeadState;
 use crate::names;
 use redoubt_core::VolumeIndex;
+use redoubt_core::maintenance::PointClock;
 
 /// The end of what was folded: the log is read from the slot behind it on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -135,8 +140,27 @@ pub(crate) struct FoldZeros {
 pub(crate) struct Fold {
     pub(crate) from: u64,
     pub(crate) to: u64,
+    /// Identity of the run it belongs to, and its place among the folds of that.
+    pub(crate) run: u128,
+    pub(crate) part: u32,
+    /// Bytes of the units of its segments that something shows.
+    pub(crate) live: u64,
     pub(crate) rows: Vec<FoldRow>,
     pub(crate) zeros: Vec<FoldZeros>,
+    /// What the last fold of a run says besides.
+    pub(crate) end: Option<FoldEnd>,
+}
+
+/// What a catalogue says of a folded run and its end: enough to go on without one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FoldEnd {
+    /// The end of the run's stretch.
+    pub(crate) mark: Mark,
+    /// The clock when it was folded.
+    pub(crate) clock: PointClock,
+    /// Points of the stretch that were kept, oldest first.
+    pub(crate) live: Vec<PointOf>,
+    pub(crate) retired: Vec<PointOf>,
 }
 
 impl Log {

@@ -263,7 +263,7 @@ fn encode_body(catalogue: &Catalogue) -> Vec<u8> {
 }
 
 /// A mark at slot 0 has nothing more to say; the slot itself is in the header.
-fn put_mark(out: &mut Vec<u8>, mark: &Mark) {
+pub(crate) fn put_mark(out: &mut Vec<u8>, mark: &Mark) {
     if mark.slot > 0 {
         out.put(&mark.digest);
         out.put_varint(mark.epoch);
@@ -272,7 +272,7 @@ fn put_mark(out: &mut Vec<u8>, mark: &Mark) {
     }
 }
 
-fn take_mark(take: &mut Take<'_>, slot: u64) -> Result<Mark, Malformed> {
+pub(crate) fn take_mark(take: &mut Take<'_>, slot: u64) -> Result<Mark, Malformed> {
     if slot == 0 {
         return Ok(Mark::default());
     }
@@ -303,14 +303,14 @@ fn take_folds(take: &mut Take<'_>) -> Result<Vec<FoldInfo>, Malformed> {
     Ok(folds)
 }
 
-fn put_clock(out: &mut Vec<u8>, clock: &PointClock) {
+pub(crate) fn put_clock(out: &mut Vec<u8>, clock: &PointClock) {
     let PointClock { now, source, maintainer, source_credit, maintainer_credit } = *clock;
     for value in [now.0, source.0, maintainer.0, source_credit, maintainer_credit] {
         out.put_varint(value);
     }
 }
 
-fn take_clock(take: &mut Take<'_>) -> Result<PointClock, Malformed> {
+pub(crate) fn take_clock(take: &mut Take<'_>) -> Result<PointClock, Malformed> {
     Ok(PointClock {
         now: PointTime(take.varint()?),
         source: WallTime(take.varint()?),
@@ -320,7 +320,7 @@ fn take_clock(take: &mut Take<'_>) -> Result<PointClock, Malformed> {
     })
 }
 
-fn put_points(out: &mut Vec<u8>, points: &[PointOf]) {
+pub(crate) fn put_points(out: &mut Vec<u8>, points: &[PointOf]) {
     out.put_varint(points.len() as u64);
     for PointOf { info, at } in points {
         out.put_varint(info.id.slot);
@@ -330,7 +330,7 @@ fn put_points(out: &mut Vec<u8>, points: &[PointOf]) {
     }
 }
 
-fn take_points(take: &mut Take<'_>, slot: u64) -> Result<Vec<PointOf>, Malformed> {
+pub(crate) fn take_points(take: &mut Take<'_>, slot: u64) -> Result<Vec<PointOf>, Malformed> {
     let mut points: Vec<PointOf> = Vec::new();
     for _ in 0..take.varint()? {
         let id = PointId { slot: take.varint()?, ordinal: take.u16()? };

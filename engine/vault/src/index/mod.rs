@@ -6,8 +6,8 @@
 //! most one block per run and level, newest run first; blocks are loaded on demand and kept by use.
 //!
 //! Invariants
-//! - IX-4 Nothing here is ever needed: the log says all that an index says. What is damaged or lost is an
-//!   error that names it, never empty.
+//! - IX-4 Nothing here is ever needed: the log, and folds for what was folded, say all that an index says. What is
+//!   damaged or lost is an error that names it, never empty.
 //!
 //! Not here: who writes an index (`crate::maintainer`), and falling back to the log (`crate::reader`).
 
@@ -32,6 +32,7 @@ pub(crate) use hostile_tests::example;
 use block::Block;
 pub(crate) use block::{put_held, take_held};
 pub(crate) use catalogue::{Catalogue, HEADER_BYTES, PointOf, TableInfo, decode, encode, peek};
+pub(crate) use catalogue::{put_clock, put_mark, put_points, take_clock, take_mark, take_points};
 pub(crate) use entry::Wanted;
 pub(crate) use entry::mask;
 pub(crate) use key::{LEVELS, Space, Version};

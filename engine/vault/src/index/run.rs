@@ -70,6 +70,11 @@ pub(crate) struct Run {
 }
 
 impl Run {
+    /// A run that was folded and of which only the folds are known.
+    pub(crate) fn without_rows(from: u64, to: u64, folds: Vec<FoldInfo>) -> Run {
+        Run { from, to, folds, ..Run::default() }
+    }
+
     /// Adds the next row of the directory.
     pub(crate) fn push(&mut self, row: Row) {
         self.levels |= 1 << row.space.level;

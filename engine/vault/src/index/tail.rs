@@ -14,8 +14,10 @@
 use super::entry::{Entry, Wanted, ZERO};
 use super::key::{Cell, Piece, Space, Version, cut_zeros};
 use super::levels;
-use super::place::{Found, SegmentPlace, Tables, UnitPlace};
+use super::place::{Found, Held, SegmentPlace, Tables, UnitPlace};
 use super::run::Item;
+use crate::fold::{FoldRow, FoldZeros};
+use crate::load::FoldedTables;
 use crate::segment::{ExtentRow, GRANULE_SECTORS, Source, UnitRow};
 use redoubt_core::VolumeIndex;
 use std::collections::BTreeMap;
@@ -78,6 +80,33 @@ impl Tail {
                 self.tables.versions.push(version);
             }
             self.add_extent(base, row);
+        }
+    }
+
+    /// Adds what folds of one stretch name, each extent as of its own version. Of two of one version that say the
+    /// same, that of a packed segment comes later: it was read when it was made.
+    pub(crate) fn add_folded(&mut self, segments: &[FoldedTables], zeros: &[FoldZeros]) {
+        let mut rows: Vec<(Version, bool, u32, ExtentRow)> = Vec::new();
+        for FoldedTables { row: FoldRow { place, spans, .. }, units, extents } in segments {
+            let (base, is_packed) = (self.tables.units(), place.held == Held::Packed);
+            self.tables.add_segment(*place);
+            for (number, row) in units.iter().enumerate() {
+                self.tables.add_unit(&UnitPlace::new(*place, number as u32, row));
+            }
+            let of = |row: &ExtentRow| Some((spans.version(row.span)?, is_packed, base, *row));
+            rows.extend(extents.iter().filter_map(of));
+        }
+        rows.extend(zeros.iter().map(|zeros| {
+            let FoldZeros { volume, first, sectors, version } = *zeros;
+            (version, false, 0, ExtentRow { volume, span: 0, first, sectors, source: Source::Zero })
+        }));
+        rows.sort_by_key(|(version, is_packed, ..)| (*version, *is_packed));
+        for (version, _, base, row) in rows {
+            debug_assert!(self.tables.versions.last().is_none_or(|last| *last <= version), "IX-3");
+            if self.tables.versions.last() != Some(&version) {
+                self.tables.versions.push(version);
+            }
+            self.add_extent(base, &row);
         }
     }
 

@@ -147,6 +147,10 @@ fn show_fold(dump: &mut Dump, machine: MachineId, fold: &Fold) {
     let (rows, zeros) = (fold.rows.len(), fold.zeros.len());
     dump.summary =
         format!("what is left of slots {} to {}: segments: {rows}, zeros: {zeros}", fold.from, fold.to);
+    if let Some(end) = &fold.end {
+        let points = end.live.len() + end.retired.len();
+        dump.summary += &format!(", the last of its run, points: {points}");
+    }
     let versions = |spans: &Spans| match spans {
         Spans::Of(slot) => format!("{slot}"),
         Spans::Each(all) => {

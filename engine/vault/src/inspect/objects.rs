@@ -63,7 +63,7 @@ impl Shown<'_> {
             self.catalogue(&mut dump, machine, !inverted)
         } else if place.starts_with("idx/") {
             self.table(&mut dump, machine)
-        } else if let Some(id) = names::upload_of(&StoreKey::new(self.name), &names::folds(machine)) {
+        } else if let Some(id) = names::upload_of(self.name, &names::folds(machine)) {
             self.fold(&mut dump, machine, id)
         } else if let Some((epoch, uuid)) = segment_name(place) {
             self.segment(&mut dump, machine, epoch, uuid);

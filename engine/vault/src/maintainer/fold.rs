@@ -7,7 +7,7 @@ use super::sift::{Sifted, Zeros};
 use super::{BuildError, Maintainer, proof};
 use crate::chain::LogTail;
 use crate::error::{ReadError, VaultError};
-use crate::fold::{self, Fold, FoldInfo, FoldRow, FoldZeros, Mark};
+use crate::fold::{self, Fold, FoldEnd, FoldInfo, FoldRow, FoldZeros, Mark};
 use crate::index::{
     Catalogue, Held, Item, Object, PointOf, Run, RunBuilder, SegmentPlace, TableId, UnitPlace, Version,
 };
@@ -76,8 +76,8 @@ impl Maintainer {
         let live = live_units(&mut sifted).await?;
         let (mut rows, end, mut dropped) = self.rows(base, &old, &live, to).await?;
         let moved = to_pack(&rows, &live);
-        let mut folds =
-            Folds { open: Fold { from, to, ..Fold::default() }, bytes: 0, done: Vec::new(), live: 0 };
+        let open = Fold { from, to, run: self.entropy.id(), ..Fold::default() };
+        let mut folds = Folds { open, bytes: 0, done: Vec::new() };
         let mut sifted = Sifted::open(&index, &old, &zeros, &points).await?;
         let (mut run, live, packed) = self.store_sifted(&mut sifted, &moved, key, tables, &mut folds).await?;
         let uuids: BTreeSet<u128> = packed.iter().map(|row| row.place.uuid).collect();
@@ -98,11 +98,13 @@ impl Maintainer {
                 continue;
             }
             containers.extend(row.place.inline().map(|(slot, _)| slot));
-            folds.live += live.bytes(&row.place);
+            folds.open.live += live.bytes(&row.place);
             folds.bytes += row.bytes();
             folds.open.rows.push(row);
             self.close_full(&mut folds, key).await?;
         }
+        // FO-3
+        folds.open.end = Some(fold_end(next, Mark::at(&end), from));
         self.close_fold(&mut folds, key).await?;
         dropped.extend(slots_between(base.mark.slot + 1, to, &containers));
         run.folds = folds.done;
@@ -240,19 +242,16 @@ impl Maintainer {
     }
 
     async fn close_fold(&mut self, folds: &mut Folds, key: &DataKey) -> Result<(), BuildError> {
-        let empty = Fold { from: folds.open.from, to: folds.open.to, ..Fold::default() };
-        let fold = std::mem::replace(&mut folds.open, empty);
-        let live = std::mem::take(&mut folds.live);
+        let Fold { from, to, run, part, .. } = folds.open;
+        let next = Fold { from, to, run, part: part + 1, ..Fold::default() };
+        let fold = std::mem::replace(&mut folds.open, next);
         folds.bytes = 0;
-        if folds.done.is_empty() || fold.rows.len() + fold.zeros.len() > 0 {
-            let info = self.put_fold(&fold, live, key).await?;
-            folds.done.push(info);
-        }
+        folds.done.push(self.put_fold(&fold, key).await?);
         Ok(())
     }
 
     /// Puts a fold and reads it back.
-    async fn put_fold(&mut self, fold: &Fold, live: u64, key: &DataKey) -> Result<FoldInfo, BuildError> {
+    async fn put_fold(&mut self, fold: &Fold, key: &DataKey) -> Result<FoldInfo, BuildError> {
         let (vault, machine) = (self.log.vault.uuid, self.log.machine);
         let (uuid, epoch, dek) = (self.entropy.id(), self.claim.epoch, key.id);
         let name = names::fold(machine, epoch, uuid);
@@ -263,14 +262,14 @@ impl Maintainer {
         self.upload(Object::Fold { epoch, uuid }, &bytes).await.map_err(ReadError::Store)?;
         let (length, digest) = (bytes.len() as u64, *blake3::hash(&bytes).as_bytes());
         let stored = fold.rows.iter().map(|row: &FoldRow| row.length).sum();
-        let info = FoldInfo { uuid, epoch, length, digest, dek, stored, live };
+        let info = FoldInfo { uuid, epoch, length, digest, dek, stored, live: fold.live };
         if self.read_fold(&info).await? == *fold {
             return Ok(info);
         }
         Err(BuildError::Fold(VaultError::damaged(name, "the fold does not read back as it was written")))
     }
 
-    async fn read_fold(&self, info: &FoldInfo) -> Result<Fold, BuildError> {
+    pub(super) async fn read_fold(&self, info: &FoldInfo) -> Result<Fold, BuildError> {
         let read = self.log.fold(info).await.map_err(|failure| BuildError::Log(failure.into()))?;
         let name = names::fold(self.log.machine, info.epoch, info.uuid);
         read.map_err(|what| BuildError::Fold(VaultError::damaged(name, what)))
@@ -322,9 +321,14 @@ struct Folds {
     open: Fold,
     /// About the bytes of the open one.
     bytes: usize,
-    /// Bytes that show in the segments of the open one.
-    live: u64,
     done: Vec<FoldInfo>,
+}
+
+/// Returns what the last fold of a run from slot `from` up to a mark says.
+fn fold_end(next: &Catalogue, mark: Mark, from: u64) -> FoldEnd {
+    let within = |point: &&PointOf| (from..=mark.slot).contains(&point.info.id.slot);
+    let of = |points: &[PointOf]| points.iter().filter(within).cloned().collect();
+    FoldEnd { clock: next.clock, live: of(&next.live), retired: of(&next.retired), mark }
 }
 
 /// Returns the versions up to which points of a stretch see that the catalogue keeps, live or retired.

@@ -13,6 +13,7 @@
 //! What is *not* here: making a run (`build`), publishing and deleting (`publish`); what is decided without reading
 //! or writing anything (`redoubt_core::maintenance`).
 
+mod anew;
 mod build;
 mod fold;
 mod live;
@@ -24,19 +25,21 @@ mod sift;
 #[cfg(test)]
 mod tests;
 
+use crate::avoid::{Avoid, Damage};
 use crate::chain::{begins, no_begin};
 use crate::claims::{Claim, take_claim};
 use crate::error::{ReadError, VaultError};
+use crate::fold::newest_listed;
 use crate::index::{Catalogue, Object, StoredIndex};
 use crate::key_ring::KeyRing;
 use crate::load::Log;
 use crate::names::{self, Role};
-use crate::reader::{Avoid, Damage, PointId};
+use crate::reader::PointId;
 use crate::units::Units;
 use crate::vault::Vault;
 use build::Built;
 use redoubt_core::MachineId;
-use redoubt_core::maintenance::{CATALOGUES_KEPT, Ladder, PinWatch, Tenure};
+use redoubt_core::maintenance::{CATALOGUES_KEPT, Ladder, PinListing, PinWatch, Tenure};
 use redoubt_core::{Instant, WallTime};
 use redoubt_ports::Entropy;
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,9 +59,9 @@ pub struct MaintainerSettings {
     pub every: u64,
     /// Recovery points that are kept.
     pub keep: Ladder,
-    /// Whether stretches of the log whose points are all decided are folded, and the log before them given up. Off by
-    /// default until a folded run can be made anew of its folds: without the log, a table of it that rots is all
-    /// that says where its content lies.
+    /// Whether stretches of the log whose points are all decided are folded, and the log before them given up: gives
+    /// back the space of what no kept point shows. Off by default: deletions that are on their way when an old copy takes
+    /// the vault's place would take from that copy what it needs (decision 0027).
     pub folds: bool,
 }
 
@@ -89,14 +92,14 @@ pub struct Maintainer {
     settings: MaintainerSettings,
     pins: PinWatch<(PointId, u128)>,
     base: Option<Base>,
-    /// Versions found damaged.
+    /// Damage found.
     avoid: Avoid,
     /// Objects put that no published version names: the next one calls them garbage.
     uploads: BTreeSet<Object>,
     /// Something that a fold would need is damaged: the rest goes on without, until the next claim.
     is_unfoldable: bool,
-    /// The version behind which what dead maintainers left was looked for; 0: not yet.
-    swept: u64,
+    /// From this version on what dead maintainers left is looked for; 0: it was not yet.
+    sweep_at: u64,
     superseded: Option<u64>,
 }
 
@@ -110,6 +113,8 @@ impl std::fmt::Debug for Maintainer {
 #[derive(Default)]
 struct Base {
     catalogue: Catalogue,
+    /// Its folded runs are to be made anew, of their folds.
+    is_anew: bool,
     /// BLAKE3 of the newest version's bytes; zeros if it cannot be read.
     digest: [u8; 32],
     /// The newest version in the store, its slot and its maintainer, usable or not.
@@ -137,11 +142,11 @@ impl Maintainer {
         let keys = KeyRing::open(vault, machine).await?;
         let log = Log { vault: vault.clone(), machine, keys };
         let index = Arc::new(StoredIndex::new(log.clone()));
-        let base = newest_base(&log, &index, &Avoid::new()).await?;
+        let base = newest_base(&log, &index, &mut Avoid::default()).await?;
         let claim =
             take_claim(vault, machine, Role::Maintainer, entropy.id(), base.newest_maintainer).await?;
-        let (avoid, uploads) = (Avoid::new(), BTreeSet::new());
-        let (tenure, pins, swept, superseded) = (Tenure::new(claim.epoch), PinWatch::default(), 0, None);
+        let (avoid, uploads) = (Avoid::default(), BTreeSet::new());
+        let (tenure, pins, sweep_at, superseded) = (Tenure::new(claim.epoch), PinWatch::default(), 0, None);
         // Read again: somebody may have published before the claim.
         let base = None;
         Ok(Maintainer {
@@ -157,7 +162,7 @@ impl Maintainer {
             avoid,
             uploads,
             is_unfoldable: false,
-            swept,
+            sweep_at,
             superseded,
         })
     }
@@ -177,7 +182,7 @@ impl Maintainer {
         let base = match self.base.take() {
             Some(base) => base,
             None => {
-                let found = match newest_base(&self.log, &self.index, &self.avoid).await {
+                let found = match newest_base(&self.log, &self.index, &mut self.avoid).await {
                     Err(damage @ VaultError::Damaged { .. }) => {
                         return Err(self.unless_superseded(damage).await?);
                     }
@@ -196,8 +201,8 @@ impl Maintainer {
         // What was not published proves nothing about pins.
         let after = if base.catalogue.version == 0 { u64::MAX } else { base.catalogue.version };
         let (pins, dead_pins) = self.list_pins(after, times).await?;
-        let Built { next, dropped, packed } = match self.extend(&base.catalogue, durable, &pins, times).await
-        {
+        let mut base = base;
+        let Built { next, dropped, packed } = match self.build(&mut base, durable, &pins, times).await {
             Ok(built) => built,
             Err(BuildError::Log(damage @ VaultError::Damaged { .. })) => {
                 return Err(self.unless_superseded(damage).await?);
@@ -213,13 +218,12 @@ impl Maintainer {
                     // What is gone was not needed any more.
                     return Err(self.supersede(by));
                 }
-                let version = base.catalogue.version;
-                self.avoid_damage(version);
-                return Err(VaultError::damaged(names::catalogue(self.log.machine, version), damage));
+                self.avoid.met(self.log.machine, &base.catalogue, &damage);
+                let name = names::catalogue(self.log.machine, base.catalogue.version);
+                return Err(VaultError::damaged(name, damage));
             }
         };
         let slot = next.slot;
-        let mut base = base;
         base.packed.extend(packed);
         base.packed.retain(|object| !dropped.contains(object));
         base.strays.extend(dropped);
@@ -242,15 +246,19 @@ impl Maintainer {
         Ok(())
     }
 
-    /// What a version names is damaged: builds on an older one, or on its folded runs and the log behind them. If
-    /// it is in those, nothing is folded any more.
-    fn avoid_damage(&mut self, version: u64) {
-        if let Some(damage) = self.avoid.get_mut(&version) {
-            let is_known = std::mem::replace(&mut self.is_unfoldable, true);
-            *damage = if is_known { Damage::All } else { *damage };
-        } else {
-            self.avoid.insert(version, Damage::Runs);
+    /// Makes the next version, and first of all the folded runs of its base, if they are damaged.
+    async fn build(
+        &mut self,
+        base: &mut Base,
+        durable: u64,
+        pins: &PinListing<PointId>,
+        times: Times,
+    ) -> Result<Built, BuildError> {
+        if base.is_anew {
+            base.catalogue = self.make_anew(&base.catalogue).await?;
+            base.is_anew = false;
         }
+        self.extend(&base.catalogue, durable, pins, times).await
     }
 
     /// What is gone may be what a newer maintainer needs no more.
@@ -281,23 +289,25 @@ impl From<ReadError> for BuildError {
     }
 }
 
-/// Reads the newest version that can be built on, else what is folded of one, else the empty one; and what there is
-/// beside it.
-async fn newest_base(log: &Log, index: &StoredIndex, avoid: &Avoid) -> Result<Base, VaultError> {
+/// Reads the newest version that can be built on, else what is folded of one, else what folds alone say, else the empty
+/// one; and what there is beside it.
+async fn newest_base(log: &Log, index: &StoredIndex, avoid: &mut Avoid) -> Result<Base, VaultError> {
     let listed = log.vault.store.page(&names::catalogues(log.machine), None, OLD_LISTED).await?;
     let versions = listed.iter().filter_map(|(name, _)| names::catalogue_version(name, log.machine));
     let mut base = Base { versions: versions.collect(), ..Base::default() };
     base.newest = base.versions.last().copied().unwrap_or(0);
     let tried: Vec<u64> = base.versions.iter().rev().take(CATALOGUES_TRIED).copied().collect();
-    let mut folded = None;
+    let mut folded: Option<(Damage, Catalogue)> = None;
     for version in &tried {
         let read = index.decoded(*version).await?;
         let Ok((catalogue, digest)) = read else { continue };
         if base.newest_maintainer == 0 {
             (base.newest_slot, base.newest_maintainer) = (catalogue.slot, catalogue.maintainer);
         }
-        let fits = index.fits(&catalogue).await?;
-        let damage = avoid.get(version).copied().or((!fits).then_some(Damage::All));
+        if !index.fits(&catalogue).await? {
+            avoid.spoilt(*version);
+        }
+        let damage = avoid.of(&catalogue);
         let is_base = damage.is_none();
         // What an older base is built on is not garbage, whatever newer versions folded.
         let is_garbage =
@@ -305,20 +315,33 @@ async fn newest_base(log: &Log, index: &StoredIndex, avoid: &Avoid) -> Result<Ba
         for (object, since) in catalogue.garbage.iter().filter(|(object, _)| is_garbage(object)) {
             base.garbage.entry(*object).or_insert(*since);
         }
-        if is_base {
+        let Some(damage) = damage else {
             base.digest = if *version == base.newest { digest } else { [0; 32] };
             base.catalogue = catalogue;
             return Ok(base);
-        }
+        };
         base.strays.extend(catalogue.objects());
-        if damage == Some(Damage::Runs) && catalogue.mark.slot > 0 && folded.is_none() {
-            folded = Some(catalogue.folded());
+        let is_better = folded.as_ref().is_none_or(|(best, _)| damage < *best);
+        if damage < Damage::All && catalogue.mark.slot > 0 && is_better {
+            folded = Some((damage, catalogue.folded()));
         }
     }
-    if let Some(catalogue) = folded {
-        base.catalogue = catalogue;
-    } else if begins(&log.vault, log.machine).await?.iter().flatten().any(|begin| begin.log_from > 1) {
-        return Err(no_begin(log.machine, tried.len()));
+    if let Some((damage, catalogue)) = folded {
+        (base.is_anew, base.catalogue) = (damage == Damage::Folded, catalogue);
+    } else if is_cut(log).await? {
+        match newest_listed(log).await? {
+            Some(catalogue) => (base.is_anew, base.catalogue) = (true, catalogue),
+            None if tried.is_empty() => {}
+            None => return Err(no_begin(log.machine, tried.len())),
+        }
     }
     Ok(base)
+}
+
+/// Tells whether the log's first slots are gone.
+async fn is_cut(log: &Log) -> Result<bool, VaultError> {
+    let first = log.vault.store.page(&names::log(log.machine), None, 1).await?;
+    let is_first = first.first().is_none_or(|(name, _)| *name == names::slot(log.machine, 1));
+    let begins = begins(&log.vault, log.machine).await?;
+    Ok(!is_first || begins.iter().flatten().any(|begin| begin.log_from > 1))
 }

@@ -27,6 +27,8 @@ use std::collections::BTreeSet;
 
 /// Versions between two looks for what dead maintainers left: one that was frozen may put more.
 const SWEEP_EVERY: u64 = 64;
+/// Versions from the first look to the second: the one before may have put more while it was superseded.
+const SWEEP_AGAIN: u64 = 3;
 /// Deletions on the way at once.
 const DELETES_AT_ONCE: usize = 16;
 /// Names that are made, or listed, at once.
@@ -87,6 +89,7 @@ impl Maintainer {
         let catalogue = next;
         let mut base = Base {
             catalogue,
+            is_anew: false,
             digest,
             newest,
             newest_slot,
@@ -149,8 +152,9 @@ impl Maintainer {
             self.log.vault.store.delete(&names::catalogue(self.log.machine, old)).await?;
             base.versions.remove(&old);
         }
-        if (self.swept == 0 || base.newest >= self.swept + SWEEP_EVERY) && self.sweep().await? {
-            self.swept = base.newest;
+        if base.newest >= self.sweep_at && self.sweep().await? {
+            let pause = if self.sweep_at == 0 { SWEEP_AGAIN } else { SWEEP_EVERY };
+            self.sweep_at = base.newest + pause;
         }
         Ok(())
     }
@@ -203,7 +207,7 @@ impl Maintainer {
         object: fn(u64, u128) -> Object,
     ) -> Result<Vec<(Object, u64)>, StoreFailure> {
         let listed = self.log.vault.store.list(prefix, None).await?;
-        let of = listed.iter().filter_map(|name| names::upload_of(name, prefix));
+        let of = listed.iter().filter_map(|name| names::upload_of(name.as_str(), prefix));
         Ok(of.map(|(epoch, uuid)| (object(epoch, uuid), epoch)).collect())
     }
 

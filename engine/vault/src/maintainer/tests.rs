@@ -51,6 +51,11 @@ async fn log(store: &Arc<MemStore>, slots: u64) -> Vec<(PointId, Vec<u8>)> {
     for slot in 0..slots {
         let mut changes =
             if slot == 0 { vec![attach.clone(), begin.clone(), Change::ResyncEnd] } else { Vec::new() };
+        if slot % 4 == 3 {
+            let extent = Extent::new(slot * 53 % (SECTORS / 2), SECTORS / 3);
+            image[extent.lba.0 as usize * 512..extent.end() as usize * 512].fill(0);
+            changes.push(Change::WriteZeroes { volume: VOLUME, extent });
+        }
         for number in 0..3 {
             let first = (slot * 37 + number * 311) % (SECTORS - 8) / 8 * 8;
             let payload = vec![(slot * 3 + number + 1) as u8; 8 * 512];
@@ -108,11 +113,16 @@ async fn rounds(maintainer: &mut Maintainer, slots: Range<u64>) -> Result<(), Va
 
 /// Checks that the newest three catalogues are readable as a whole; returns the objects that they know of.
 async fn readable(store: &Arc<MemStore>) -> BTreeSet<StoreKey> {
+    readable_of(store, CATALOGUES_TRIED).await
+}
+
+/// As [`readable`], of the newest so many.
+async fn readable_of(store: &Arc<MemStore>, newest: usize) -> BTreeSet<StoreKey> {
     let vault = Vault::open(store.clone(), keys()).await.unwrap();
     let keys = KeyRing::open(&vault, MACHINE).await.unwrap();
     let index = StoredIndex::new(Log { vault: vault.clone(), machine: MACHINE, keys: keys.clone() });
     let log = Log { vault: vault.clone(), machine: MACHINE, keys };
-    let listed = vault.store.page(&names::catalogues(MACHINE), None, CATALOGUES_TRIED).await.unwrap();
+    let listed = vault.store.page(&names::catalogues(MACHINE), None, newest).await.unwrap();
     let mut known = BTreeSet::new();
     for (name, _) in listed {
         let version = names::catalogue_version(&name, MACHINE).unwrap();
@@ -387,17 +397,18 @@ async fn a_state_that_was_folded_away_is_refused_and_a_log_without_its_beginning
     spoil(&all[0], 200);
     assert!(kept_points_on_older(&store, &images).await >= 3, "an older one serves");
     all[1..].iter().for_each(|name| spoil(name, 200));
+    store.names().iter().filter(|name| name.as_str().contains("/fold/")).for_each(|name| spoil(name, 200));
     for opened in
         [MachineReader::open(&vault, MACHINE).await.map(drop), folder(store.clone(), 5).await.map(drop)]
     {
         let error = opened.unwrap_err().to_string();
-        assert!(error.contains("of its 3 newest catalogues none can be used"), "{error}");
+        assert!(error.contains("neither its 3 newest catalogues nor its folds"), "{error}");
     }
     // Its clear header is enough for a writer.
     MachineWriter::claim(&vault, MACHINE, entropy(7)).await.unwrap();
     all.iter().for_each(|name| spoil(name, 20));
     let error = MachineWriter::claim(&vault, MACHINE, entropy(8)).await.unwrap_err().to_string();
-    assert!(error.contains("none can be used"), "{error}");
+    assert!(error.contains("neither its 3 newest catalogues nor its folds"), "{error}");
 }
 
 async fn kept_points_on_older(store: &Arc<MemStore>, images: &[(PointId, Vec<u8>)]) -> usize {
@@ -436,4 +447,120 @@ async fn damage_in_a_run_behind_the_mark_costs_no_point_and_the_next_version_rep
     }
     assert_eq!(next.round(60, Times::default()).await, Ok(None));
     assert!((4..20).contains(&kept_points_read(&store, &images).await.len()));
+}
+
+/// The names of all tables of a kind, folded or not, of the newest catalogue.
+fn tables_of(catalogue: &Catalogue, is_folded: bool) -> BTreeSet<StoreKey> {
+    let runs = catalogue.runs.iter().filter(|run| run.folds.is_empty() != is_folded);
+    let uuids: BTreeSet<u128> = runs.flat_map(|run| run.tables()).collect();
+    uuids.iter().map(|uuid| names::table(MACHINE, catalogue.tables[uuid].epoch, *uuid)).collect()
+}
+
+/// Checks that a damaged vault shows the same points as before, with a finding, and how a maintainer heals it.
+async fn costs_nothing(store: &Arc<MemStore>, images: &[(PointId, Vec<u8>)], before: &[PointId], seed: u64) {
+    let vault = Vault::open(store.clone(), keys()).await.unwrap();
+    let reader = MachineReader::open(&vault, MACHINE).await.unwrap();
+    let found: Vec<PointId> = reader.points().iter().map(|point| point.id).collect();
+    assert_eq!(found, before);
+    for id in before {
+        let image = &images.iter().find(|(known, _)| known == id).unwrap().1;
+        let read = reader.view(*id).unwrap().read(VOLUME, Extent::new(0, SECTORS)).await.unwrap();
+        assert!(read == *image, "{id:?}");
+    }
+    let read = reader.head_view().read(VOLUME, Extent::new(0, SECTORS)).await.unwrap();
+    assert!(read == images.last().unwrap().1);
+    assert_ne!(reader.findings(), [], "it is told");
+    let mut next = folder(store.clone(), seed).await.unwrap();
+    for _ in 0..12 {
+        let _ = next.round(60, Times::default()).await;
+    }
+    readable_of(store, 1).await;
+    let healed = kept_points_read(store, images).await;
+    assert!(healed.len() >= 3 && healed.last() == before.last(), "{healed:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn damage_of_folded_tables_costs_time_only_and_the_next_version_has_them_anew() {
+    for step in [1, 2, 3] {
+        let store = Arc::new(MemStore::new());
+        let images = log(&store, 60).await;
+        let mut maintainer = folder(store.clone(), 3).await.unwrap();
+        rounds(&mut maintainer, 2..54).await.unwrap();
+        let before = kept_points_read(&store, &images).await;
+        let catalogue = maintainer.base.as_ref().unwrap().catalogue.clone();
+        let folds = catalogue.folds().copied().collect::<Vec<_>>();
+        let folds = futures::future::join_all(folds.iter().map(|info| maintainer.log.fold(info))).await;
+        let zeros = folds.into_iter().map(|fold| fold.unwrap().unwrap().zeros.len()).sum::<usize>();
+        assert!(zeros > 0, "some places show zeros");
+        let folded = tables_of(&catalogue, true);
+        assert!(!folded.is_empty() && !before.is_empty());
+        for (at, name) in folded.iter().chain(&tables_of(&catalogue, false)).enumerate() {
+            let mut bytes = store.peek(name).unwrap().to_vec();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            let damaged = match step {
+                1 => Some(bytes.into()),
+                2 => None,
+                _ if at == 0 => Some(bytes[..40].to_vec().into()),
+                _ => continue,
+            };
+            store.tamper(name, damaged);
+        }
+        costs_nothing(&store, &images, &before, 5).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn folds_serve_without_any_catalogue_and_the_next_one_is_made_of_them() {
+    for is_lost in [false, true] {
+        let store = Arc::new(MemStore::new());
+        let images = log(&store, 60).await;
+        let mut maintainer = folder(store.clone(), 3).await.unwrap();
+        rounds(&mut maintainer, 2..54).await.unwrap();
+        let before = kept_points_read(&store, &images).await;
+        let names = store.names();
+        for name in names.iter().filter(|name| name.as_str().contains("/cat/")) {
+            let mut bytes = store.peek(name).unwrap().to_vec();
+            bytes[20] ^= 1;
+            bytes[300] ^= 1;
+            store.tamper(name, (!is_lost).then(|| bytes.into()));
+        }
+        // Points that were given up may come back, and those that were kept are there.
+        let vault = Vault::open(store.clone(), keys()).await.unwrap();
+        let reader = MachineReader::open(&vault, MACHINE).await.unwrap();
+        let found: Vec<PointId> = reader.points().iter().map(|point| point.id).collect();
+        assert!(before.iter().all(|id| found.contains(id)), "{before:?} {found:?}");
+        costs_nothing(&store, &images, &found, 5).await;
+        let mut writer = MachineWriter::claim(&vault, MACHINE, entropy(7)).await.unwrap();
+        let head = writer.head().position;
+        let change =
+            Change::Marker(Marker { id: MarkerId(999), kind: MarkerKind::Crash, wall: WallTime(99) });
+        let seq = WriteSeq(head.seq.0 + 1);
+        writer.commit(vec![Record { seq, change }], BatchPosition { seq, ..head }).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_behind_which_the_log_was_folded_goes_on_with_what_the_catalogue_says() {
+    let store = Arc::new(MemStore::new());
+    let images = log(&store, 30).await;
+    let vault = Vault::open(store.clone(), keys()).await.unwrap();
+    let reader = MachineReader::open(&vault, MACHINE).await.unwrap();
+    let (at, mut writer) = (reader.slot(), MachineWriter::claim(&vault, MACHINE, entropy(7)).await.unwrap());
+    for number in 0..30u128 {
+        let head = writer.head().position;
+        let kind = MarkerKind::Crash;
+        let marker = Marker { id: MarkerId(1000 + number), kind, wall: WallTime(30 + number as u64) };
+        let seq = WriteSeq(head.seq.0 + 1);
+        let records = vec![Record { seq, change: Change::Marker(marker) }];
+        writer.commit(records, BatchPosition { seq, ..head }).await.unwrap();
+    }
+    let mut maintainer = folder(store.clone(), 3).await.unwrap();
+    rounds(&mut maintainer, 2..60).await.unwrap();
+    assert_eq!(store.peek(&names::slot(MACHINE, at + 1)), None, "what comes next for the reader is gone");
+    assert!(reader.refresh().await.unwrap() >= 30);
+    assert_eq!(reader.points().last().map(|point| point.marker.id), Some(MarkerId(1029)));
+    let read = reader.head_view().read(VOLUME, Extent::new(0, SECTORS)).await.unwrap();
+    assert!(read == images.last().unwrap().1);
+    assert_eq!(reader.refresh().await, Ok(0));
 }

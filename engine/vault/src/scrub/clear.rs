@@ -64,11 +64,12 @@ impl Kind {
             Kind::Slot(slot)
         } else if let Some(inverted) = number(names::catalogues(machine), 16) {
             Kind::Catalogue(!inverted)
-        } else if let Some((epoch, uuid)) = names::upload_of(name, &names::tables(machine)) {
+        } else if let Some((epoch, uuid)) = names::upload_of(name.as_str(), &names::tables(machine)) {
             Kind::Table(epoch, uuid)
-        } else if let Some((epoch, uuid)) = names::upload_of(name, &names::folds(machine)) {
+        } else if let Some((epoch, uuid)) = names::upload_of(name.as_str(), &names::folds(machine)) {
             Kind::Fold(epoch, uuid)
-        } else if let Some((epoch, uuid)) = names::upload_of(name, &names::packed_segments(machine)) {
+        } else if let Some((epoch, uuid)) = names::upload_of(name.as_str(), &names::packed_segments(machine))
+        {
             Kind::Packed(epoch, uuid)
         } else if let Some((epoch, uuid)) = place.strip_prefix("seg/").and_then(|at| at.split_once('/')) {
             let epoch = (epoch.len() == 8).then(|| u64::from_str_radix(epoch, 16).ok()).flatten();

@@ -28,7 +28,7 @@ fn check(bytes: &[u8], vault: u128, machine: MachineId, info: &FoldInfo, keys: &
 }
 
 impl Run<'_> {
-    /// Takes the mark, the points before it, and all that the folds name.
+    /// Takes the mark, the points that were not given up, and all that the folds name.
     pub(super) async fn folded(&mut self, newest: Option<&Catalogue>) {
         let Some(catalogue) = newest else {
             // Its clear header says at least what is not missing.
@@ -37,8 +37,8 @@ impl Run<'_> {
             return;
         };
         self.mark = catalogue.mark.clone();
-        let points = catalogue.live.iter().map(|point| point.info.id);
-        self.points.extend(points.filter(|id| id.slot <= catalogue.mark.slot));
+        self.covered = catalogue.slot;
+        self.points.extend(catalogue.live.iter().map(|point| point.info.id));
         let Some(keys) = self.keys.clone() else { return };
         let folds: Vec<FoldInfo> = catalogue.folds().copied().collect();
         let machine = self.machine;

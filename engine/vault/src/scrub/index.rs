@@ -70,9 +70,7 @@ impl Run<'_> {
                         Ok((_, Some(dek))) => {
                             match index::decode(&bytes, self.vault, machine, version, dek) {
                                 Ok(catalogue) => {
-                                    let garbage =
-                                        catalogue.garbage.keys().flat_map(|object| object.names(machine));
-                                    self.named.extend(garbage);
+                                    self.garbage(&catalogue, found.newest.is_none());
                                     // Of older ones the tables may be gone already.
                                     let is_kept = |(uuid, info): &(u128, TableInfo)| {
                                         let name = names::table(machine, info.epoch, *uuid);
@@ -93,6 +91,16 @@ impl Run<'_> {
             found.faults.extend(fault.map(|fault| (name, fault)));
         }
         found
+    }
+
+    /// Garbage has its reason to be there.
+    fn garbage(&mut self, catalogue: &Catalogue, is_newest: bool) {
+        let garbage = catalogue.garbage.keys().flat_map(|object| object.names(self.machine));
+        let garbage: Vec<StoreKey> = garbage.collect();
+        if is_newest {
+            self.report.garbage = garbage.iter().map(ToString::to_string).collect();
+        }
+        self.named.extend(garbage);
     }
 
     async fn tables(&mut self, named: BTreeMap<u128, TableInfo>) {

@@ -116,6 +116,7 @@ impl Scrub {
             pending: Vec::new(),
             points: Vec::new(),
             mark: Mark::default(),
+            covered: 0,
             is_broken: false,
             is_fold_broken: false,
             report: Report::new(machine, self.vault.is_some()),
@@ -158,10 +159,12 @@ struct Run<'a> {
     /// Objects that something names.
     named: BTreeSet<StoreKey>,
     pending: Vec<Pending>,
-    /// Points of all records that count and can be read.
+    /// Points of the newest catalogue, and of all records behind it that count and can be read.
     points: Vec<crate::reader::PointId>,
     /// Where the log begins.
     mark: Mark,
+    /// The last slot of which the newest catalogue says the points.
+    covered: u64,
     /// Some record of the log, or the tables of some segment, cannot be used.
     is_broken: bool,
     /// Some fold cannot be used.

@@ -2,7 +2,7 @@
 
 use crate::reader::PointId;
 use redoubt_core::{MachineId, VolumeId, VolumeIndex};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 /// Damaged places kept; what is beyond them is counted. Bounds what a vault of rubble can make a scrub hold.
@@ -105,6 +105,8 @@ pub struct Report {
     pub unread: Vec<Unread>,
     /// What nothing names.
     pub orphans: Vec<Orphan>,
+    /// What the newest version of the catalogue does not need any more and names to be deleted: it is not checked.
+    pub garbage: BTreeSet<String>,
 }
 
 impl Report {
@@ -125,6 +127,7 @@ impl Report {
             lost: Vec::new(),
             unread: Vec::new(),
             orphans: Vec::new(),
+            garbage: BTreeSet::new(),
         }
     }
 

@@ -183,7 +183,7 @@ impl Run<'_> {
             self.add(name, fault, if is_void { VOID } else { Takes::Unknown });
         }
         let Some(record) = found.record else { return };
-        if !is_void {
+        if !is_void && slot > self.covered {
             let points = 0..record.body.points.len() as u16;
             self.points.extend(points.map(|ordinal| PointId { slot, ordinal }));
         }
