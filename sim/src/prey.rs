@@ -20,6 +20,7 @@ pub struct Prey {
 const MIXED: &[&str] = &["agent-process-crash"];
 const STAGE: &[&str] = &["stage-survives-every-power-loss"];
 const CLEAN: &[&str] = &["clean-stop-continues-and-then-power-is-lost"];
+const FOLDING: &[&str] = &["maintainer-dies-with-each-effect-of-folding"];
 const OVERFLOW: &[&str] = &["long-cut-overflows-to-bitmap-then-catches-up"];
 
 /// Returns what the lab must do about a bug.
@@ -53,10 +54,10 @@ pub fn prey(bug: Bug) -> Prey {
             ("points-restorable", &["old-copy-of-the-vault-under-a-running-process-server"][..])
         }
         Bug::ScrubGuessesBetween => ("scrub-exact", &["scrub-finds-exactly-the-damage"][..]),
-        // Of `Bug::OF_FOLDING`: no run of the lab lasts as long as it takes.
-        Bug::FoldForgetsTheEnd | Bug::FoldForgetsPoints | Bug::DeleteGarbageAtOnce => {
-            ("points-restorable", &[][..])
-        }
+        // Of `Bug::OF_FOLDING`: what guards against them leaves the lab nothing to see.
+        Bug::FoldForgetsTheEnd | Bug::DeleteGarbageAtOnce => ("points-restorable", &[][..]),
+        Bug::FoldForgetsPoints => ("prefix", &["mounts-race-with-retention"][..]),
+        Bug::KeepGarbage | Bug::LeaveOrphans => ("nothing-left-behind", FOLDING),
         Bug::DeleteBeforePublish => ("scrub-exact", &["process-server-dies-with-each-effect"][..]),
         Bug::TrustWallClock => ("points-restorable", &["retention-with-a-clock-years-off"][..]),
         Bug::IgnorePins => ("mount-holds", &["mounts-race-with-retention"][..]),

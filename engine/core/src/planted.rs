@@ -82,6 +82,10 @@ pub enum Bug {
     KeysStoredOnce,
     /// The canary of the CI kit: after an unclean start batches go out in the clear.
     Canary,
+    /// What no version of the catalogue needs is named as garbage for ever and never deleted.
+    KeepGarbage,
+    /// Nobody looks for what dead writers and maintainers left.
+    LeaveOrphans,
 }
 
 /// From this size on, a write counts as large for [`Bug::OvertakeLargeWrites`].
@@ -99,7 +103,7 @@ pub fn is_order_late(op: &Op) -> bool {
 
 impl Bug {
     /// Every planted bug that the lab must catch.
-    pub const ALL: [Bug; 32] = [
+    pub const ALL: [Bug; 35] = [
         Bug::AckBeforeOrder,
         Bug::SkipActivityLogSync,
         Bug::ForgetAfterSend,
@@ -132,11 +136,14 @@ impl Bug {
         Bug::TrustDisownedMarks,
         Bug::KeepSpillOfOtherKey,
         Bug::KeysStoredOnce,
+        Bug::FoldForgetsPoints,
+        Bug::KeepGarbage,
+        Bug::LeaveOrphans,
     ];
 
-    /// Bugs of folding, which the vault's own tests catch: stretches of the log are folded after hours.
-    pub const OF_FOLDING: [Bug; 3] =
-        [Bug::FoldForgetsTheEnd, Bug::FoldForgetsPoints, Bug::DeleteGarbageAtOnce];
+    /// Bugs of folding that the vault's own tests catch: the proof of a fold before anybody names it, and folds that say
+    /// what deleted tables said, leave nothing of them to be seen in the lab.
+    pub const OF_FOLDING: [Bug; 2] = [Bug::FoldForgetsTheEnd, Bug::DeleteGarbageAtOnce];
 
     /// Bugs that prove a chain rather than an oracle: `cargo sim canary` plays it. Its story meets it in one seed of a
     /// hundred.

@@ -128,8 +128,8 @@ pub(super) fn perform(estate: &Arc<Estate>, account: &mut Account, now: u64, act
             }
         }
         Action::StopCopy(machine) => copies::stop(estate, machine),
-        // Both are performed by the run itself, which owns the restoring.
-        Action::Damage(..) | Action::CheckPoints => {}
+        // These are performed by the run itself, which owns the restoring.
+        Action::Damage(..) | Action::CheckPoints | Action::CheckLeftovers => {}
         Action::Mount(machine) => mounts::mount(estate, machine),
         Action::Unmount(machine) => mounts::unmount(estate, machine),
         Action::RotateKeys(machine) => operator::rotate(estate, machine),

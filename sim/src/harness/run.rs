@@ -10,7 +10,7 @@ use super::record::Record;
 use super::restore::{self, Health, How, Restored};
 use super::scrubbing::{self, Whole};
 use super::watch::{self, Watch};
-use super::{guests, mounts};
+use super::{guests, leftovers, mounts};
 use crate::oracles::history::Deed;
 use crate::oracles::{Finding, guest_untouched, maintainers, writers};
 use crate::plan::{self, Action, Damage, Part, Plan};
@@ -324,6 +324,26 @@ impl Run<'_> {
                 self.total.findings.push(Finding::new(health.oracle("no-silent-damage"), what));
             }
         }
+        if self.plan.checks_leftovers() {
+            self.leftovers().await;
+        }
+    }
+
+    /// Waits until what nobody needs had its time to go, and looks what is left; the points are as good as before.
+    async fn leftovers(&mut self) {
+        let mut found = Vec::new();
+        for (name, machine) in &self.estate.machines {
+            match leftovers::judge(&self.estate, machine).await {
+                Ok(findings) => found.extend(findings),
+                Err(why) => {
+                    let what = format!("{name}: the vault cannot be tidied: {why}");
+                    found.push(Finding::new("nothing-left-behind", what));
+                }
+            }
+        }
+        self.tell(&found);
+        self.total.findings.extend(found);
+        self.check_points(&BTreeMap::new(), Health::Whole).await;
     }
 
     /// Scrubs what is whole.
@@ -363,9 +383,8 @@ impl Run<'_> {
         let store = &self.estate.world.store;
         let there: BTreeSet<StoreKey> = store.truth().into_iter().map(|(key, _)| key).collect();
         let created = store.effects().into_iter().filter(|effect| effect.deed == Deed::Created);
-        let mut objects: Vec<_> = created
-            .filter(|effect| effect.key.as_str().contains(part.names()) && there.contains(&effect.key))
-            .collect();
+        let mut objects: Vec<_> =
+            created.filter(|effect| part.holds(effect.key.as_str()) && there.contains(&effect.key)).collect();
         let few = match part {
             Part::Data | Part::Log | Part::Pin | Part::Key | Part::Identity => objects.len(),
             Part::Index | Part::Catalogue => INDEX_VICTIMS,
@@ -473,6 +492,7 @@ impl Run<'_> {
         };
         findings.extend(mounts::judge(&self.estate, is_faulty));
         let effects = self.estate.world.store.effects();
+        outcome.marks.extend(maintainers::marks(&effects));
         findings.extend(writers::judge(&effects));
         findings.extend(maintainers::judge(&effects));
         findings.retain(|finding| scenario.expect.always.iter().any(|name| name == finding.oracle));

@@ -25,6 +25,20 @@ pub(super) struct Whole {
     images: Images,
     /// What nothing named.
     orphans: BTreeSet<String>,
+    /// What was to be deleted.
+    garbage: BTreeSet<String>,
+}
+
+impl Whole {
+    /// What every point holds.
+    pub(super) fn images(&self) -> &Images {
+        &self.images
+    }
+
+    /// Objects that nothing names.
+    pub(super) fn orphans(&self) -> impl Iterator<Item = &String> {
+        self.orphans.iter()
+    }
 }
 
 fn point(id: PointId) -> Point {
@@ -67,7 +81,7 @@ pub(super) async fn whole(estate: &Estate, machine: &Machine, found: &mut Vec<Fi
         }
         images.insert(point(info.id), volumes);
     }
-    Some(Whole { images, orphans })
+    Some(Whole { images, orphans, garbage: report.garbage })
 }
 
 /// Scrubs what is damaged, and compares with what truly is lost. Returns whether content was.
@@ -91,7 +105,7 @@ pub(super) async fn damaged(
     found.extend(
         wrong.map(|what| Finding::new("no-silent-damage", format!("{}: {key}: {what}", machine.spec.name))),
     );
-    let is_named = !whole.orphans.contains(key.as_str());
+    let is_named = !whole.orphans.contains(key.as_str()) && !whole.garbage.contains(key.as_str());
     // The loss of what nothing names, or of the newest of its kind, is as if it had never been.
     let shows = is_named && (damage != Damage::Lost || matches!(part, Part::Data | Part::Log | Part::Key));
     let is_costly = !losses.is_empty();

@@ -58,6 +58,17 @@ impl Machine {
     }
 }
 
+/// Returns the marks of what maintainers did: that a run reached it, nothing more.
+pub fn marks(effects: &[Effect]) -> BTreeSet<&'static str> {
+    let of = |effect: &Effect| match (effect.deed, effect.key.as_str().split('/').nth(2)?) {
+        (Deed::Created, "fold") => Some("log-folded"),
+        (Deed::Created, "cseg") => Some("segments-packed-anew"),
+        (Deed::Deleted, "log") => Some("folded-log-deleted"),
+        _ => None,
+    };
+    effects.iter().filter_map(of).collect()
+}
+
 /// Judges what happened in the store.
 pub fn judge(effects: &[Effect]) -> Vec<Finding> {
     let mut machines: BTreeMap<String, Machine> = BTreeMap::new();

@@ -6,6 +6,7 @@
 pub mod database;
 pub mod guest_untouched;
 pub mod history;
+pub mod leftovers;
 pub mod maintainers;
 pub mod order_kept;
 pub mod prefix;

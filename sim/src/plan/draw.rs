@@ -276,6 +276,7 @@ pub(super) fn actions(
             (Action::PowerAtEffect(host, count), None)
         }
         "points" => (Action::CheckPoints, None),
+        "leftovers" => (Action::CheckLeftovers, None),
         other => match other.strip_prefix("store.") {
             Some(knob) => (Action::Store(knob.to_owned(), ppm), Some(Action::Store(knob.to_owned(), 0))),
             None => (damage(other), None),

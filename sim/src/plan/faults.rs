@@ -69,6 +69,7 @@ fn is_operator(action: &Action) -> bool {
             | Action::GiveKeys
             | Action::RetireKeys
             | Action::CheckPoints
+            | Action::CheckLeftovers
     )
 }
 

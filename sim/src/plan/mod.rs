@@ -55,18 +55,19 @@ pub enum Part {
 }
 
 impl Part {
-    /// Returns what the names of its objects hold.
-    pub fn names(self) -> &'static str {
-        match self {
-            Part::Data => "/seg/",
-            Part::Log => "/log/",
-            Part::Claim => "/claim/w/",
-            Part::Index => "/idx/",
-            Part::Catalogue => "/cat/",
-            Part::Pin => "/pin/",
-            Part::Key => "/key/",
-            Part::Identity => "vault",
-        }
+    /// Tells by its name whether an object belongs to it.
+    pub fn holds(self, name: &str) -> bool {
+        let kinds: &[&str] = match self {
+            Part::Data => &["/seg/", "/cseg/"],
+            Part::Log => &["/log/"],
+            Part::Claim => &["/claim/w/"],
+            Part::Index => &["/idx/", "/fold/"],
+            Part::Catalogue => &["/cat/"],
+            Part::Pin => &["/pin/"],
+            Part::Key => &["/key/"],
+            Part::Identity => &["vault"],
+        };
+        kinds.iter().any(|kind| name.contains(kind))
     }
 }
 
@@ -164,6 +165,8 @@ pub enum Action {
     RetireKeys,
     /// All points in the vault are restored and judged, while the run goes on.
     CheckPoints,
+    /// At rest, after all else, what nobody needs must be gone.
+    CheckLeftovers,
 }
 
 impl fmt::Display for Action {
@@ -214,6 +217,7 @@ impl fmt::Display for Action {
             Action::GiveKeys => f.write_str("give all services the newest vault key"),
             Action::RetireKeys => f.write_str("retire older vault keys"),
             Action::CheckPoints => f.write_str("check all points"),
+            Action::CheckLeftovers => f.write_str("check at rest what is left"),
         }
     }
 }
@@ -280,6 +284,11 @@ impl Plan {
     /// Tells whether the source site is lost for good, so that nothing converges any more.
     pub fn loses_source(&self) -> bool {
         self.events.iter().any(|event| matches!(&event.action, Action::SiteLost(_)))
+    }
+
+    /// Tells whether what is left at rest is judged.
+    pub fn checks_leftovers(&self) -> bool {
+        self.events.iter().any(|event| event.action == Action::CheckLeftovers)
     }
 
     /// Returns what befalls objects of the vault before the last check, in order.

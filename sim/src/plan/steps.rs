@@ -82,6 +82,7 @@ fn spoken(action: &Action) -> Option<Spoken<'_>> {
         Action::GiveKeys => plain("give-keys", ""),
         Action::RetireKeys => plain("retire-keys", ""),
         Action::CheckPoints => plain("points", ""),
+        Action::CheckLeftovers => plain("leftovers", ""),
         Action::StartProcess(_)
         | Action::PowerOn(_)
         | Action::SiteOn(_)

@@ -231,6 +231,12 @@ pub const WORDS: &[Words] = &[
         "made by `copy-vault`, with its process servers stopped or running",
     ),
     words("check", "points", "every point in the vault is restored and judged", "while the story goes on"),
+    words(
+        "check",
+        "leftovers",
+        "what nobody needs must be gone from the store",
+        "at rest, after all other checks",
+    ),
 ];
 
 /// Models of guests in words.
@@ -258,6 +264,7 @@ pub const ORACLE_WORDS: &[(&str, &str)] = &[
     ("no-silent-damage", "rot, lost objects and torn uploads are reported for exactly the points they hit"),
     ("index-never-needed", "a damaged index or catalogue costs no point"),
     ("scrub-exact", "a scrub names exactly the objects, points and ranges that are damaged"),
+    ("nothing-left-behind", "what the dead left and what no kept point needs is deleted in the end"),
     ("mount-holds", "a mount shows its point's bytes or an error in time, and its point is not given up"),
     ("single-writer", "a writer that lost its claim commits nothing more"),
     ("order-kept", "nothing that was acknowledged is given up but where the fault budget says so"),

@@ -156,6 +156,7 @@ pub const VERBS: &[Verb] = &[
     damage("identity.truncated"),
     verb("fault", "vault.restored", Target::None, Ends::AtOnce, &[]),
     verb("check", "points", Target::None, Ends::AtOnce, &[]),
+    verb("check", "leftovers", Target::None, Ends::AtOnce, &[]),
 ];
 
 /// Oracles, by the names used in `[expect] always`.
@@ -168,6 +169,7 @@ pub const ORACLES: &[&str] = &[
     "no-silent-damage",
     "index-never-needed",
     "scrub-exact",
+    "nothing-left-behind",
     "mount-holds",
     "single-writer",
     "order-kept",
@@ -232,6 +234,9 @@ pub const MARKS: &[&str] = &[
     "pin-came-too-late",
     "points-given-up",
     "pinned-point-outlived-retention",
+    "log-folded",
+    "folded-log-deleted",
+    "segments-packed-anew",
     "data-key-rotated",
     "vault-key-replaced",
     "vault-key-given",
