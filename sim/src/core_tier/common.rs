@@ -4,7 +4,7 @@ use super::content::Ledger;
 use super::dice::{Dice, Times};
 use super::disk::DiskTimes;
 use super::event::{Digest, Event};
-use super::net::{Net, Place, Wire};
+use super::net::{Net, Place, Wire, bytes_of};
 use super::oracle::Guest;
 use super::request::Requests;
 use super::store::{Course, Store};
@@ -14,7 +14,6 @@ use redoubt_core::message::Message;
 use redoubt_core::{Generation, Instant};
 use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
-use std::hash::Hash;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -166,8 +165,8 @@ impl Common {
     pub(super) fn take(&mut self, at: u64, event: &Event) {
         self.now = at;
         self.steps.heap += 1;
-        at.hash(&mut self.digest);
-        event.hash(&mut self.digest);
+        self.digest.take(at);
+        event.digest(&mut self.digest);
     }
 
     /// Writes a line of the trace; the words are made only if somebody reads them.
@@ -195,12 +194,15 @@ impl Common {
         }
     }
 
-    /// Sends a message, or the end of a connection.
+    /// Sends a message, or the end of a connection. Inlined, so that a message is not copied on its way.
+    #[inline]
     pub(super) fn send(&mut self, connection: u32, is_up: bool, wire: Wire) {
-        let at = self.net.send(self.now, &mut self.dice, connection, is_up, wire);
+        let at = self.net.arrival(self.now, &mut self.dice, connection, is_up, bytes_of(&wire));
+        self.net.direction(connection, is_up).queue.push_back(wire);
         self.heap.push(at, Event::Deliver(connection, is_up));
     }
 
+    #[inline]
     pub(super) fn tell(&mut self, connection: u32, is_up: bool, message: Message) {
         self.send(connection, is_up, Some(message));
     }

@@ -114,7 +114,8 @@ impl Disk {
     /// One half of a write takes effect: every second page.
     pub(super) fn apply_half(&mut self, pages: Range<usize>, cell: Cell, half: usize) {
         let end = pages.end.min(self.cells.len());
-        for page in (pages.start..end).filter(|page| page % 2 == half) {
+        let first = pages.start + (pages.start % 2 != half) as usize;
+        for page in (first..end).step_by(2) {
             self.set(page, cell);
         }
     }

@@ -1,7 +1,7 @@
 //! What can be due: every event of the heap, as small values.
 
 /// Something that is due.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Event {
     /// Of the process of a machine: its agent, or the agent of an old copy. Host, number of the process.
     Agent(u16, u32, AgentWork),
@@ -26,6 +26,31 @@ pub(super) enum Event {
 }
 
 impl Event {
+    /// Takes the event into a digest: its kind and numbers in one word, what does not fit in another.
+    pub(super) fn digest(&self, digest: &mut Digest) {
+        let word = |kind: u64, host: u16, run: u32| kind << 56 | u64::from(host) << 32 | u64::from(run);
+        match self {
+            Event::Agent(host, run, work) => {
+                digest.take(word(1, *host, *run));
+                digest.take(work.word());
+            }
+            Event::Server(number, run, work) => {
+                digest.take(word(2, *number, *run));
+                if let ServerWork::Of(machine, actor, work) = work {
+                    digest.take(word(work.kind(), *machine, *actor));
+                }
+            }
+            Event::Connect(number) => digest.take(word(3, 0, *number)),
+            Event::Connected(number) => digest.take(word(4, 0, *number)),
+            Event::Refused(number) => digest.take(word(5, 0, *number)),
+            Event::Deliver(number, is_up) => digest.take(word(6, u16::from(*is_up), *number)),
+            Event::Land(number) => digest.take(word(7, 0, *number)),
+            Event::Plan(number) => digest.take(word(8, 0, *number)),
+            Event::Restart(host) => digest.take(word(9, *host, 0)),
+            Event::Look => digest.take(word(10, 0, 0)),
+        }
+    }
+
     /// Tells whether it is the end of work on a state directory.
     pub(super) fn is_file_work(&self) -> bool {
         match self {
@@ -41,7 +66,7 @@ impl Event {
 }
 
 /// Work of an agent's process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AgentWork {
     /// It tries to start.
     Start,
@@ -65,8 +90,25 @@ pub(super) enum AgentWork {
     Stop,
 }
 
+impl AgentWork {
+    fn word(&self) -> u64 {
+        match self {
+            AgentWork::Start => 1,
+            AgentWork::Tick => 2,
+            AgentWork::Cool => 3,
+            AgentWork::Guest(job) => 4 << 56 | u64::from(*job),
+            AgentWork::Disk(slot) => 5 << 56 | u64::from(*slot),
+            AgentWork::Late(slot) => 6 << 56 | u64::from(*slot),
+            AgentWork::State => 7,
+            AgentWork::Log => 8,
+            AgentWork::Spill => 9,
+            AgentWork::Stop => 10,
+        }
+    }
+}
+
 /// Work of a process server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ServerWork {
     /// The process starts.
     Start,
@@ -75,7 +117,7 @@ pub(super) enum ServerWork {
 }
 
 /// Work of the owner of one machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ActorWork {
     /// A pause between attempts to open is over.
     Open,
@@ -95,44 +137,28 @@ pub(super) enum ActorWork {
     Hash,
 }
 
-/// A hasher for the digest of a run: fast, and the same everywhere.
+impl ActorWork {
+    fn kind(&self) -> u64 {
+        match self {
+            ActorWork::Open => 16,
+            ActorWork::Leftover => 17,
+            ActorWork::Answer(_) => 18,
+            ActorWork::Again => 19,
+            ActorWork::Synced(_) => 20,
+            ActorWork::Saved(_) => 21,
+            ActorWork::Tick => 22,
+            ActorWork::Hash => 23,
+        }
+    }
+}
+
+/// The digest of a run: fast, and the same everywhere.
 #[derive(Clone, Copy)]
 pub(super) struct Digest(pub(super) u64);
 
-impl std::hash::Hasher for Digest {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.write_u64(u64::from_le_bytes(word));
-        }
-    }
-
-    fn write_u64(&mut self, word: u64) {
+impl Digest {
+    #[inline]
+    pub(super) fn take(&mut self, word: u64) {
         self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
-    }
-
-    fn write_u8(&mut self, word: u8) {
-        self.write_u64(u64::from(word));
-    }
-
-    fn write_u16(&mut self, word: u16) {
-        self.write_u64(u64::from(word));
-    }
-
-    fn write_u32(&mut self, word: u32) {
-        self.write_u64(u64::from(word));
-    }
-
-    fn write_usize(&mut self, word: usize) {
-        self.write_u64(word as u64);
-    }
-
-    fn write_isize(&mut self, word: isize) {
-        self.write_u64(word as u64);
     }
 }

@@ -67,7 +67,7 @@ pub struct Outcome {
     pub judged: u64,
     /// Marks reached.
     pub marks: BTreeSet<&'static str>,
-    /// Verbs of the plan that this tier cannot play.
+    /// Verbs of the plan that this tier cannot play, and promises that it does not judge.
     pub unplayed: BTreeSet<String>,
     /// Digest of all events.
     pub digest: u64,
@@ -100,6 +100,12 @@ pub fn play(scenario: &Scenario, plan: &Plan, trace: Option<&Trace>) -> Outcome 
     let has_converged = world.run();
     world.judge();
     let waiting = (!has_converged).then(|| world.waiting());
+    if !plan.due.is_empty() {
+        world.unplayed.insert("protected".to_owned());
+    }
+    if !scenario.expect.objectives.is_empty() {
+        world.unplayed.insert("objectives".to_owned());
+    }
     let operations = world.c.truths.iter().map(|truth| truth.guest.log.len() as u64).sum();
     let judged = world.c.truths.iter().map(|truth| truth.guest.judged).sum();
     Outcome {

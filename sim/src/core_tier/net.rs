@@ -37,6 +37,15 @@ pub(super) enum LinkFault {
 /// What travels: a message, or the news that its sender is gone.
 pub(super) type Wire = Option<Message>;
 
+/// Returns about how many bytes something takes on a link.
+pub(super) fn bytes_of(wire: &Wire) -> u64 {
+    match wire {
+        Some(Message::Batch(batch)) => u64::from(batch.meta.bytes),
+        Some(Message::HashReply(reply)) => 32 * reply.blocks.len() as u64 + 64,
+        _ => 128,
+    }
+}
+
 /// One direction of a connection.
 #[derive(Default)]
 pub(super) struct Direction {
@@ -177,27 +186,21 @@ impl Net {
         if self.link(from, to).is_wan { self.wan.0.draw(dice) } else { self.lan.0.draw(dice) }
     }
 
-    /// Puts a message into a direction; returns when it arrives.
-    pub(super) fn send(
+    /// Returns when something that is sent now arrives: never before what was sent before it.
+    pub(super) fn arrival(
         &mut self,
         now: u64,
         dice: &mut Dice,
         connection: u32,
         is_up: bool,
-        wire: Wire,
+        bytes: u64,
     ) -> u64 {
-        let bytes = match &wire {
-            Some(Message::Batch(batch)) => u64::from(batch.meta.bytes),
-            Some(Message::HashReply(reply)) => 32 * reply.blocks.len() as u64 + 64,
-            _ => 128,
-        };
         let at = &self.connections[connection as usize];
         let (agent, server) = (usize::from(at.agent), usize::from(at.server));
         let (from, to) = if is_up { (agent, server) } else { (server, agent) };
         let arrival = self.carry(now, dice, from, to, bytes);
         let direction = self.direction(connection, is_up);
         direction.last = arrival.max(direction.last);
-        direction.queue.push_back(wire);
         direction.last
     }
 
@@ -207,6 +210,7 @@ impl Net {
     }
 
     /// Takes the message that arrives; none while the link is cut.
+    #[inline]
     pub(super) fn arrive(&mut self, connection: u32, is_up: bool) -> Option<Wire> {
         let at = &self.connections[connection as usize];
         let (agent, server) = (usize::from(at.agent), usize::from(at.server));

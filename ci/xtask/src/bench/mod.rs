@@ -40,8 +40,14 @@ pub(crate) fn run(names: &[String], rounds: usize, record: bool) -> Result<ExitC
     if rounds == 0 {
         bail!("a figure needs at least one round; --rounds 5 gives a median and a spread");
     }
-    tools::install_with_peers()?;
-    run_command(cargo(&["build", "--release", "--quiet", "-p", "redoubt"]))?;
+    let is_wanted = |measurement: &bars::Measurement| {
+        names.is_empty() || measurement.bars.iter().any(|bar| is_named(bar))
+    };
+    let is_of_lab = |measurement: &bars::Measurement| measurement.bars.iter().all(|bar| bar.starts_with('L'));
+    if bars::ALL.iter().any(|measurement| is_wanted(measurement) && !is_of_lab(measurement)) {
+        tools::install_with_peers()?;
+        run_command(cargo(&["build", "--release", "--quiet", "-p", "redoubt"]))?;
+    }
     let load = machine::load();
     let cores = std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64);
     if load > BUSY * cores {
@@ -50,7 +56,7 @@ pub(crate) fn run(names: &[String], rounds: usize, record: bool) -> Result<ExitC
     let mut figures = Vec::new();
     let mut failed = Vec::new();
     for measurement in &bars::ALL {
-        if !names.is_empty() && !measurement.bars.iter().any(|bar| is_named(bar)) {
+        if !is_wanted(measurement) {
             continue;
         }
         let bars = measurement.bars.join(" ");

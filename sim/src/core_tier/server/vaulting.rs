@@ -52,9 +52,14 @@ impl ServerHost {
             let after = open.jobs.back().map_or(open.receiver.vaulted().seq, |job| job.through.seq);
             let stage = &self.machines[usize::from(machine)].stage;
             let later = stage.entries.iter().skip_while(|staged| staged.meta.last <= after);
-            let taken: Vec<_> = later.take_while(|staged| staged.meta.last <= through.seq).collect();
-            let bytes = taken.iter().map(|staged| u64::from(staged.meta.bytes)).sum();
-            let batches: Rc<[u32]> = taken.iter().map(|staged| staged.batch).collect();
+            let mut bytes = 0;
+            let taken = later.take_while(|staged| staged.meta.last <= through.seq);
+            let batches: Rc<[u32]> = taken
+                .map(|staged| {
+                    bytes += u64::from(staged.meta.bytes);
+                    staged.batch
+                })
+                .collect();
             if batches.is_empty() {
                 // An earlier receiver's commit, still under way, has them.
                 continue;
