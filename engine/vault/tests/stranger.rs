@@ -131,7 +131,11 @@ fn any_flipped_byte_of_log_key_or_segment_is_noticed_and_never_read() {
                 }
                 Ok(proof) => {
                     let mut noticed = proof.damage.iter().chain(&proof.broken);
-                    assert!(noticed.any(|damage| damage.object == name.as_str()), "{name} byte {at}");
+                    // Vault object and keys are stored twice: one of the two is enough.
+                    let is_twice = name.as_str().starts_with("vault") || name.as_str().contains("/key/");
+                    let is_spare = is_twice && proof.points == whole;
+                    let is_noticed = noticed.any(|damage| damage.object == name.as_str());
+                    assert!(is_noticed || is_spare, "{name} byte {at}");
                     let known = proof.points.iter().chain(&proof.lost).count();
                     assert!(proof.broken.is_some() || known == whole.len(), "rot of data takes no point");
                     assert!(known <= whole.len() && proof.points[..] == whole[..proof.points.len()]);
