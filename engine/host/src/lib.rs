@@ -24,7 +24,7 @@ mod disk_io;
 mod errors;
 mod socket_file;
 
-use redoubt_ports::{IoError, World};
+use redoubt_ports::{IoError, Never, World};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -45,5 +45,6 @@ pub fn world(state: &Path) -> Result<World, IoError> {
         files: Arc::new(HostFiles::open(state)?),
         disks: Arc::new(HostDisks),
         workers: Arc::new(HostWorkers::new()),
+        chance: Arc::new(Never),
     })
 }

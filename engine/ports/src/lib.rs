@@ -10,6 +10,7 @@
 //!   or stop. "May or may not have happened" is a value ([`StoreError::Ambiguous`]).
 //! - P-3 Dropping a returned future may or may not cancel the operation; callers assume it ran.
 
+pub mod chance;
 pub mod clock;
 pub mod conformance;
 pub mod disk;
@@ -20,6 +21,7 @@ pub mod workers;
 
 use std::sync::Arc;
 
+pub use chance::{Chance, Never, Rare};
 pub use clock::{Clock, Entropy};
 pub use disk::{Disk, DiskInfo, Disks};
 pub use files::{File, Files, OpenMode};
@@ -42,6 +44,8 @@ pub struct World {
     pub disks: Arc<dyn Disks>,
     /// Threads of this host for work that only computes.
     pub workers: Arc<dyn Workers>,
+    /// Whether something rare happens now; in production it never does.
+    pub chance: Arc<dyn Chance>,
 }
 
 /// What went wrong with a disk or a file, by what the caller can do about it.

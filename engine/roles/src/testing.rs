@@ -8,7 +8,7 @@ use bytes::Bytes;
 use redoubt_core::{Extent, Instant, SECTOR_BYTES, Sectors, WallTime};
 use redoubt_ports::{
     ByteStream, Clock, Disk, DiskInfo, Disks, Endpoint, Entropy, File, Files, InPlace, IoError, IoKind,
-    Listener, Net, NetError, OpenMode, World,
+    Listener, Net, NetError, Never, OpenMode, World,
 };
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -422,6 +422,7 @@ impl MemHost {
             files: Arc::clone(&files) as Arc<dyn Files>,
             disks: Arc::clone(&disks) as Arc<dyn Disks>,
             workers: Arc::new(InPlace),
+            chance: Arc::new(Never),
         };
         MemHost { files, disks, world }
     }

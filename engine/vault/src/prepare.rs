@@ -28,11 +28,14 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use redoubt_core::planted::{self, Bug};
 use redoubt_core::{BatchPosition, MachineId, Record};
-use redoubt_ports::{Entropy, StoreError, StoreKey, Workers, compute};
+use redoubt_ports::{Entropy, Rare, StoreError, StoreKey, Workers, compute};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Segments encoded or put at once; bounds memory in flight to 8 x 32 MiB at worst.
 pub(crate) const SEGMENTS_AT_ONCE: usize = 8;
+
+/// A segment that is forced to be small is not smaller than this.
+const SMALL_SEGMENT_BYTES: usize = 64 << 10;
 
 /// What preparing needs to know of the writer it works for.
 #[derive(Clone)]
@@ -184,7 +187,11 @@ impl Preparer {
     ) -> Result<Unfinished, CommitError> {
         let mut packed = Packed::new(&self.head, records)?;
         packed.head.position = to;
-        let portions = packed.portions(self.task.settings.segment_bytes.min(TARGET_BYTES))?;
+        let mut bytes = self.task.settings.segment_bytes.min(TARGET_BYTES);
+        if self.task.vault.store.chance.forces(Rare::SmallSegments) {
+            bytes = (bytes / 4).max(SMALL_SEGMENT_BYTES.min(bytes));
+        }
+        let portions = packed.portions(bytes)?;
         let segments = portions.iter().map(|_| Segment::Planned).collect();
         let portions = portions.into_iter().map(Arc::new).collect();
         let key = self.task.key.now();

@@ -14,7 +14,7 @@ use crate::early::{Ask, Early, Listing};
 use crate::error::StoreFailure;
 use bytes::Bytes;
 use redoubt_core::planted::{self, Bug};
-use redoubt_ports::{RawStore, StoreError, StoreKey};
+use redoubt_ports::{Chance, Never, Rare, RawStore, StoreError, StoreKey};
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -32,6 +32,8 @@ const PAUSE_FIRST: Duration = Duration::from_millis(20);
 const PAUSE_LIMIT: Duration = Duration::from_secs(5);
 /// Names per listing call; a store that gives fewer at once goes on by itself. Bounds the memory of a call.
 const LIST_PAGE: usize = 10_000;
+/// Names of a page that is forced to be short.
+const SHORT_PAGE: usize = 3;
 /// Bytes of creations on the way at once: at 2 MiB/s the last of them still makes its [`ATTEMPT_DEADLINE`]. More
 /// at once on a thin line would all be late, be sent again, and be late again.
 const CREATED_BYTES_MAX: usize = 64 << 20;
@@ -58,6 +60,8 @@ pub(crate) struct Store {
     requests: Arc<Semaphore>,
     /// Answers of an opening that hurries.
     early: Option<Arc<Early>>,
+    /// Whether something rare happens now.
+    pub(crate) chance: Arc<dyn Chance>,
 }
 
 struct Attempts<'a> {
@@ -110,7 +114,8 @@ impl<'a> Attempts<'a> {
 impl Store {
     pub(crate) fn new(raw: Arc<dyn RawStore>) -> Store {
         let creations = Arc::new(Semaphore::new(CREATED_BYTES_MAX));
-        Store { raw, creations, requests: Arc::new(Semaphore::new(REQUESTS_MAX)), early: None }
+        let requests = Arc::new(Semaphore::new(REQUESTS_MAX));
+        Store { raw, creations, requests, early: None, chance: Arc::new(Never) }
     }
 
     /// Returns the same store for an opening that asks ahead; what it asked is forgotten with [`Store::settle`].
@@ -190,9 +195,11 @@ impl Store {
     async fn resolve(&self, key: &StoreKey, body: &Bytes, trust: bool) -> Result<Created, StoreFailure> {
         let _turn = self.turn_to_create(body.len()).await;
         let mut attempts = Attempts::new("create", key.as_str());
+        let mut is_lost = self.chance.forces(Rare::PutTwice);
         loop {
             let answer = attempts.run(self.raw.put_if_absent(key, body.clone())).await;
             let error = match answer {
+                Ok(()) if std::mem::take(&mut is_lost) => StoreError::Ambiguous("a forced doubt".to_owned()),
                 Ok(()) => return Ok(Created::Mine),
                 Err(StoreError::AlreadyExists) if trust => return Ok(Created::Mine),
                 Err(error) => error,
@@ -220,8 +227,10 @@ impl Store {
         }
         let _turn = self.turn().await;
         let mut attempts = Attempts::new("read", key.as_str());
+        let mut is_lost = self.chance.forces(Rare::ReadTwice);
         loop {
             match attempts.run(self.raw.get(key, range.clone())).await {
+                Ok(_) if std::mem::take(&mut is_lost) => {}
                 Ok(found) => return Ok(found),
                 Err(error) => attempts.pause(error).await?,
             }
@@ -259,8 +268,9 @@ impl Store {
     ) -> Result<Vec<StoreKey>, StoreFailure> {
         let mut names: Vec<StoreKey> = Vec::new();
         loop {
-            let page = self.page(prefix, names.last().or(after), LIST_PAGE).await?;
-            let full = page.len() >= LIST_PAGE;
+            let limit = if self.chance.forces(Rare::ShortPages) { SHORT_PAGE } else { LIST_PAGE };
+            let page = self.page(prefix, names.last().or(after), limit).await?;
+            let full = page.len() >= limit;
             names.extend(page.into_iter().map(|(key, _)| key));
             if !full {
                 return Ok(names);

@@ -20,7 +20,7 @@ use crate::twice::Mended;
 use crate::vault_keys;
 use bytes::Bytes;
 use redoubt_core::{MachineId, Names};
-use redoubt_ports::{Entropy, InPlace, RawStore, StoreKey, Workers};
+use redoubt_ports::{Chance, Entropy, InPlace, RawStore, StoreKey, Workers};
 use std::sync::Arc;
 
 /// Format major: another one cannot be read.
@@ -113,6 +113,12 @@ impl Vault {
     /// Has what is read opened by these workers, instead of in place.
     pub fn with_workers(mut self, workers: Arc<dyn Workers>) -> Vault {
         self.workers = workers;
+        self
+    }
+
+    /// Has this say whether something rare happens now; without it nothing does.
+    pub fn with_chance(mut self, chance: Arc<dyn Chance>) -> Vault {
+        self.store.chance = chance;
         self
     }
 

@@ -372,6 +372,7 @@ impl World {
 /// The verb of an action that this tier does not play.
 fn verb(action: &Action) -> &'static str {
     match action {
+        Action::Rare(..) => "buggify",
         Action::Mount(_) | Action::Unmount(_) => "mount",
         Action::RotateKeys(_) => "rotate-keys",
         Action::RewrapKeys => "rewrap-keys",

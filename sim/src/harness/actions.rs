@@ -7,6 +7,7 @@ use super::{mounts, operator};
 use crate::oracles::guest_untouched::{self, Excuse};
 use crate::plan::{Action, DiskFault, RESTART_AFTER};
 use crate::ports::{DiskErrors, LinkModel, lock};
+use crate::scenario::verbs::VERBS;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,6 +85,10 @@ pub(super) fn perform(estate: &Arc<Estate>, account: &mut Account, now: u64, act
         }
         Action::HealLink(link) => world.net.set_link(link, None),
         Action::Store(knob, ppm) => world.store.set(knob, *ppm),
+        Action::Rare(point, ppm) => {
+            let verb = VERBS.iter().find(|verb| verb.name.strip_prefix("buggify.") == Some(point));
+            verb.iter().for_each(|verb| world.shared.rare.set(verb.name, *ppm));
+        }
         Action::DiskErrors(host, kind, ppm) => disk_errors(estate, account, now, host, *kind, *ppm),
         Action::DiskHang(host, ms) => disk_hang(estate, account, now, host, *ms),
         Action::FilesFull(host, full) => {
@@ -341,6 +346,7 @@ fn stop_agent(estate: &Arc<Estate>, account: &mut Account, machine: &str) {
 pub(super) fn lift_all(estate: &Arc<Estate>, account: &mut Account, now: u64) {
     estate.world.net.heal_all();
     estate.world.store.lift_faults();
+    estate.world.shared.rare.clear();
     end_tripped(estate, account, now);
     account.restarts.clear();
     thaw(estate, account, u64::MAX);

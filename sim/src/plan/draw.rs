@@ -86,7 +86,7 @@ pub fn draw(scenario: &Scenario, seed: u64) -> Plan {
         drawing.step(step);
     }
     if !scenario.swarm.is_empty() {
-        let events = swarm::draw(&mut drawing.dice, &scenario.estate, drawing.length, &scenario.swarm);
+        let events = swarm::draw(&mut drawing.dice, scenario, drawing.length);
         drawing.events.extend(events);
     }
     let due = drawing.due(scenario);
@@ -277,9 +277,14 @@ pub(super) fn actions(
         }
         "points" => (Action::CheckPoints, None),
         "leftovers" => (Action::CheckLeftovers, None),
-        other => match other.strip_prefix("store.") {
-            Some(knob) => (Action::Store(knob.to_owned(), ppm), Some(Action::Store(knob.to_owned(), 0))),
-            None => (damage(other), None),
+        other => match other.split_once('.') {
+            Some(("store", knob)) => {
+                (Action::Store(knob.to_owned(), ppm), Some(Action::Store(knob.to_owned(), 0)))
+            }
+            Some(("buggify", point)) => {
+                (Action::Rare(point.to_owned(), ppm), Some(Action::Rare(point.to_owned(), 0)))
+            }
+            _ => (damage(other), None),
         },
     }
 }

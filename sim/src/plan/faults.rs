@@ -29,6 +29,8 @@ fn part(action: &Action) -> Part {
         Action::SiteOn(site) => Ends(format!("site {site}")),
         Action::Cut(link) | Action::Loss(link, _) | Action::Slow(link, _) => Begins(format!("link {link}")),
         Action::HealLink(link) => Ends(format!("link {link}")),
+        Action::Rare(point, 0) => Ends(format!("rare {point}")),
+        Action::Rare(point, _) => Begins(format!("rare {point}")),
         Action::Store(knob, 0) => Ends(format!("store {knob}")),
         Action::Store(knob, _) => Begins(format!("store {knob}")),
         Action::DiskErrors(host, kind, 0) => Ends(format!("{kind:?} errors {host}")),
@@ -59,6 +61,8 @@ fn is_operator(action: &Action) -> bool {
     matches!(
         action,
         Action::Point(_)
+            // What the engine may do at any time excuses nobody.
+            | Action::Rare(..)
             | Action::StopAgent(_)
             | Action::StartAgent(_)
             | Action::CopyVault

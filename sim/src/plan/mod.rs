@@ -115,6 +115,8 @@ pub enum Action {
     HealLink(String),
     /// A knob of the store: name and share in parts per million; zero lifts it.
     Store(String, u32),
+    /// A rare but legal behaviour of the engine is forced: point and share in parts per million; zero ends it.
+    Rare(String, u32),
     /// A machine's disks fail requests of a kind: share in parts per million.
     DiskErrors(String, DiskFault, u32),
     /// A machine's disks finish nothing for some milliseconds.
@@ -187,6 +189,7 @@ impl fmt::Display for Action {
             Action::Slow(link, speed) => write!(f, "slow {link} to {speed} B/s"),
             Action::HealLink(link) => write!(f, "heal {link}"),
             Action::Store(knob, ppm) => write!(f, "store {knob} {} %", share(ppm)),
+            Action::Rare(point, ppm) => write!(f, "force {point} {} %", share(ppm)),
             Action::DiskErrors(host, kind, ppm) => write!(f, "{kind:?} errors on {host}: {} %", share(ppm)),
             Action::DiskHang(host, ms) => write!(f, "disks of {host} hang for {ms} ms"),
             Action::FilesFull(host, full) => write!(f, "state directory of {host} full: {full}"),

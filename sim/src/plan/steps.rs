@@ -47,7 +47,11 @@ fn spoken(action: &Action) -> Option<Spoken<'_>> {
         Action::Cut(link) => plain("link.cut", link),
         Action::Loss(link, ppm) => rated("link.loss".into(), link, *ppm),
         Action::Slow(link, speed) => ("link.slow".into(), link, None, vec![("speed", *speed as i64)]),
-        Action::Store(_, 0) | Action::DiskErrors(_, _, 0) | Action::FilesSyncErrors(_, 0) => return None,
+        Action::Store(_, 0)
+        | Action::Rare(_, 0)
+        | Action::DiskErrors(_, _, 0)
+        | Action::FilesSyncErrors(_, 0) => return None,
+        Action::Rare(point, ppm) => rated(format!("buggify.{point}"), "", *ppm),
         Action::Store(knob, ppm) => rated(format!("store.{knob}"), "", *ppm),
         Action::DiskErrors(host, kind, ppm) => {
             let kind = match kind {
@@ -112,6 +116,7 @@ fn ends(begin: &Action, end: &Action) -> bool {
         | (Action::SiteOff(a), Action::SiteOn(b))
         | (Action::Cut(a) | Action::Loss(a, _) | Action::Slow(a, _), Action::HealLink(b))
         | (Action::Store(a, _), Action::Store(b, 0))
+        | (Action::Rare(a, _), Action::Rare(b, 0))
         | (Action::FilesFull(a, true), Action::FilesFull(b, false))
         | (Action::FilesSyncErrors(a, _), Action::FilesSyncErrors(b, 0))
         | (Action::FilesHang(a, _), Action::FilesAnswer(b))

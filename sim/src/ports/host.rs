@@ -1,5 +1,6 @@
 //! A host: power, one process at a time, a wall clock that may lie, disks and a state directory.
 
+use super::chance::SimChance;
 use super::disk::{DiskErrors, SimDisk};
 use super::files::SimFiles;
 use super::store::HostStore;
@@ -136,6 +137,7 @@ impl Host {
                 files: Arc::new(self.files.clone()),
                 disks: Arc::new(self.disks.clone()),
                 workers: Arc::new(SimWorkers(self.shared.clone())),
+                chance: Arc::new(SimChance(self.shared.clone())),
             },
             store: Arc::new(HostStore::new(self.store.clone(), &self.name)),
         }

@@ -7,6 +7,7 @@
 //!   that asked for it is gone.
 //! - SL-3 Whatever a port promised to be durable survives every power loss.
 
+mod chance;
 mod disk;
 mod files;
 mod host;
@@ -14,6 +15,7 @@ mod net;
 mod store;
 mod trace;
 
+pub use chance::RareKnobs;
 pub use disk::{DiskErrors, SimDisk};
 pub use files::SimFiles;
 pub use host::{Host, HostWorld};
@@ -52,6 +54,8 @@ pub struct Shared {
     /// The trace of the run.
     pub trace: Trace,
     hardware: madsim::runtime::NodeHandle,
+    /// What is rare and forced.
+    pub rare: RareKnobs,
     /// Wakes whoever ends what ends with one of its own effects.
     tripped: Arc<Notify>,
 }
@@ -192,6 +196,7 @@ impl SimWorld {
             dice: Arc::new(Mutex::new(ChaCha8Rng::seed_from_u64(seed))),
             trace: Trace::new(traced),
             hardware,
+            rare: RareKnobs::default(),
             tripped: Arc::default(),
         };
         let net = SimNet::new(shared.clone(), (&hardware_of.lan).into(), (&hardware_of.wan).into());

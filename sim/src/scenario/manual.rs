@@ -158,7 +158,7 @@ fn verbs(key: &str) -> String {
 }
 
 /// Families of faults: a word of the catalogue, and how their names begin.
-const FAMILIES: [(&str, &[&str]); 7] = [
+const FAMILIES: [(&str, &[&str]); 8] = [
     ("processes, hosts and sites", &["process.", "host.", "site.", "old-copy"]),
     ("links", &["link."]),
     ("the store", &["store."]),
@@ -166,6 +166,7 @@ const FAMILIES: [(&str, &[&str]); 7] = [
     ("state directories", &["files."]),
     ("the vault at rest", &[]),
     ("the whole vault", &["vault."]),
+    ("rare behaviour", &["buggify."]),
 ];
 
 /// Tells whether a fault is of a family; what damages an object at rest is of the one without a name.

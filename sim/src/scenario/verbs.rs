@@ -60,7 +60,17 @@ const fn damage(name: &'static str) -> Verb {
     verb("fault", name, Target::None, Ends::AtOnce, &[])
 }
 
+/// Rare but legal behaviour of the engine that is forced: `buggify.<point>`, of `redoubt_ports::Rare`.
+const fn rare(name: &'static str) -> Verb {
+    verb("fault", name, Target::None, Ends::Lasts, RATE)
+}
+
 impl Verb {
+    /// Tells whether it forces what is legal, and is no fault.
+    pub fn is_rare(&self) -> bool {
+        self.name.starts_with("buggify.")
+    }
+
     /// Tells whether it damages an object at rest.
     pub fn is_damage(&self) -> bool {
         let parts = ["data.", "log.", "claim.", "index.", "catalogue.", "pin.", "key.", "identity."];
@@ -131,6 +141,20 @@ pub const VERBS: &[Verb] = &[
     verb("fault", "files.lost", Target::Server, Ends::Lasts, &[]),
     verb("fault", "files.sync-errors", Target::Host, Ends::Lasts, RATE),
     verb("fault", "files.hang", Target::Host, Ends::Lasts, &[]),
+    rare("buggify.early-beat"),
+    rare("buggify.late-beat"),
+    rare("buggify.early-cooling"),
+    rare("buggify.slow-reader"),
+    rare("buggify.small-memory"),
+    rare("buggify.dropped-session"),
+    rare("buggify.small-commit"),
+    rare("buggify.late-commit"),
+    rare("buggify.stage-from-file"),
+    rare("buggify.index-each-slot"),
+    rare("buggify.put-twice"),
+    rare("buggify.read-twice"),
+    rare("buggify.short-pages"),
+    rare("buggify.small-segments"),
     damage("data.rot"),
     damage("data.lost"),
     damage("data.truncated"),

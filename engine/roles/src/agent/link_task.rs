@@ -9,6 +9,7 @@ use redoubt_core::agent::AgentEvent;
 use redoubt_core::link::{ConnectionId, HANDSHAKE, Link, LinkEffect, LinkEvent, LinkState};
 use redoubt_core::message::{Hello, Message, PROTOCOL_VERSIONS};
 use redoubt_core::{Generation, Names};
+use redoubt_ports::Rare;
 use redoubt_wire::{Decoder, StreamKey};
 use std::sync::Arc;
 use std::time::Duration;
@@ -163,6 +164,10 @@ impl LinkTask {
                     connection.outgoing = Some(outgoing);
                     self.step(LinkEvent::Connected(id));
                 }
+            }
+            // A connection may end before anything that arrived is read.
+            Incoming::Message(_) if self.shell.world.chance.forces(Rare::DroppedSession) => {
+                self.step(LinkEvent::Broken(id));
             }
             Incoming::Message(message) => self.step(LinkEvent::Received(id, message)),
             Incoming::Broken(why) => {

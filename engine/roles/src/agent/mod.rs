@@ -28,7 +28,7 @@ use redoubt_core::change::ResyncReason;
 use redoubt_core::extent_map::StartMarks;
 use redoubt_core::message::VOLUMES_MAX;
 use redoubt_core::{Extent, MarkerId, MarkerKind, Sectors, VolumeId, VolumeIndex, WriteSeq};
-use redoubt_ports::World;
+use redoubt_ports::{Rare, World};
 use redoubt_wire::StreamKey;
 use shell::{Core, Shell};
 use std::any::Any;
@@ -60,6 +60,10 @@ impl Agent {
     /// Takes the state directory, recovers, opens the disks of the settings and starts to work. On
     /// return the record and the activity logs are durable and guests may write.
     pub async fn start(settings: AgentSettings, world: World, key: StreamKey) -> Result<Agent, AgentError> {
+        let settings = match world.chance.forces(Rare::SmallMemory) {
+            true => AgentSettings { bounds: settings.bounds.with_small_memory(), ..settings },
+            false => settings,
+        };
         let lock = world.files.lock().await?;
         let found = recover::read(&settings, &world, &key).await?;
         let machine = AgentMachine::start(world.clock.now(), found.start);

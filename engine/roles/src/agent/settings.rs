@@ -58,6 +58,17 @@ pub struct AgentBounds {
     pub in_flight_bytes_max: u64,
 }
 
+/// Least memory of an agent: a batch that is sealed and one that lies open.
+const MEMORY_BYTES_MIN: u64 = 64 << 10;
+
+impl AgentBounds {
+    /// Returns bounds with an eighth of the memory, if that is enough to work at all.
+    pub(super) fn with_small_memory(self) -> AgentBounds {
+        let small = (self.memory_bytes_max / 8).max(MEMORY_BYTES_MIN);
+        AgentBounds { memory_bytes_max: small.min(self.memory_bytes_max), ..self }
+    }
+}
+
 impl Default for AgentBounds {
     fn default() -> AgentBounds {
         AgentBounds {

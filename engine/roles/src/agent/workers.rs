@@ -11,7 +11,7 @@ use redoubt_core::planted::{self, Bug};
 use redoubt_core::resync::RunRead;
 use redoubt_core::splitter::IoFailure;
 use redoubt_core::{Extent, Instant, VolumeIndex};
-use redoubt_ports::{Disk, File, IoError, IoKind};
+use redoubt_ports::{Disk, File, IoError, IoKind, Rare};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +24,9 @@ const COOL_EVERY: Duration = Duration::from_secs(5);
 const PLANTED_DELAY: Duration = Duration::from_secs(2);
 /// Reads of the machine at once: all that the resync has open.
 const READERS: usize = redoubt_core::resync::READS_AT_ONCE;
+
+/// How long a read that is forced to be slow keeps what it found: many others begin and end meanwhile.
+const SLOW_READER: Duration = Duration::from_millis(200);
 
 /// Starts all workers.
 pub(super) fn spawn(shell: &Arc<Shell>, spill_files: BTreeMap<u64, Arc<dyn File>>) {
@@ -59,14 +62,24 @@ async fn log_loop(shell: Arc<Shell>) {
 
 async fn tick_loop(shell: Arc<Shell>) {
     loop {
-        tokio::time::sleep(TICK).await;
+        tokio::time::sleep(beat(&shell)).await;
         shell.step(AgentEvent::Tick);
+    }
+}
+
+fn beat(shell: &Shell) -> Duration {
+    let chance = &shell.world.chance;
+    match () {
+        () if chance.forces(Rare::EarlyBeat) => TICK / 25,
+        () if chance.forces(Rare::LateBeat) => TICK * 12,
+        () => TICK,
     }
 }
 
 async fn cool_loop(shell: Arc<Shell>) {
     loop {
-        tokio::time::sleep(COOL_EVERY).await;
+        let is_early = shell.world.chance.forces(Rare::EarlyCooling);
+        tokio::time::sleep(if is_early { COOL_EVERY / 50 } else { COOL_EVERY }).await;
         cool(&shell).await;
     }
 }
@@ -122,6 +135,9 @@ async fn read_loop(shell: Arc<Shell>) {
             continue;
         };
         let event = perform(&shell, &*disk, read).await;
+        if shell.world.chance.forces(Rare::SlowReader) {
+            tokio::time::sleep(SLOW_READER).await;
+        }
         {
             let mut core = shell.lock();
             shell.step_in(&mut core, event);

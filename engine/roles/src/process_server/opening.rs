@@ -8,7 +8,7 @@ use super::shared::Shared;
 use super::stage::Stage;
 use redoubt_core::receiver::ReceiverState;
 use redoubt_core::{Generation, MachineId};
-use redoubt_ports::{IoError, IoKind};
+use redoubt_ports::{IoError, IoKind, Rare};
 use redoubt_vault::{ClaimWatch, MachineWriter, MaintainerSettings, Vault, VaultError};
 use redoubt_wire::StreamKey;
 use thiserror::Error;
@@ -60,7 +60,8 @@ pub(super) async fn open(
         }
         recorded => recorded?,
     };
-    let vault = Vault::open(shared.store.clone(), shared.keys.clone()).await?;
+    let chance = &shared.world.chance;
+    let vault = Vault::open(shared.store.clone(), shared.keys.clone()).await?.with_chance(chance.clone());
     let (entropy, settings) = (shared.world.entropy.clone(), &shared.settings);
     let writer = MachineWriter::claim_with(&vault, machine, entropy.clone(), settings.objects).await?;
     let writer = writer.with_workers(shared.world.workers.clone());
@@ -86,9 +87,10 @@ pub(super) async fn open(
     );
     let state = ReceiverState { generation, vaulted, staged, exact: known.is_exact };
     let claim = writer.watch();
-    let (every, keep, folds) = (settings.index_slots, settings.keep.clone(), settings.folds);
+    let every = if chance.forces(Rare::IndexEachSlot) { 1 } else { settings.index_slots };
+    let (keep, folds) = (settings.keep.clone(), settings.folds);
     let told = MaintainerSettings { every, keep, folds };
     let maintainer = MaintainerTask::start(vault.clone(), machine, shared.world.clone(), told, claim.clone());
-    let packer = Packer::start(writer, key.clone());
+    let packer = Packer::start(writer, key.clone(), chance.clone());
     Ok(Opened { stage, state, known, vault, packer, maintainer, claim })
 }

@@ -13,8 +13,10 @@
 use super::stage::StagedBatch;
 use redoubt_core::receiver::COMMITS_AT_ONCE;
 use redoubt_core::{BatchPosition, Names, Record, WriteSeq};
+use redoubt_ports::{Chance, Rare};
 use redoubt_vault::{CommitError, MachineWriter, Naming, Prepared, Preparer};
 use redoubt_wire::StreamKey;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -22,6 +24,8 @@ use tokio::sync::mpsc;
 pub(super) const PAUSE_FIRST: Duration = Duration::from_secs(1);
 /// Longest pause: an outage's end is noticed within it.
 pub(super) const PAUSE_MAX: Duration = Duration::from_secs(32);
+/// How long a commit that is forced to be late waits before it is published.
+const LATE_COMMIT: Duration = Duration::from_millis(700);
 /// Reports that wait for the actor: an outcome and the troubles of both halves.
 const REPORTS_MAX: usize = 3;
 
@@ -68,7 +72,7 @@ pub(super) struct Packer {
 
 impl Packer {
     /// Starts the task.
-    pub(super) fn start(writer: MachineWriter, key: StreamKey) -> Packer {
+    pub(super) fn start(writer: MachineWriter, key: StreamKey, chance: Arc<dyn Chance>) -> Packer {
         let (jobs, job_queue) = mpsc::channel(COMMITS_AT_ONCE);
         let (report_queue, reports) = mpsc::channel(REPORTS_MAX);
         let line = Line {
@@ -79,6 +83,7 @@ impl Packer {
             job: Vec::new(),
             taken: 0,
             round: 0,
+            chance,
         };
         let naming = writer.naming();
         let task = tokio::spawn(run(writer, line, report_queue));
@@ -229,6 +234,7 @@ struct Line {
     /// Batches of it that the next commit takes; fewer than all if all did not fit.
     taken: usize,
     round: u64,
+    chance: Arc<dyn Chance>,
 }
 
 impl Line {
@@ -236,7 +242,11 @@ impl Line {
     async fn next(&mut self) -> Next {
         while self.job.is_empty() {
             match self.jobs.recv().await {
-                Some((round, job)) if round == self.round => (self.taken, self.job) = (job.len(), job),
+                Some((round, job)) if round == self.round => {
+                    let is_small = self.chance.forces(Rare::SmallCommit);
+                    self.taken = if is_small { job.len().min(1) } else { job.len() };
+                    self.job = job;
+                }
                 Some(_) => {}
                 None => return Next::Stopped,
             }
@@ -244,7 +254,12 @@ impl Line {
         let mut pause = PAUSE_FIRST;
         loop {
             let trouble = match self.attempt().await {
-                Ok(ready) => return Next::Ready(Box::new(ready)),
+                Ok(ready) => {
+                    if self.chance.forces(Rare::LateCommit) {
+                        tokio::time::sleep(LATE_COMMIT).await;
+                    }
+                    return Next::Ready(Box::new(ready));
+                }
                 Err(Stuck::Unusable(report)) => return Next::Unusable(report),
                 Err(Stuck::Again(trouble)) => trouble,
             };
@@ -261,7 +276,7 @@ impl Line {
 
     async fn attempt(&mut self) -> Result<Ready, Stuck> {
         loop {
-            let records = gather(&self.key, &mut self.job[..self.taken]).await?;
+            let records = gather(&self.key, &*self.chance, &mut self.job[..self.taken]).await?;
             let (first, to) = (self.job[0].meta.first, self.job[self.taken - 1].meta.position());
             let unusable =
                 |from, error: CommitError| Stuck::Unusable(Report::Unusable { from, why: error.to_string() });
@@ -284,10 +299,16 @@ impl Line {
 }
 
 /// Takes the batches and opens them.
-async fn gather(key: &StreamKey, batches: &mut [StagedBatch]) -> Result<Vec<Record>, Stuck> {
+async fn gather(
+    key: &StreamKey,
+    chance: &dyn Chance,
+    batches: &mut [StagedBatch],
+) -> Result<Vec<Record>, Stuck> {
     let mut records = Vec::new();
     for staged in batches {
-        let bytes = staged.take().await.map_err(|error| Stuck::Again(error.to_string()))?;
+        let is_read = chance.forces(Rare::StageFromFile);
+        let bytes = if is_read { staged.read().await } else { staged.take().await };
+        let bytes = bytes.map_err(|error| Stuck::Again(error.to_string()))?;
         let from = staged.meta.first;
         let unusable = |why: String| Stuck::Unusable(Report::Unusable { from, why });
         if redoubt_wire::peek(&bytes).ok() != Some(staged.meta) {

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use redoubt_core::{Instant, WallTime};
 use redoubt_ports::{
     ByteStream, Clock, Disk, Disks, Endpoint, Entropy, File, Files, InPlace, IoError, IoKind, Listener, Net,
-    NetError, OpenMode, World,
+    NetError, Never, OpenMode, World,
 };
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -65,6 +65,7 @@ impl MemHost {
             files: Arc::new(self.files.clone()),
             disks: Arc::new(NoDisks),
             workers: Arc::new(InPlace),
+            chance: Arc::new(Never),
         }
     }
 }
