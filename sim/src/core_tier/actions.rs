@@ -5,7 +5,7 @@ use super::event::Event;
 use super::net::{LinkFault, Place};
 use super::world::World;
 use crate::oracles::guest_untouched::{self, Excuse};
-use crate::plan::{Action, DiskFault, RESTART_AFTER};
+use crate::plan::{self, Action, DiskFault, Plan, RESTART_AFTER};
 use redoubt_core::MarkerKind;
 use std::time::Duration;
 
@@ -76,8 +76,7 @@ impl World {
             Action::RestoreVault => self.restore_vault(),
             // Every marker is judged as it lands.
             Action::CheckPoints => {}
-            Action::Damage(part, damage) => self.cannot(crate::plan::damage_verb(*part, *damage).to_owned()),
-            other => self.cannot(verb(other).to_owned()),
+            other => verb(other).into_iter().for_each(|verb| self.cannot(verb.to_owned())),
         }
     }
 
@@ -369,15 +368,9 @@ impl World {
     }
 }
 
-/// The verb of an action that this tier does not play.
-fn verb(action: &Action) -> &'static str {
-    match action {
-        Action::Rare(..) => "buggify",
-        Action::Mount(_) | Action::Unmount(_) => "mount",
-        Action::RotateKeys(_) => "rotate-keys",
-        Action::RewrapKeys => "rewrap-keys",
-        Action::GiveKeys => "give-keys",
-        Action::RetireKeys => "retire-keys",
-        _ => "another verb",
-    }
+/// Returns the verb of an action; none if it only ends what another one began.
+fn verb(action: &Action) -> Option<&'static str> {
+    let events = vec![plan::Event { at: 0, action: action.clone() }];
+    let plan = Plan { events, ..Plan::default() };
+    plan::steps(&plan).first().map(|step| step.verb)
 }
