@@ -6,6 +6,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use std::borrow::Borrow;
 use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
@@ -25,6 +26,12 @@ impl StoreKey {
 
     /// Returns the name.
     pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for StoreKey {
+    fn borrow(&self) -> &str {
         &self.0
     }
 }

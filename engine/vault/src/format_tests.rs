@@ -4,7 +4,8 @@ use crate::codec::checked_crc;
 use crate::index::TableId;
 use crate::keys::{VaultKeys, WrapId};
 use crate::log::{self, Body, HeadState, Header, Kind, PointRow, VolumeInfo, Volumes};
-use crate::segment::{Builder, SegmentId, Shrinker, parse_tail};
+use crate::segment::{Builder, SegmentId, parse_tail};
+use crate::shrink::Shrinker;
 use proptest::prelude::*;
 use redoubt_core::{
     MachineId, Marker, MarkerId, MarkerKind, Names, Sectors, VolumeId, VolumeIndex, WallTime, WriteSeq,

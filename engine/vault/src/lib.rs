@@ -42,6 +42,7 @@ pub mod scrub;
 mod sealing;
 pub mod seed;
 mod segment;
+mod shrink;
 pub mod space;
 mod store;
 mod twice;

@@ -7,7 +7,8 @@
 
 use crate::error::CommitError;
 use crate::log::{HeadState, POINTS_MAX, PointRow, SEGMENTS_MAX, VOLUMES_MAX, VolumeInfo};
-use crate::segment::{Builder, EXTENTS_MAX, Encoded, GRANULE_SECTORS, SegmentId, Shrinker, UNIT_BYTES};
+use crate::segment::{Builder, EXTENTS_MAX, Encoded, GRANULE_SECTORS, SegmentId, UNIT_BYTES};
+use crate::shrink::Shrinker;
 use bytes::Bytes;
 use redoubt_core::change::RECORD_BYTES_MAX;
 use redoubt_core::planted::{self, Bug};

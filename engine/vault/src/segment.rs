@@ -10,12 +10,11 @@
 
 use crate::codec::{Malformed, Put, Take, checked_crc, put_crc};
 use crate::keys::ONCE;
+use crate::shrink::{Inflater, RAW, Shrinker, ZSTD};
 use bytes::Bytes;
 use redoubt_core::planted::{self, Bug};
 use redoubt_core::{MachineId, SECTOR_BYTES, VolumeIndex};
 use redoubt_wire::aead::{Key, NONCE_BYTES, Opener, TAG_BYTES};
-use std::io::Cursor;
-use zstd::bulk::{Compressor, Decompressor};
 
 /// Plain bytes of a unit at most: the grain of compression, sealing and reading.
 pub(crate) const UNIT_BYTES: usize = 64 << 10;
@@ -35,9 +34,6 @@ pub(crate) const TRAILER_BYTES: usize = 64;
 const TABLE_NUMBER: u32 = 0x8000_0000;
 const MAGIC: &[u8; 8] = b"DRSEG1\0\0";
 const TRAILER_MAGIC: &[u8; 4] = b"DRSE";
-const ZSTD_LEVEL: i32 = 1;
-const RAW: u8 = 0;
-const ZSTD: u8 = 1;
 
 /// What a segment is, besides its content; its header is a function of this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,33 +138,6 @@ pub(crate) struct Encoded {
     pub(crate) root: [u8; 32],
     /// BLAKE3 of the bytes.
     pub(crate) digest: [u8; 32],
-}
-
-/// A compression context, for one segment after another: making one costs more than compressing a small unit.
-pub(crate) struct Shrinker(Option<Compressor<'static>>);
-
-impl Shrinker {
-    pub(crate) fn new() -> Shrinker {
-        Shrinker(Compressor::new(ZSTD_LEVEL).ok())
-    }
-
-    /// Appends the bytes, compressed if that makes them shorter; returns how.
-    pub(crate) fn put(&mut self, plain: &[u8], out: &mut Vec<u8>) -> u8 {
-        let start = out.len();
-        if let Some(zstd) = &mut self.0 {
-            out.reserve(zstd::zstd_safe::compress_bound(plain.len()));
-            // A cursor at the end: compressed right behind what is there, into memory nobody cleared before.
-            let mut end = Cursor::new(&mut *out);
-            end.set_position(start as u64);
-            let length = zstd.compress_to_buffer(plain, &mut end);
-            if length.is_ok_and(|length| length < plain.len()) {
-                return ZSTD;
-            }
-            out.truncate(start);
-        }
-        out.put(plain);
-        RAW
-    }
 }
 
 /// Packs extents into the units of one segment.
@@ -411,7 +380,7 @@ pub(crate) fn parse_tail(
     bytes: &[u8],
 ) -> Result<(Vec<UnitRow>, Vec<ExtentRow>), Malformed> {
     let ClearTail { rows, table, sealed } = clear_tail(id, tail, Some(root_expected), bytes)?;
-    let mut inflater = inflater()?;
+    let mut inflater = Inflater::new();
     let table = open(id, &id.opener(dek), &mut inflater, TABLE_NUMBER, &table, sealed)?;
     let extents = decode_extents(&table, &rows)?;
     Ok((rows, extents))
@@ -432,13 +401,6 @@ fn decode_rows(bytes: &[u8], tail: u64) -> Result<Vec<UnitRow>, Malformed> {
         offset += u64::from(sealed);
     }
     if offset == tail { Ok(rows) } else { Err(Malformed("the units do not fill the segment")) }
-}
-
-/// One decompression context, for as many units as its owner opens.
-pub(crate) type Inflater = Decompressor<'static>;
-
-pub(crate) fn inflater() -> Result<Inflater, Malformed> {
-    Decompressor::new().map_err(|_| Malformed("no memory to decompress it"))
 }
 
 /// Opens one unit; wrong bytes are never returned.
@@ -479,10 +441,8 @@ pub(crate) fn open(
     opener.open(nonce(number), &aad, &mut body, tag).map_err(|_| Malformed("the seal is broken"))?;
     let plain = match row.codec {
         RAW => body,
-        // Bounded by the table, whatever the frame says of itself.
-        ZSTD => {
-            inflater.decompress(&body, row.plain as usize).map_err(|_| Malformed("does not decompress"))?
-        }
+        // Bounded by the table.
+        ZSTD => inflater.open(&body, row.plain as usize)?,
         _ => return Err(Malformed("unknown codec")),
     };
     if plain.len() == row.plain as usize { Ok(plain) } else { Err(Malformed("has the wrong length")) }

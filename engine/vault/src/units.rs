@@ -13,7 +13,8 @@ use crate::index::UnitPlace;
 use crate::load::Log;
 use crate::lru::Lru;
 use crate::near::{Near, PartId, Purpose};
-use crate::segment::{Inflater, SegmentId, inflater, open_unit};
+use crate::segment::{SegmentId, open_unit};
+use crate::shrink::Inflater;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use redoubt_ports::{StoreKey, compute};
@@ -207,10 +208,8 @@ impl Shelves<'_> {
         let segment = unit.segment.id(self.log.vault.uuid, self.log.machine);
         // Without the key nobody can tell; the store's answer will.
         let Ok(key) = self.log.keys.for_read(segment.dek).await else { return (unit, None) };
-        let opened = inflater().and_then(|mut inflater| {
-            let opener = segment.opener(&key);
-            open_unit(&segment, &opener, &mut inflater, unit.number, &unit.row(), &sealed)
-        });
+        let (opener, mut inflater) = (segment.opener(&key), Inflater::new());
+        let opened = open_unit(&segment, &opener, &mut inflater, unit.number, &unit.row(), &sealed);
         if opened.is_err() {
             self.near.forget(part);
         }
@@ -285,7 +284,7 @@ impl Fetch {
     }
 
     fn open_all(&self, opener: &Opener, found: &[u8]) -> Result<Opened, ReadError> {
-        let mut inflater = inflater().map_err(|what| self.damaged(self.from, self.to, what.0))?;
+        let mut inflater = Inflater::new();
         let open = |unit: &UnitPlace| Ok((*unit, self.open(opener, &mut inflater, unit, found)?));
         self.units.iter().map(open).collect()
     }

@@ -11,7 +11,6 @@ use crate::units::Shelves;
 use bytes::Bytes;
 use redoubt_core::{Extent, SECTOR_BYTES, VolumeIndex};
 use redoubt_ports::compute;
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -94,9 +93,11 @@ impl PointView {
         loop {
             let (parts, is_kept) = self.units(volume, extent, purpose).await?;
             let place = |unit: &UnitPlace, plain: &[u8]| {
-                parts.get(unit).into_iter().flatten().for_each(|part| each(part, plain));
+                let from = parts.partition_point(|part| part.unit < *unit);
+                parts[from..].iter().take_while(|part| part.unit == *unit).for_each(|part| each(part, plain));
             };
-            match self.shelves().load(purpose, parts.keys(), place).await {
+            let units = parts.chunk_by(|a, b| a.unit == b.unit).map(|parts| &parts[0].unit);
+            match self.shelves().load(purpose, units, place).await {
                 Err(damage @ ReadError::Damaged { .. }) => {
                     if is_second || !self.inner.look_again().await? {
                         return Err(damage);
@@ -108,21 +109,19 @@ impl PointView {
         }
     }
 
-    /// Returns the units that hold an extent, with what each gives; false if what was read for that is not
-    /// where the purpose wants it.
+    /// Returns what holds an extent, by unit; false if what was read for that is not where the purpose wants it.
     async fn units(
         &self,
         volume: VolumeIndex,
         extent: Extent,
         purpose: Purpose,
-    ) -> Result<(BTreeMap<UnitPlace, Vec<Found>>, bool), ReadError> {
+    ) -> Result<(Vec<Found>, bool), ReadError> {
         self.check(volume, extent)?;
         let is_kept = AtomicBool::new(true);
         let reach = Reach::new(&self.near, purpose, &is_kept);
-        let mut parts: BTreeMap<UnitPlace, Vec<Found>> = BTreeMap::new();
-        for part in self.inner.find_within(self.version, volume, extent.lba.0..extent.end(), reach).await? {
-            parts.entry(part.unit).or_default().push(part);
-        }
+        let sectors = extent.lba.0..extent.end();
+        let mut parts = self.inner.find_within(self.version, volume, sectors, reach).await?;
+        parts.sort_by_key(|part| part.unit);
         Ok((parts, is_kept.load(Ordering::Relaxed)))
     }
 

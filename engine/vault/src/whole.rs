@@ -5,7 +5,7 @@
 
 use crate::codec::{Malformed, Put};
 use crate::keys::ONCE;
-use crate::segment::{Shrinker, inflater};
+use crate::shrink::{Inflater, Shrinker};
 use redoubt_wire::aead::{Key, TAG_BYTES};
 
 pub(crate) const HEADER_BYTES: usize = 128;
@@ -41,7 +41,7 @@ pub(crate) fn open(
     key.open(ONCE, clear, &mut body, tag).map_err(|_| Malformed("the seal is broken"))?;
     let body = match codec {
         RAW => body,
-        _ => inflater()?.decompress(&body, plain).map_err(|_| Malformed("does not decompress"))?,
+        _ => Inflater::new().open(&body, plain)?,
     };
     if body.len() == plain { Ok(body) } else { Err(Malformed("has the wrong length")) }
 }

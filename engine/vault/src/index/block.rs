@@ -19,6 +19,9 @@ pub(crate) const BLOCK_ENTRIES: usize = 4096;
 const ENTRIES_MAX: usize = BLOCK_ENTRIES + GRANULE_SECTORS as usize;
 /// Plain bytes of a block at most: an entry, its unit, its segment and its version, all of their own.
 pub(crate) const PLAIN_MAX: usize = ENTRIES_MAX * 128;
+/// What an item and a unit take in a block, mostly: room for them is made once.
+const ITEM_BYTES: usize = 12;
+const UNIT_ROW_BYTES: usize = 24;
 /// Segments are at most this long, so units lie before it.
 const SEGMENT_BYTES_MAX: u64 = 32 << 20;
 
@@ -73,7 +76,7 @@ pub(crate) fn encode(items: &[Item], carried: usize) -> Vec<u8> {
     let versions = sorted(items.iter().map(|item| item.version).collect());
     let units = sorted(items.iter().filter_map(|item| item.unit).collect());
     let segments = sorted(units.iter().map(|unit| unit.segment).collect());
-    let mut out = Vec::new();
+    let mut out = Vec::with_capacity(items.len() * ITEM_BYTES + units.len() * UNIT_ROW_BYTES);
     for count in [versions.len(), segments.len(), units.len(), items.len(), carried] {
         out.put_varint(count as u64);
     }

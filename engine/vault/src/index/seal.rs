@@ -7,7 +7,8 @@
 
 use super::run::TableBytes;
 use crate::codec::{Malformed, Put, put_crc};
-use crate::segment::{SegmentId, Shrinker, UnitRow, inflater, nonce, open};
+use crate::segment::{SegmentId, UnitRow, nonce, open};
+use crate::shrink::{Inflater, Shrinker};
 use redoubt_core::MachineId;
 use redoubt_wire::aead::{Key, Opener};
 
@@ -127,5 +128,5 @@ pub(crate) fn open_part(
     }
     let Blob { number, plain, codec, .. } = *blob;
     let row = UnitRow { offset: 0, sealed: blob.sealed, plain, codec, crc: 0 };
-    open(&id.as_segment(), &id.opener(dek), &mut inflater()?, number, &row, sealed)
+    open(&id.as_segment(), &id.opener(dek), &mut Inflater::new(), number, &row, sealed)
 }

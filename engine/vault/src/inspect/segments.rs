@@ -5,7 +5,8 @@ use super::walk::Walk;
 use super::{Dump, Finding, Value};
 use crate::log::SegmentRow;
 use crate::segment::{ExtentRow, HEADER_BYTES, SegmentId, Source, TRAILER_BYTES, UnitRow};
-use crate::segment::{inflater, open_unit, parse_tail};
+use crate::segment::{open_unit, parse_tail};
+use crate::shrink::Inflater;
 use redoubt_core::{MachineId, SECTOR_BYTES};
 use redoubt_wire::aead::Key;
 
@@ -118,7 +119,7 @@ fn show_units(
     units: &[UnitRow],
 ) -> Vec<u32> {
     let (opener, mut damaged, mut rows) = (id.opener(dek), Vec::new(), Vec::new());
-    let Ok(mut inflater) = inflater() else { return damaged };
+    let mut inflater = Inflater::new();
     for (number, unit) in (0u32..).zip(units) {
         let (from, to) = (unit.offset as usize, unit.offset as usize + unit.sealed as usize);
         let sealed = bytes.get(from..to).unwrap_or_default();

@@ -12,9 +12,8 @@ use crate::codec::Malformed;
 use crate::fold::{FoldRow, Spans};
 use crate::index::{Held, Item, SegmentPlace, UnitPlace, Version};
 use crate::key_ring::DataKey;
-use crate::segment::{
-    Builder, ExtentRow, SegmentId, Shrinker, Source, UnitRow, inflater, open_unit, parse_tail,
-};
+use crate::segment::{Builder, ExtentRow, SegmentId, Source, UnitRow, open_unit, parse_tail};
+use crate::shrink::{Inflater, Shrinker};
 use bytes::Bytes;
 use redoubt_core::SECTOR_BYTES;
 use std::collections::{BTreeMap, VecDeque};
@@ -178,5 +177,5 @@ fn open(
     let row = units.get(number as usize).ok_or(Malformed("an extent names no unit"))?;
     let sealed = object.get(row.offset as usize..row.offset as usize + row.sealed as usize);
     let sealed = sealed.ok_or(Malformed("a unit is cut short"))?;
-    open_unit(id, &id.opener(&key.key), &mut inflater()?, number, row, sealed)
+    open_unit(id, &id.opener(&key.key), &mut Inflater::new(), number, row, sealed)
 }

@@ -4,9 +4,8 @@
 
 use super::clear::Fault;
 use crate::log::SegmentRow;
-use crate::segment::{
-    ExtentRow, HEADER_BYTES, SegmentId, Source, check_unit, inflater, open_unit, parse_tail,
-};
+use crate::segment::{ExtentRow, HEADER_BYTES, SegmentId, Source, check_unit, open_unit, parse_tail};
+use crate::shrink::Inflater;
 use crate::units::HEADER_DIFFERS;
 use redoubt_wire::aead::Key;
 
@@ -53,7 +52,7 @@ pub(super) fn segment(bytes: &[u8], base: u64, id: &SegmentId, row: &SegmentRow,
         let unit = (!units.is_empty()).then_some(0);
         opened.faults.push(Fault { unit, ..at(0, HEADER_BYTES as u64, HEADER_DIFFERS) });
     }
-    let (opener, Ok(mut inflater)) = (id.opener(dek), inflater()) else { return opened };
+    let (opener, mut inflater) = (id.opener(dek), Inflater::new());
     for (number, unit) in (0u32..).zip(&units) {
         let (from, to) = (unit.offset, unit.offset + u64::from(unit.sealed));
         let sealed = &bytes[from as usize..to as usize];
