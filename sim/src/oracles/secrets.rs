@@ -39,8 +39,8 @@ pub fn contains(bytes: &[u8]) -> bool {
 }
 
 /// Judges one place.
-pub fn judge(place: &str, bytes: &[u8]) -> Option<Finding> {
-    contains(bytes).then(|| Finding::new("secrets", format!("guest data in the clear in {place}")))
+pub fn judge(place: impl FnOnce() -> String, bytes: &[u8]) -> Option<Finding> {
+    contains(bytes).then(|| Finding::new("secrets", format!("guest data in the clear in {}", place())))
 }
 
 #[cfg(test)]

@@ -51,11 +51,9 @@ impl Cache {
     }
 
     /// A sector gets new content; `before` is what it held, durable if the sector is not listed.
-    pub(super) fn put(&mut self, sector: u64, write: WriteId, before: &[u8], content: Bytes) {
-        let cached = self
-            .sectors
-            .entry(sector)
-            .or_insert_with(|| Cached { durable: Bytes::copy_from_slice(before), versions: Vec::new() });
+    pub(super) fn put(&mut self, sector: u64, write: WriteId, before: Bytes, content: Bytes) {
+        let cached =
+            self.sectors.entry(sector).or_insert_with(|| Cached { durable: before, versions: Vec::new() });
         cached.versions.push(Version { write, content, has_returned: false, is_forsaken: false });
     }
 
@@ -135,7 +133,7 @@ mod tests {
 
     fn put(cache: &mut Cache, content: &'static [u8]) -> WriteId {
         let write = cache.begin();
-        cache.put(7, write, DURABLE, Bytes::from_static(content));
+        cache.put(7, write, Bytes::from_static(DURABLE), Bytes::from_static(content));
         write
     }
 

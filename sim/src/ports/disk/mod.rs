@@ -195,6 +195,10 @@ impl SimDisk {
         let failed = self.shared.bites("disk.write-errors", state.errors.write);
         let is_late = state.power != change.power;
         let write = state.cache.begin();
+        // Copied once for all sectors.
+        let from = (change.extent.lba.bytes() as usize).min(state.content.len());
+        let to = (from + change.extent.bytes() as usize).min(state.content.len());
+        let before = Bytes::copy_from_slice(&state.content[from..to]);
         for index in 0..change.extent.sectors.0 {
             if (failed || is_late) && self.shared.below(2) == 0 {
                 continue;
@@ -204,7 +208,7 @@ impl SimDisk {
             let place = sector as usize * SECTOR;
             let Some(place) = state.content.get_mut(place..place + SECTOR) else { continue };
             if !is_late {
-                state.cache.put(sector, write, place, content.clone());
+                state.cache.put(sector, write, before.slice(at..at + SECTOR), content.clone());
             }
             place.copy_from_slice(&content);
         }

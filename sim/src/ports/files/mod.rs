@@ -373,7 +373,8 @@ impl File for Open {
         for part in parts {
             lock(&self.node).write(at, part, &mut |bound| self.files.shared.below(bound));
             at += part.len();
-            if let Some(finding) = secrets::judge(&format!("{} of {}", self.name, self.files.host), part) {
+            let place = || format!("{} of {}", self.name, self.files.host);
+            if let Some(finding) = secrets::judge(place, part) {
                 self.files.shared.trace.finding(finding);
             }
         }

@@ -31,7 +31,8 @@ struct State {
     wan: LinkModel,
     /// Faulted links by (from, to): host or site names.
     faults: BTreeMap<(String, String), LinkModel>,
-    busy: BTreeMap<(String, String), Duration>,
+    /// When the way from one site to another is free, by their names.
+    busy: BTreeMap<String, BTreeMap<String, Duration>>,
     listeners: BTreeMap<(String, u16), Listening>,
     /// Listeners so far: each has its own number.
     listens: u64,
@@ -128,7 +129,7 @@ impl SimNet {
         if link.cut {
             self.shared.trace.bite("link.cut");
         }
-        let queued = state.busy.get(&state.way(from, to)).copied().unwrap_or_default();
+        let queued = state.busy(from, to);
         let free = queued.saturating_sub(link.transfer(link.queue));
         let now = self.shared.now();
         (link, (free > now).then(|| free - now))
@@ -141,10 +142,9 @@ impl SimNet {
         if link.speed < state.plain(from, to).speed {
             self.shared.trace.bite("link.slow");
         }
-        let way = state.way(from, to);
-        let busy = state.busy.entry(way).or_default();
-        *busy = self.shared.now().max(*busy) + link.transfer(bytes);
-        let mut arrival = *busy + self.shared.draw(&link.delay);
+        let busy = self.shared.now().max(state.busy(from, to)) + link.transfer(bytes);
+        state.set_busy(from, to, busy);
+        let mut arrival = busy + self.shared.draw(&link.delay);
         while self.shared.bites("link.loss", link.loss) {
             arrival += RETRANSMIT;
         }
@@ -156,14 +156,30 @@ impl SimNet {
     }
 }
 
+/// Returns the site of a host; a site is its own.
+fn site_of<'a>(hosts: &'a BTreeMap<String, HostState>, place: &'a str) -> &'a str {
+    hosts.get(place).map_or(place, |host| host.site.as_str())
+}
+
 impl State {
     fn site<'a>(&'a self, place: &'a str) -> &'a str {
-        self.hosts.get(place).map_or(place, |host| host.site.as_str())
+        site_of(&self.hosts, place)
     }
 
-    /// Returns the sites whose link the bytes use.
-    fn way(&self, from: &str, to: &str) -> (String, String) {
-        (self.site(from).to_owned(), self.site(to).to_owned())
+    /// Returns when the link between the sites of two places is free.
+    fn busy(&self, from: &str, to: &str) -> Duration {
+        let of_site = self.busy.get(self.site(from));
+        of_site.and_then(|ways| ways.get(self.site(to))).copied().unwrap_or_default()
+    }
+
+    fn set_busy(&mut self, from: &str, to: &str, until: Duration) {
+        let State { hosts, busy, .. } = self;
+        let (from, to) = (site_of(hosts, from), site_of(hosts, to));
+        if let Some(place) = busy.get_mut(from).and_then(|ways| ways.get_mut(to)) {
+            *place = until;
+        } else {
+            busy.entry(from.to_owned()).or_default().insert(to.to_owned(), until);
+        }
     }
 
     fn plain(&self, from: &str, to: &str) -> LinkModel {
@@ -173,12 +189,11 @@ impl State {
     fn link(&self, from: &str, to: &str) -> LinkModel {
         let mut model = self.plain(from, to);
         let (from_site, to_site) = (self.site(from), self.site(to));
-        let mut names = vec![(from, to), (from, to_site), (from_site, to)];
-        if from_site != to_site {
-            names.push((from_site, to_site));
-        }
-        for (a, b) in names {
-            if let Some(fault) = self.faults.get(&(a.to_owned(), b.to_owned())) {
+        let is_between_sites = from_site != to_site;
+        for ((a, b), fault) in &self.faults {
+            let (is_from, is_to) = (a == from, b == to);
+            let is_met = (is_from || a == from_site) && (is_to || b == to_site);
+            if is_met && (is_from || is_to || is_between_sites) {
                 model.worsen(fault);
             }
         }
@@ -192,11 +207,14 @@ impl State {
             lock(&direction.pipe)
                 .arrive_by(now + link.transfer(link.queue) + Duration::from_micros(link.delay.max));
         }
-        let ways: Vec<_> = self.busy.keys().cloned().collect();
-        for way in ways {
-            let link = self.link(&way.0, &way.1);
+        let of_site = |(from, ways): (&String, &BTreeMap<String, Duration>)| {
+            ways.keys().map(|to| (from.clone(), to.clone())).collect::<Vec<_>>()
+        };
+        for (from, to) in self.busy.iter().flat_map(of_site).collect::<Vec<_>>() {
+            let link = self.link(&from, &to);
             let latest = now + link.transfer(link.queue);
-            self.busy.entry(way).and_modify(|busy| *busy = latest.min(*busy));
+            let busy = self.busy(&from, &to);
+            self.set_busy(&from, &to, latest.min(busy));
         }
     }
 

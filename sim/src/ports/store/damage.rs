@@ -6,7 +6,7 @@ use crate::plan::Damage;
 use async_trait::async_trait;
 use bytes::Bytes;
 use redoubt_ports::{RawStore, StoreError, StoreKey};
-use std::ops::Range;
+use std::ops::{Bound, Range};
 use std::sync::Arc;
 
 /// An object that an operator will meet damaged.
@@ -130,10 +130,13 @@ impl RawStore for Direct {
         limit: usize,
     ) -> Result<Vec<(StoreKey, u64)>, StoreError> {
         let state = lock(&self.0.state);
+        // Names with this prefix follow one another; those before it are not looked at.
+        let from = after.map(StoreKey::as_str).filter(|after| *after >= prefix).unwrap_or(prefix);
         let found = state
             .objects
-            .iter()
-            .filter(|(key, _)| key.as_str().starts_with(prefix) && after.is_none_or(|after| *key > after));
+            .range::<str, _>((Bound::Included(from), Bound::Unbounded))
+            .take_while(|(key, _)| key.as_str().starts_with(prefix))
+            .filter(|(key, _)| after.is_none_or(|after| *key > after));
         Ok(found.take(limit).map(|(key, body)| (key.clone(), body.len() as u64)).collect())
     }
 

@@ -153,7 +153,7 @@ impl SimStore {
         if state.objects.contains_key(key) {
             return Err(StoreError::AlreadyExists);
         }
-        if let Some(finding) = secrets::judge(&format!("object {key}"), body) {
+        if let Some(finding) = secrets::judge(|| format!("object {key}"), body) {
             self.shared.trace.finding(finding);
         }
         self.shared.trace.event(self.shared.now(), key.as_str(), body);
