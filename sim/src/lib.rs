@@ -14,6 +14,7 @@ pub mod capsule;
 pub mod cli;
 pub mod codes;
 pub mod core_tier;
+pub mod cpu;
 pub mod date;
 pub mod freeze;
 pub mod harness;

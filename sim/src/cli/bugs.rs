@@ -17,8 +17,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::Instant;
 
-/// `bugs`.
-pub(super) fn bugs(directory: &Path, names: &[String], seeds: u64, jobs: usize) -> Result<u8, u8> {
+/// `bugs`; as JSON it prints one line per bug, and what the control run complains of goes to stderr.
+pub(super) fn bugs(
+    directory: &Path,
+    names: &[String],
+    seeds: u64,
+    jobs: usize,
+    json: bool,
+) -> Result<u8, u8> {
     let scenarios = files::select(directory, &[])?;
     let mut chosen = Vec::new();
     for name in names {
@@ -33,19 +39,34 @@ pub(super) fn bugs(directory: &Path, names: &[String], seeds: u64, jobs: usize) 
         chosen.extend(Bug::ALL);
     }
     let began = Instant::now();
-    println!("{:<28} {:<18} {:>5} {:>8}", "planted bug", "caught by", "runs", "time");
-    let hunts = hunt_all(directory, &chosen, seeds, jobs)?;
+    if !json {
+        println!("{:<28} {:<18} {:>5} {:>8}", "planted bug", "caught by", "runs", "time");
+    }
+    let told = |bug: Bug, hunt: &Hunt, seconds: f64| match json {
+        true => println!("{}", serde_json::to_string(hunt).unwrap_or_default()),
+        false => row(bug, hunt, seconds),
+    };
+    let hunts = hunt_all(directory, &chosen, seeds, jobs, told)?;
     if interrupt::came() {
         // A search that was cut short missed nothing.
         return Err(INTERRUPTED);
     }
     let caught: Vec<(&Hunt, &Caught)> =
         hunts.iter().filter_map(|hunt| Some((hunt, hunt.caught.as_ref()?))).collect();
-    let control = control(&scenarios, &caught, jobs)?;
-    let idle = oracles(&caught);
+    let control = control(&scenarios, &caught, jobs, json)?;
+    let by_oracle = oracles(&caught);
+    let idle = by_oracle.values().filter(|bugs| bugs.is_empty()).count();
     let missed = hunts.len() - caught.len();
     let all = chosen.len() == Bug::ALL.len();
     let verdict = if missed > 0 || all && idle > 0 { control.max(Verdict::Broken) } else { control };
+    if json {
+        return Ok(verdict.code());
+    }
+    let mut table = paint::table(&["oracle", "bugs in which it spoke"]);
+    for (oracle, bugs) in &by_oracle {
+        table.add_row(vec![(*oracle).to_owned(), bugs.join(", ")]);
+    }
+    println!("{table}");
     let summary = format!(
         "{} planted bugs caught, {missed} missed, {:.0} s",
         caught.len(),
@@ -55,8 +76,14 @@ pub(super) fn bugs(directory: &Path, names: &[String], seeds: u64, jobs: usize) 
     Ok(verdict.code())
 }
 
-/// Searches for all bugs, `jobs` at once, each in a process of its own; prints each row when it is decided.
-fn hunt_all(directory: &Path, bugs: &[Bug], seeds: u64, jobs: usize) -> Result<Vec<Hunt>, u8> {
+/// Searches for all bugs, `jobs` at once, each in a process of its own; tells each when it is decided.
+fn hunt_all(
+    directory: &Path,
+    bugs: &[Bug],
+    seeds: u64,
+    jobs: usize,
+    told: impl Fn(Bug, &Hunt, f64),
+) -> Result<Vec<Hunt>, u8> {
     let next = AtomicUsize::new(0);
     let (sender, receiver) = mpsc::channel();
     std::thread::scope(|scope| {
@@ -78,7 +105,7 @@ fn hunt_all(directory: &Path, bugs: &[Bug], seeds: u64, jobs: usize) -> Result<V
         let mut hunts = Vec::new();
         for (bug, hunt, seconds) in receiver {
             let hunt = hunt?;
-            row(bug, &hunt, seconds);
+            told(bug, &hunt, seconds);
             hunts.push(hunt);
         }
         Ok(hunts)
@@ -123,7 +150,12 @@ fn row(bug: Bug, hunt: &Hunt, seconds: f64) {
 }
 
 /// Plays the runs that caught something without any bug: they must hold, or "caught" means nothing.
-fn control(scenarios: &[Scenario], caught: &[(&Hunt, &Caught)], jobs: usize) -> Result<Verdict, u8> {
+fn control(
+    scenarios: &[Scenario],
+    caught: &[(&Hunt, &Caught)],
+    jobs: usize,
+    json: bool,
+) -> Result<Verdict, u8> {
     let began = Instant::now();
     let index = |name: &str| scenarios.iter().position(|scenario| scenario.name == name);
     let tasks: BTreeSet<pool::Task> =
@@ -138,6 +170,10 @@ fn control(scenarios: &[Scenario], caught: &[(&Hunt, &Caught)], jobs: usize) -> 
         }
         true
     })?;
+    if json {
+        complaints.iter().for_each(|complaint| eprintln!("{complaint}"));
+        return Ok(worst);
+    }
     let word = paint::paint(&format!("{:<18}", worst.word()), worst);
     let seconds = began.elapsed().as_secs_f64();
     println!("{:<28} {word} {:>5} {seconds:>6.1} s", "control: no bug", tasks.len());
@@ -145,8 +181,8 @@ fn control(scenarios: &[Scenario], caught: &[(&Hunt, &Caught)], jobs: usize) -> 
     Ok(worst)
 }
 
-/// Prints what each oracle caught; returns how many caught nothing.
-fn oracles(caught: &[(&Hunt, &Caught)]) -> usize {
+/// Returns what each oracle caught.
+fn oracles<'a>(caught: &[(&'a Hunt, &Caught)]) -> BTreeMap<&'static str, Vec<&'a str>> {
     let mut by_oracle: BTreeMap<&str, Vec<&str>> =
         ORACLES.iter().map(|oracle| (*oracle, Vec::new())).collect();
     for (hunt, caught) in caught {
@@ -156,10 +192,5 @@ fn oracles(caught: &[(&Hunt, &Caught)]) -> usize {
             }
         }
     }
-    let mut table = paint::table(&["oracle", "bugs in which it spoke"]);
-    for (oracle, bugs) in &by_oracle {
-        table.add_row(vec![(*oracle).to_owned(), bugs.join(", ")]);
-    }
-    println!("{table}");
-    by_oracle.values().filter(|bugs| bugs.is_empty()).count()
+    by_oracle
 }

@@ -7,6 +7,7 @@
 use super::{files, interrupt, paint, pool, run};
 use crate::codes::INTERRUPTED;
 use crate::core_tier::{self, Outcome, Steps, Trace};
+use crate::cpu;
 use crate::harness::Verdict;
 use crate::plan;
 use crate::scenario::Scenario;
@@ -68,7 +69,7 @@ pub(super) fn each(
     let cpu = Mutex::new(0.0);
     let (sender, receiver) = mpsc::sync_channel(64);
     let worker = |sender: mpsc::SyncSender<(usize, Outcome)>| {
-        let before = pool::cpu_seconds();
+        let before = cpu::seconds();
         running.fetch_add(1, Ordering::Relaxed);
         while !stop.load(Ordering::Relaxed) && !interrupt::came() {
             let task = tasks.lock().unwrap_or_else(PoisonError::into_inner).next();
@@ -77,7 +78,7 @@ pub(super) fn each(
                 break;
             }
         }
-        let spent = before.zip(pool::cpu_seconds()).map_or(0.0, |(before, after)| after - before);
+        let spent = before.zip(cpu::seconds()).map_or(0.0, |(before, after)| after - before);
         *cpu.lock().unwrap_or_else(PoisonError::into_inner) += spent;
     };
     pool::quietly(|| {

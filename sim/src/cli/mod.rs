@@ -22,6 +22,7 @@ mod interrupt;
 #[cfg(test)]
 mod kit;
 mod language;
+mod memory;
 mod meta;
 mod paint;
 mod pool;
@@ -237,6 +238,9 @@ enum Command {
         /// Most runs before a bug counts as missed.
         #[arg(long, default_value_t = 100)]
         seeds: u64,
+        /// Prints one line of JSON per bug.
+        #[arg(long)]
+        json: bool,
     },
     /// Proves that a failure is told: plays a story whose bug bites in one seed of a hundred, and looks for it in exit
     /// code, summary, annotation, JUnit's file, capsule and replay.
@@ -267,9 +271,9 @@ enum Command {
     /// Hardware models: what they do, and new ones from what a benchmark measured.
     #[command(subcommand)]
     Hw(hw::Command),
-    /// Measures simulated seconds per second of CPU.
+    /// Measures simulated seconds per second of CPU, and says what the time and the memory go into.
     Bench {
-        /// Names or tags; without one the estate of `scenarios/bench`.
+        /// Names or tags; without one those of `scenarios/bench`.
         names: Vec<String>,
         /// Seeds of each scenario.
         #[arg(long, default_value_t = 3)]
@@ -334,7 +338,7 @@ pub fn main() -> ExitCode {
         }
         Command::Report { sets, files } => report::report(&sets, files),
         Command::Meta { names, seeds } => meta::meta(&directory, &names, seeds, jobs),
-        Command::Bugs { names, seeds } => bugs::bugs(&directory, &names, seeds, jobs),
+        Command::Bugs { names, seeds, json } => bugs::bugs(&directory, &names, seeds, jobs, json),
         Command::Hunt { name, seeds } => {
             pool::find_bug(&name).ok_or(2).and_then(|bug| hunt::hunt(&directory, bug, seeds))
         }

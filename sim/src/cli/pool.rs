@@ -7,6 +7,7 @@
 
 use super::interrupt;
 use crate::codes::TOOL;
+use crate::cpu;
 use crate::harness::{Manner, Outcome};
 use crate::plan::{self, Plan};
 use crate::scenario::Scenario;
@@ -130,12 +131,6 @@ fn play(work: &Work) -> Outcome {
     }
 }
 
-/// CPU seconds of this thread so far; `None` where the system does not tell.
-pub(super) fn cpu_seconds() -> Option<f64> {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-    Some(text.split_whitespace().next()?.parse::<u64>().ok()? as f64 / 1e9)
-}
-
 /// One run to play.
 #[derive(Clone, Debug)]
 pub(super) struct Work {
@@ -174,7 +169,7 @@ pub(super) fn play_one(work: &Work) -> (Outcome, f64) {
     let failed = Outcome { scenario: work.plan.scenario.clone(), seed: work.plan.seed, ..Outcome::default() };
     let mut crashed = failed.clone();
     let thread = std::thread::Builder::new().stack_size(STACK).spawn(move || {
-        let (before, began) = (cpu_seconds(), Instant::now());
+        let (before, began) = (cpu::seconds(), Instant::now());
         let played = std::panic::AssertUnwindSafe(|| play(&owned));
         let outcome = std::panic::catch_unwind(played).unwrap_or_else(|_| {
             let message = PANIC.with_borrow_mut(Option::take);
@@ -183,7 +178,7 @@ pub(super) fn play_one(work: &Work) -> (Outcome, f64) {
             crashed
         });
         let wall = began.elapsed().as_secs_f64();
-        let seconds = before.zip(cpu_seconds()).map_or(wall, |(before, after)| after - before);
+        let seconds = before.zip(cpu::seconds()).map_or(wall, |(before, after)| after - before);
         let _ = sender.send((outcome, seconds));
     });
     let panic = match (thread, receiver.recv_timeout(work.longest)) {

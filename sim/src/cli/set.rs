@@ -4,6 +4,7 @@
 use super::capsules::Shelf;
 use super::ci::Excuses;
 use super::gather::Gather;
+use super::memory::Memory;
 use super::{complaint, paint, pool};
 use crate::harness::{Outcome, Stats, Verdict};
 use crate::scenario::Scenario;
@@ -83,7 +84,9 @@ pub(super) fn play(
     let Playing { jobs, until, mut gather, mut shelf, excuses } = playing;
     let mut lines: Vec<Line> = scenarios.iter().map(|_| Line::new()).collect();
     let mut explained = BTreeSet::new();
+    let mut memory = Memory::default();
     pool::many(scenarios, tasks, jobs, |index, outcome, seconds| {
+        memory.look();
         let scenario = &scenarios[index];
         let is_failed = outcome.verdict() != Verdict::Held;
         let known = is_failed.then(|| excuses.of(scenario, &outcome)).flatten();
@@ -100,6 +103,7 @@ pub(super) fn play(
         lines[index].take(&outcome, seconds, known.is_some());
         until.is_none_or(|until| Instant::now() < until)
     })?;
+    memory.tell();
     Ok(lines)
 }
 

@@ -4,6 +4,7 @@
 //! What is *not* here: how much may be left (`oracles::leftovers`).
 
 use super::estate::{Estate, Machine};
+use super::images::Image;
 use super::{guests, restore, scrubbing};
 use crate::oracles::leftovers::Rest;
 use crate::oracles::{Finding, history::Deed};
@@ -23,7 +24,6 @@ const POINT_WITHIN: Duration = Duration::from_secs(30);
 /// A maintainer that was superseded has noticed it, whatever its last requests waited for.
 const SETTLED: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(250);
-const SECTOR: usize = 512;
 
 /// Takes the turns for a machine and judges what is left; an error is why that cannot be.
 pub(super) async fn judge(estate: &Estate, machine: &Machine) -> Result<Vec<Finding>, String> {
@@ -53,7 +53,9 @@ pub(super) async fn judge(estate: &Estate, machine: &Machine) -> Result<Vec<Find
         }
     }
     let mut findings = Vec::new();
-    let whole = scrubbing::whole(estate, machine, &mut findings).await.ok_or("it cannot be scrubbed")?;
+    let images = restore::images(estate, machine).await.ok_or("its points cannot be read")?;
+    let whole = scrubbing::whole(estate, machine, images, &mut findings).await;
+    let whole = whole.ok_or("it cannot be scrubbed")?;
     findings.extend(crate::oracles::leftovers::judge(&machine.spec.name, &rest(estate, machine, &whole)));
     Ok(findings)
 }
@@ -84,18 +86,11 @@ fn rest(estate: &Estate, machine: &Machine, whole: &scrubbing::Whole) -> Rest {
 
 /// Counts the bytes that the points show: of the first all that is not zero, of each later one what is other than before.
 fn shown(whole: &scrubbing::Whole) -> u64 {
-    let (mut shown, mut before) = (0, Vec::new());
+    let (mut shown, mut before): (u64, Option<&Vec<Image>>) = (0, None);
     for images in whole.images().values() {
-        for (volume, image) in images.iter().enumerate() {
-            let old: &[u8] = before.get(volume).map_or(&[], Vec::as_slice);
-            let zeros = [0; SECTOR];
-            let sectors = image.chunks(SECTOR).enumerate();
-            let is_new = |(at, sector): &(usize, &[u8])| {
-                *sector != old.get(at * SECTOR..(at + 1) * SECTOR).unwrap_or(&zeros)
-            };
-            shown += (sectors.filter(is_new).count() * SECTOR) as u64;
-        }
-        before.clone_from(images);
+        let old = |volume: usize| before.and_then(|before| before.get(volume));
+        shown += images.iter().enumerate().map(|(volume, image)| image.newer_than(old(volume))).sum::<u64>();
+        before = Some(images);
     }
     shown
 }

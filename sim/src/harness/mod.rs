@@ -19,6 +19,8 @@ mod estate;
 #[cfg(madsim)]
 mod guests;
 #[cfg(madsim)]
+mod images;
+#[cfg(madsim)]
 mod leftovers;
 #[cfg(madsim)]
 mod mounts;

@@ -3,6 +3,7 @@
 use super::record::Record;
 use crate::capsule::{Beat, Signature};
 use crate::codes;
+use crate::cpu::Spent;
 use crate::oracles::Finding;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -64,6 +65,8 @@ pub struct Stats {
     pub points: u64,
     /// Longest lag of a point seen, in milliseconds.
     pub lag: u64,
+    /// Events of the leaves: everything that is in the digest.
+    pub events: u64,
 }
 
 impl std::ops::AddAssign for Stats {
@@ -72,6 +75,7 @@ impl std::ops::AddAssign for Stats {
         self.operations += other.operations;
         self.points += other.points;
         self.lag = self.lag.max(other.lag);
+        self.events += other.events;
     }
 }
 
@@ -106,6 +110,8 @@ pub struct Outcome {
     pub stats: Stats,
     /// How each host fared.
     pub record: Record,
+    /// What it cost.
+    pub spent: Spent,
 }
 
 impl Outcome {

@@ -3,13 +3,13 @@
 
 use super::estate::{Estate, Machine};
 use super::guests::possible_cuts;
+use super::images::{Image, Volume, Volumes};
 use crate::oracles::{Finding, database, prefix};
 use crate::plan::Part;
 use crate::ports::lock;
-use crate::workload::stamp;
 use redoubt_core::{Extent, MarkerId, VolumeIndex, WriteSeq};
 use redoubt_ports::StoreKey;
-use redoubt_vault::{MachineReader, PointInfo, PointView, ReadError, Vault, VaultError};
+use redoubt_vault::{MachineReader, PointId, PointInfo, PointView, ReadError, Vault, VaultError};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Sectors per read.
@@ -29,7 +29,12 @@ pub(super) struct Restored {
     pub(super) order: BTreeMap<(String, MarkerId), u64>,
     /// The points that are what they should be: machine, sequence, and when they were cut.
     pub(super) cuts: BTreeSet<(String, u64, u64)>,
+    /// By machine, what each point held, volume by volume, if that was asked for.
+    pub(super) images: BTreeMap<String, Images>,
 }
+
+/// What every point of a machine holds, volume by volume.
+pub(super) type Images = BTreeMap<PointId, Vec<Image>>;
 
 /// What may be damaged.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +56,8 @@ pub(super) struct How<'a> {
     pub(super) outages: &'a BTreeMap<String, u64>,
     /// The final marker of each machine: its image must equal the source.
     pub(super) last: &'a BTreeMap<String, MarkerId>,
+    /// Whether to keep what the points hold.
+    pub(super) keeps_images: bool,
 }
 
 impl Restored {
@@ -133,8 +140,9 @@ async fn judge_machine(
             restored.find("single-writer", what);
         }
     }
+    let mut volumes = Volumes::new(machine.number);
     for point in &points {
-        judge_point(restored, machine, reader, point, how).await;
+        judge_point(restored, (machine, &mut volumes), reader, point, how).await;
     }
     if let Some(last) = how.last.get(name)
         && !points.iter().any(|point| point.marker.id == *last)
@@ -167,7 +175,7 @@ fn names(finding: &VaultError, key: &StoreKey) -> bool {
 
 async fn judge_point(
     restored: &mut Restored,
-    machine: &Machine,
+    (machine, volumes): (&Machine, &mut Volumes),
     reader: &MachineReader,
     point: &PointInfo,
     how: &How<'_>,
@@ -177,25 +185,23 @@ async fn judge_point(
     if !point.exact {
         restored.find("prefix", format!("{name}: point {label} is offered although it is not exact"));
     }
-    let images = match read_point(machine, reader, point).await {
-        Ok(images) => images,
-        Err(error) => return damage(restored, how, format!("{name}: point {label} cannot be read: {error}")),
-    };
+    if let Err(error) = read_point(machine, volumes, reader, point).await {
+        return damage(restored, how, format!("{name}: point {label} cannot be read: {error}"));
+    }
     restored.points += 1;
     restored.read.insert((name.clone(), point.marker.id));
     restored.order.insert((name.clone(), point.marker.id), point.seq.0);
     restored.marks.insert("point-published");
-    let seen: Vec<_> = images
-        .iter()
-        .enumerate()
-        .map(|(index, image)| stamp::read_image(machine.number, index as u16, image))
-        .collect();
+    if how.keeps_images {
+        let images = volumes.all().iter().map(Volume::image).collect();
+        restored.images.entry(name.clone()).or_default().insert(point.id, images);
+    }
     let cuts = possible_cuts(&lock(&machine.markers), &machine.recorder, point.marker.id);
     let mut verdict = Err("nobody asked for this marker".to_owned());
     {
         let log = lock(&machine.recorder.log);
         for (cut, marker) in cuts {
-            verdict = prefix::judge(&log, cut, &seen);
+            verdict = prefix::judge(&log, cut, volumes.all());
             if verdict.is_ok() {
                 restored.cuts.insert((name.clone(), point.seq.0, marker.at));
                 if !marker.connected {
@@ -212,7 +218,7 @@ async fn judge_point(
         restored.find(how.health.oracle("prefix"), format!("{name}: point {label}: {error}"));
     }
     if machine.guest.model == "database" {
-        match database::judge(name, machine.number, 0, &label, &images[0]) {
+        match database::judge(name, machine.number, 0, &label, volumes.all()[0].bytes()) {
             Some(finding) => restored.find(finding.oracle, finding.what),
             None => {
                 restored.marks.insert("database-recovered");
@@ -220,42 +226,65 @@ async fn judge_point(
         }
     }
     if how.last.get(name) == Some(&point.marker.id) {
-        compare(restored, machine, &images);
+        compare(restored, machine, volumes.all());
     }
 }
 
 async fn read_point(
     machine: &Machine,
+    volumes: &mut Volumes,
     reader: &MachineReader,
     point: &PointInfo,
-) -> Result<Vec<Vec<u8>>, String> {
+) -> Result<(), String> {
     let view = reader.view(point.id).map_err(|error| error.to_string())?;
-    let mut images = Vec::new();
     for index in 0..machine.disks.len() {
         let volume = VolumeIndex(index as u16);
         let info = view.volumes().get(&volume).ok_or_else(|| format!("volume {index} is missing"))?;
-        images.push(image(&view, volume, info.sectors.0).await.map_err(|error| error.to_string())?);
+        let place = volumes.volume(index, info.sectors.0);
+        let put = |first: u64, piece: &[u8]| place.put(first, piece);
+        pieces(&view, volume, info.sectors.0, put).await.map_err(|error| error.to_string())?;
     }
-    Ok(images)
+    Ok(())
+}
+
+/// Returns what the points of a machine hold; none if one of them cannot be read.
+pub(super) async fn images(estate: &Estate, machine: &Machine) -> Option<Images> {
+    let vault = open(estate).await.ok()?;
+    let reader = MachineReader::open(&vault, machine.id).await.ok()?;
+    let (mut volumes, mut images) = (Volumes::new(machine.number), Images::new());
+    for point in reader.points() {
+        read_point(machine, &mut volumes, &reader, &point).await.ok()?;
+        images.insert(point.id, volumes.all().iter().map(Volume::image).collect());
+    }
+    Some(images)
 }
 
 /// Reads a whole volume.
 pub(super) async fn image(view: &PointView, volume: VolumeIndex, sectors: u64) -> Result<Vec<u8>, ReadError> {
     let mut image = Vec::with_capacity(sectors as usize * 512);
-    let mut first = 0;
-    while first < sectors {
-        let count = PIECE.min(sectors - first);
-        image.extend_from_slice(&view.read(volume, Extent::new(first, count)).await?);
-        first += count;
-    }
+    pieces(view, volume, sectors, |_, piece| image.extend_from_slice(piece)).await?;
     Ok(image)
 }
 
+/// Reads a whole volume and hands it over in pieces, each with its first sector.
+async fn pieces(
+    view: &PointView,
+    volume: VolumeIndex,
+    sectors: u64,
+    mut each: impl FnMut(u64, &[u8]),
+) -> Result<(), ReadError> {
+    for first in (0..sectors).step_by(PIECE as usize) {
+        let extent = Extent::new(first, PIECE.min(sectors - first));
+        each(first, &view.read(volume, extent).await?);
+    }
+    Ok(())
+}
+
 /// After the sources are quiesced, source and replica are equal, byte by byte.
-fn compare(restored: &mut Restored, machine: &Machine, images: &[Vec<u8>]) {
-    for (index, (disk, image)) in machine.disks.iter().zip(images).enumerate() {
-        let truth = disk.truth();
-        if truth == *image {
+fn compare(restored: &mut Restored, machine: &Machine, volumes: &[Volume]) {
+    for (index, (disk, volume)) in machine.disks.iter().zip(volumes).enumerate() {
+        let (truth, image) = (disk.truth(), volume.bytes());
+        if truth == image {
             continue;
         }
         let at = truth.iter().zip(image).position(|(a, b)| a != b).unwrap_or(truth.len().min(image.len()));

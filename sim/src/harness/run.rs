@@ -7,10 +7,11 @@ use super::manner::Manner;
 use super::objectives;
 use super::outcome::{Outcome, Stats};
 use super::record::Record;
-use super::restore::{self, Health, How, Restored};
+use super::restore::{self, Health, How, Images, Restored};
 use super::scrubbing::{self, Whole};
 use super::watch::{self, Watch};
 use super::{guests, leftovers, mounts};
+use crate::cpu::{Spent, Stopwatch};
 use crate::oracles::history::Deed;
 use crate::oracles::{Finding, guest_untouched, maintainers, writers};
 use crate::plan::{self, Action, Damage, Part, Plan};
@@ -87,12 +88,12 @@ impl Steer {
 /// Returns what there is of a run that was stopped: nothing was judged yet.
 fn stopped(plan: &Plan, world: &SimWorld) -> Outcome {
     let marks = world.shared.trace.marks();
-    let Traced { digest, beats, lines, findings } = world.shared.trace.finish();
+    let Traced { digest, events, beats, lines, findings } = world.shared.trace.finish();
     let simulated = world.shared.now().as_millis() as u64;
     Outcome {
         scenario: plan.scenario.clone(),
         seed: plan.seed,
-        stats: Stats { simulated, ..Stats::default() },
+        stats: Stats { simulated, events, ..Stats::default() },
         marks,
         digest,
         beats,
@@ -111,6 +112,7 @@ fn make_world(scenario: &Scenario, plan: &Plan, trace: bool) -> SimWorld {
 
 async fn run(scenario: &Scenario, plan: &Plan, world: SimWorld, steer: Steer) -> Outcome {
     let mut outcome = Outcome { scenario: plan.scenario.clone(), seed: plan.seed, ..Outcome::default() };
+    let (mut watch, mut spent) = (Stopwatch::start(), Spent::default());
     let estate = match Estate::build(scenario, plan, world.clone()).await {
         Ok(estate) => Arc::new(estate),
         Err(error) => {
@@ -134,18 +136,22 @@ async fn run(scenario: &Scenario, plan: &Plan, world: SimWorld, steer: Steer) ->
         run.estate.start(host);
     }
     run.safety().await;
-    if !plan.loses_source() {
-        match run.liveness(scenario.expect.converges_within).await {
-            Ok(last) => run.last(&last).await,
-            Err(waiting) => {
-                outcome.waiting = Some(waiting);
-                run.check_points(&BTreeMap::new(), Health::Whole).await;
-            }
+    spent.load = watch.lap();
+    let settled = match plan.loses_source() {
+        true => None,
+        false => Some(run.liveness(scenario.expect.converges_within).await),
+    };
+    spent.settling = watch.lap();
+    match settled {
+        Some(Ok(last)) => run.last(&last).await,
+        unsettled => {
+            outcome.waiting = unsettled.and_then(Result::err);
+            run.check_points(&BTreeMap::new(), Health::Whole).await;
         }
-    } else {
-        run.check_points(&BTreeMap::new(), Health::Whole).await;
     }
     run.judge(scenario, &mut outcome);
+    spent.judging = watch.lap();
+    outcome.spent = spent;
     outcome
 }
 
@@ -297,8 +303,9 @@ impl Run<'_> {
         // Whatever is still on the way arrives: nobody waits for it any more, and it changes nothing.
         self.estate.world.store.land();
         tokio::time::sleep(POLL).await;
-        self.check_points(last, Health::Whole).await;
-        let wholes = self.scrub_whole().await;
+        let keeps_images = !self.plan.damages().is_empty();
+        let images = self.check_points_as(last, Health::Whole, keeps_images).await.images;
+        let wholes = self.scrub_whole(images).await;
         for (part, damage) in self.plan.damages() {
             let store = self.estate.world.store.clone();
             let Some((written, key)) = self.victim(part, damage) else { continue };
@@ -346,11 +353,12 @@ impl Run<'_> {
         self.check_points(&BTreeMap::new(), Health::Whole).await;
     }
 
-    /// Scrubs what is whole.
-    async fn scrub_whole(&mut self) -> BTreeMap<String, Whole> {
+    /// Scrubs what is whole; `images` is what the points of each machine hold, for whoever damages it.
+    async fn scrub_whole(&mut self, mut images: BTreeMap<String, Images>) -> BTreeMap<String, Whole> {
         let (mut found, mut wholes) = (Vec::new(), BTreeMap::new());
         for (name, machine) in &self.estate.machines {
-            let whole = scrubbing::whole(&self.estate, machine, &mut found).await;
+            let images = images.remove(name).unwrap_or_default();
+            let whole = scrubbing::whole(&self.estate, machine, images, &mut found).await;
             wholes.extend(whole.map(|whole| (name.clone(), whole)));
         }
         self.tell(&found);
@@ -416,11 +424,20 @@ impl Run<'_> {
     }
 
     async fn check_points(&mut self, last: &BTreeMap<String, MarkerId>, health: Health) -> Restored {
+        self.check_points_as(last, health, false).await
+    }
+
+    async fn check_points_as(
+        &mut self,
+        last: &BTreeMap<String, MarkerId>,
+        health: Health,
+        keeps_images: bool,
+    ) -> Restored {
         let (outages, is_whole) = (&self.account.outages, health == Health::Whole);
         // What was restored from a copy lacks what was acknowledged, until the agent knows and healed it.
         let (is_back, none) = (self.account.marks.contains("vault-restored"), BTreeMap::new());
         let vaulted = if is_back && last.is_empty() { &none } else { &self.watch.vaulted };
-        let how = How { vaulted, health, last, outages };
+        let how = How { vaulted, health, last, outages, keeps_images };
         let held = if is_whole { mounts::held(&self.estate) } else { Vec::new() };
         let restored = restore::all(&self.estate, &how).await;
         self.pinned(&held, &restored);
@@ -472,7 +489,7 @@ impl Run<'_> {
         outcome.marks.extend(self.estate.world.shared.trace.marks());
         outcome.bites = self.estate.world.shared.trace.bites();
         outcome.arms = self.estate.world.shared.trace.arms();
-        let Traced { digest, beats, lines, findings: seen } = self.estate.world.shared.trace.finish();
+        let Traced { digest, events, beats, lines, findings: seen } = self.estate.world.shared.trace.finish();
         let mut findings = seen;
         findings.extend(self.watch.findings);
         findings.extend(self.total.findings);
@@ -514,7 +531,8 @@ impl Run<'_> {
             outcome.waiting = Some(overdue.join("\n"));
         }
         outcome.record = self.record;
-        outcome.stats = Stats { simulated, operations, points: self.total.points, lag: self.watch.lag };
+        let (points, lag) = (self.total.points, self.watch.lag);
+        outcome.stats = Stats { simulated, operations, points, lag, events };
     }
 }
 

@@ -3,7 +3,8 @@
 //! What is *not* here: the comparison (`oracles::scrubbed`), the damage (`ports::store`).
 
 use super::estate::{Estate, Machine};
-use super::restore;
+use super::images::Image;
+use super::restore::{self, Images};
 use crate::oracles::Finding;
 use crate::oracles::scrubbed::{Loss, Losses, Point, Told, Truth, judge};
 use crate::plan::{Damage, Part};
@@ -11,17 +12,15 @@ use redoubt_core::{Extent, VolumeIndex};
 use redoubt_ports::{InPlace, StoreKey};
 use redoubt_vault::scrub::{Report, Scrub, ScrubSettings, ScrubWatch, Takes};
 use redoubt_vault::{MachineReader, PointId, PointView, VaultError};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Sectors read at once while nothing fails.
 const PIECE: u64 = 2048;
 
-/// What every point held while nothing was damaged: content by volume.
-pub(super) type Images = BTreeMap<Point, Vec<Vec<u8>>>;
-
 /// A machine's vault at rest, whole.
 pub(super) struct Whole {
+    /// What every point held while nothing was damaged.
     images: Images,
     /// What nothing named.
     orphans: BTreeSet<String>,
@@ -53,8 +52,13 @@ async fn scrub(estate: &Estate, machine: &Machine) -> Result<Report, String> {
     scrub.machine(machine.id, &ScrubWatch::default()).await.map_err(|error| error.to_string())
 }
 
-/// Scrubs what should be whole, and reads every point for later.
-pub(super) async fn whole(estate: &Estate, machine: &Machine, found: &mut Vec<Finding>) -> Option<Whole> {
+/// Scrubs what should be whole; `images` are what its points hold.
+pub(super) async fn whole(
+    estate: &Estate,
+    machine: &Machine,
+    images: Images,
+    found: &mut Vec<Finding>,
+) -> Option<Whole> {
     let mut find =
         |what: String| found.push(Finding::new("scrub-exact", format!("{}: {what}", machine.spec.name)));
     let report = match scrub(estate, machine).await {
@@ -68,19 +72,6 @@ pub(super) async fn whole(estate: &Estate, machine: &Machine, found: &mut Vec<Fi
     let truth = Truth { object, bytes, shows: false, losses };
     found.extend(judge(&truth, &told(&report, &BTreeSet::new())));
     let orphans = report.orphans.iter().map(|orphan| orphan.object.clone()).collect();
-    let vault = restore::open(estate).await.ok()?;
-    let reader = MachineReader::open(&vault, machine.id).await.ok()?;
-    let mut images = Images::new();
-    for info in reader.points() {
-        let view = reader.view(info.id).ok()?;
-        let mut volumes = Vec::new();
-        for (volume, info) in view.volumes().clone() {
-            let mut image = Vec::new();
-            read(&view, volume, Extent::new(0, info.sectors.0), &mut image, &mut BTreeSet::new()).await;
-            volumes.push(image);
-        }
-        images.insert(point(info.id), volumes);
-    }
     Some(Whole { images, orphans, garbage: report.garbage })
 }
 
@@ -113,7 +104,7 @@ pub(super) async fn damaged(
     let bytes = estate.world.store.spoilt().filter(|_| damage == Damage::Rot);
     let place = format!("{key} ({damage:?} at {bytes:?})");
     let truth = Truth { object: Some(key.to_string()), bytes, shows, losses };
-    let points = whole.images.keys().copied().collect();
+    let points = whole.images.keys().copied().map(point).collect();
     found.extend(
         judge(&truth, &told(&report, &points))
             .into_iter()
@@ -155,53 +146,48 @@ fn told(report: &Report, points: &BTreeSet<Point>) -> Told {
 
 /// Reads every sector of every point: what cannot be had, and the first that is other than it was.
 async fn losses(estate: &Estate, machine: &Machine, whole: &Whole) -> (Losses, Option<String>) {
-    let all = || whole.images.keys().map(|at| (*at, Loss::All)).collect();
+    let all = || whole.images.keys().map(|id| (point(*id), Loss::All)).collect();
     let Ok(vault) = restore::open(estate).await else { return (all(), None) };
     let reader = match MachineReader::open_damaged(&vault, machine.id).await {
         Ok((reader, _)) => reader,
         Err(VaultError::Store(_)) => return (Losses::new(), Some("the store failed".to_owned())),
         Err(_) => return (all(), None),
     };
-    let listed: BTreeSet<Point> = reader.points().iter().map(|info| point(info.id)).collect();
+    let listed: BTreeSet<PointId> = reader.points().iter().map(|info| info.id).collect();
     let (mut losses, mut wrong) = (Losses::new(), None);
-    for (at, images) in &whole.images {
-        let id = PointId { slot: at.0, ordinal: at.1 };
-        let view = match reader.view(id) {
-            Ok(view) if listed.contains(at) => view,
+    for (id, images) in &whole.images {
+        let view = match reader.view(*id) {
+            Ok(view) if listed.contains(id) => view,
             _ => {
-                losses.insert(*at, Loss::All);
+                losses.insert(point(*id), Loss::All);
                 continue;
             }
         };
         let mut lost = BTreeSet::new();
         for ((volume, info), image) in view.volumes().clone().into_iter().zip(images) {
-            let mut now = Vec::new();
-            let mut sectors = BTreeSet::new();
-            read(&view, volume, Extent::new(0, info.sectors.0), &mut now, &mut sectors).await;
-            let differs = |sector: &u64| {
-                let range = *sector as usize * 512..(*sector as usize + 1) * 512;
-                !sectors.contains(sector) && now[range.clone()] != image[range]
-            };
-            if let Some(sector) = (0..info.sectors.0).find(differs) {
-                wrong.get_or_insert(format!("point {}.{} reads other bytes in sector {sector}", at.0, at.1));
+            let (sectors, differs) = read(&view, volume, Extent::new(0, info.sectors.0), image).await;
+            if let Some(sector) = differs {
+                let what = format!("point {}.{} reads other bytes in sector {sector}", id.slot, id.ordinal);
+                wrong.get_or_insert(what);
             }
             lost.extend(sectors.into_iter().map(|sector| (volume.0, sector)));
         }
         if !lost.is_empty() {
-            losses.insert(*at, Loss::Sectors(lost));
+            losses.insert(point(*id), Loss::Sectors(lost));
         }
     }
     (losses, wrong)
 }
 
-/// Appends the extent's content; sectors that cannot be read are zeros there, and named.
+/// Reads an extent. Returns the sectors that cannot be read, and the first of the others that is not as the image
+/// has it.
 async fn read(
     view: &PointView,
     volume: VolumeIndex,
     all: Extent,
-    image: &mut Vec<u8>,
-    lost: &mut BTreeSet<u64>,
-) {
+    image: &Image,
+) -> (BTreeSet<u64>, Option<u64>) {
+    let (mut lost, mut differs) = (BTreeSet::new(), None);
     // The next extents to read, the first one last.
     let mut open = vec![all];
     while let Some(extent) = open.pop() {
@@ -211,7 +197,7 @@ async fn read(
             continue;
         }
         match view.read(volume, extent).await {
-            Ok(bytes) => image.extend_from_slice(&bytes),
+            Ok(bytes) => differs = differs.or_else(|| image.differs(extent.lba.0, &bytes)),
             Err(_) if extent.sectors.0 > 1 => {
                 let half = extent.sectors.0 / 2;
                 open.push(Extent::new(extent.lba.0 + half, extent.sectors.0 - half));
@@ -219,8 +205,8 @@ async fn read(
             }
             Err(_) => {
                 lost.insert(extent.lba.0);
-                image.resize(image.len() + 512, 0);
             }
         }
     }
+    (lost, differs)
 }

@@ -28,7 +28,7 @@ struct Touching {
 }
 
 impl Touches {
-    fn new(base: &Base, ops: &[Op], images: &[Vec<Seen>]) -> Touches {
+    fn new(base: &Base, ops: &[Op], images: &[&[Seen]]) -> Touches {
         let sizes = images.iter().enumerate().map(|(v, image)| {
             let of_base = base.volumes.get(v).map_or(0, Vec::len);
             (v, image.len().max(of_base))
@@ -73,7 +73,9 @@ enum Writer {
 }
 
 /// Judges one image of a machine; the error is a sentence.
-pub fn judge(log: &MachineLog, cut: Cut, images: &[Vec<Seen>]) -> Result<(), String> {
+pub fn judge(log: &MachineLog, cut: Cut, images: &[impl AsRef<[Seen]>]) -> Result<(), String> {
+    let images: Vec<&[Seen]> = images.iter().map(AsRef::as_ref).collect();
+    let images = images.as_slice();
     let (base, ops) = log.epoch(cut.asked);
     let first_id = ops.first().map_or(u64::MAX, |op| op.id);
     judge_sizes(base, ops, cut, images)?;
@@ -232,7 +234,7 @@ fn judge_interleaving(ops: &[Op], visible: &[usize], writers: &[Vec<Writer>]) ->
     Ok(())
 }
 
-fn judge_sizes(base: &Base, ops: &[Op], cut: Cut, images: &[Vec<Seen>]) -> Result<(), String> {
+fn judge_sizes(base: &Base, ops: &[Op], cut: Cut, images: &[&[Seen]]) -> Result<(), String> {
     if images.len() != base.volumes.len() {
         return Err(format!("the point has {} volumes, the machine {}", images.len(), base.volumes.len()));
     }

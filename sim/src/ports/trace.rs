@@ -24,6 +24,8 @@ const BEAT_DIGITS: usize = 16;
 pub struct Traced {
     /// Digest over all events.
     pub digest: String,
+    /// How many events.
+    pub events: u64,
     /// Digests on the way.
     pub beats: Vec<Beat>,
     /// Lines for people, if they were asked for.
@@ -32,8 +34,37 @@ pub struct Traced {
     pub findings: Vec<Finding>,
 }
 
+/// Bytes that are gathered before they go into the digest: it takes many at once several times faster.
+const GATHERED: usize = 64 << 10;
+
+/// A digest over bytes that come in small pieces.
+#[derive(Default)]
+struct Digest {
+    hasher: blake3::Hasher,
+    gathered: Vec<u8>,
+}
+
+impl Digest {
+    fn update(&mut self, bytes: &[u8]) {
+        self.gathered.extend_from_slice(bytes);
+        if self.gathered.len() >= GATHERED {
+            self.settle();
+        }
+    }
+
+    fn settle(&mut self) {
+        self.hasher.update(&self.gathered);
+        self.gathered.clear();
+    }
+
+    fn hex(&mut self) -> String {
+        self.settle();
+        self.hasher.finalize().to_hex().to_string()
+    }
+}
+
 struct State {
-    digest: blake3::Hasher,
+    digest: Digest,
     events: u64,
     pulse: Pulse,
     is_kept: bool,
@@ -59,7 +90,7 @@ impl Trace {
     /// Makes an empty trace; keeps lines only if asked.
     pub fn new(lines: bool) -> Trace {
         let state = State {
-            digest: blake3::Hasher::new(),
+            digest: Digest::default(),
             events: 0,
             pulse: Pulse::default(),
             is_kept: lines,
@@ -79,7 +110,7 @@ impl Trace {
         let mut state = lock(&self.0);
         let now_ms = at.as_millis() as u64;
         if state.pulse.is_due(now_ms) {
-            let (events, digest) = (state.events, state.digest.finalize().to_hex());
+            let (events, digest) = (state.events, state.digest.hex());
             state.pulse.beat(now_ms, events, digest[..BEAT_DIGITS].to_owned());
         }
         state.events += 1;
@@ -142,7 +173,8 @@ impl Trace {
         LAST.take();
         let mut state = lock(&self.0);
         Traced {
-            digest: state.digest.finalize().to_hex().to_string(),
+            digest: state.digest.hex(),
+            events: state.events,
             beats: state.pulse.beats().to_vec(),
             lines: LINES.take(),
             findings: std::mem::take(&mut state.findings),

@@ -22,7 +22,7 @@ const fn measurement(bars: &'static [&'static str], title: &'static str, measure
 }
 
 /// Every measurement, in the order in which they run.
-pub(crate) const ALL: [Measurement; 12] = [
+pub(crate) const ALL: [Measurement; 13] = [
     measurement(&["P1", "P2"], "price of replication for the guest", write_path::cost_of_replication),
     measurement(&["P3"], "plain export against NBD servers of others", write_path::plain_export),
     measurement(&["P4"], "pipeline against the roofline of its parts", pipeline::roofline),
@@ -35,4 +35,5 @@ pub(crate) const ALL: [Measurement; 12] = [
     measurement(&["P13"], "restore of a whole disk", serving::restore),
     measurement(&["L1"], "speed of the lab", lab::speed),
     measurement(&["L2"], "speed of the core tier", lab::core_speed),
+    measurement(&["L3"], "seeds of the lab, and how many find a planted bug", lab::seeds),
 ];
