@@ -25,12 +25,13 @@ fn all() -> Vec<Scenario> {
 }
 
 /// Stories that a build without optimisation plays: those of hours are for the lab's own build.
-const LENGTH_MAX: u64 = if cfg!(debug_assertions) { 120_000 } else { u64::MAX };
+const LENGTH_MAX: Option<u64> = if cfg!(debug_assertions) { Some(120_000) } else { None };
 /// Seeds of each.
 const SEEDS: u64 = if cfg!(debug_assertions) { 1 } else { 3 };
 
 fn played() -> Vec<Scenario> {
-    all().into_iter().filter(|scenario| plan::draw(scenario, 1).length <= LENGTH_MAX).collect()
+    let is_short = |scenario: &Scenario| LENGTH_MAX.is_none_or(|most| plan::draw(scenario, 1).length <= most);
+    all().into_iter().filter(is_short).collect()
 }
 
 fn play(scenario: &Scenario, seed: u64) -> Outcome {
