@@ -95,6 +95,11 @@ impl MarkerCutter {
         beat.into_iter().chain(self.quiescing_until).min()
     }
 
+    /// Tells what it knows of the stream.
+    pub fn is_exact(&self) -> bool {
+        self.exact
+    }
+
     /// Takes one event.
     pub fn step(&mut self, now: Instant, event: MarkerEvent, effects: &mut Vec<MarkerEffect>) {
         match event {

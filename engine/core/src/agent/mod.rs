@@ -16,6 +16,7 @@
 //! - AG-6 No extent is cooled while changes stamped before this start may be outside the vault.
 //! - AG-7 The record of a clean stop is asked for only when every change is flushed on its disk and durable
 //!   in the spill; nothing is stamped behind it, and no flush of this run failed or is under way.
+//! - AG-8 in `rest`.
 //!
 //! What is *not* here: IO, frames, cryptography (a [`Sealer`] is handed in), names of files.
 
@@ -23,12 +24,14 @@ mod capture;
 mod events;
 mod marks;
 mod recovery;
+mod rest;
 mod stream;
 mod upkeep;
 mod view;
 
 pub use events::{AgentEffect, AgentEvent, Note};
 pub use marks::{ASK_MARKS_AGAIN, LOG_GIVE_UP_AFTER, LOG_SLOW_AFTER};
+pub use rest::Rest;
 
 use crate::agent_state::AgentRecord;
 use crate::change::{Batch, Record, ResyncReason};
@@ -256,6 +259,8 @@ impl AgentMachine {
 
     /// Takes one event; appends what to do.
     pub fn step(&mut self, now: Instant, event: AgentEvent, effects: &mut Vec<AgentEffect>) {
+        let is_needless = matches!(event, AgentEvent::Tick) && self.rest(now) != Rest::None;
+        let before = effects.len();
         match event {
             AgentEvent::Submit { volume, io, op } => self.on_submit(now, volume, io, op, effects),
             AgentEvent::Done { volume, io, result, payload } => {
@@ -284,6 +289,7 @@ impl AgentMachine {
             AgentEvent::Stop => self.on_stop(now, effects),
         }
         self.settle(now, effects);
+        assert!(!is_needless || effects.len() == before, "AG-8: a tick at rest had effects");
         assert!(!self.is_bitmap || self.open.records.is_empty(), "AG-2: a record entered without order");
     }
 

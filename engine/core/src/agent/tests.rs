@@ -377,3 +377,32 @@ fn extents_cool_when_the_guest_rests() {
     desk.step(AgentEvent::Cool { volume: VOLUME });
     assert_eq!(desk.agent.marks().0, 0);
 }
+
+#[test]
+fn a_machine_with_nothing_to_do_rests_until_something_happens() {
+    let mut desk = Desk::first(4);
+    assert_eq!(desk.agent.rest(desk.now), Rest::None, "the first copy is open");
+    desk.welcome(BatchPosition::default());
+    desk.settle();
+    assert_eq!(desk.agent.rest(desk.now), Rest::Until(None));
+    let write = desk.submit(Op::Write { extent: Extent::new(0, 8), fua: false });
+    desk.end(write, Some(Bytes::from(vec![1; 4096])));
+    assert_eq!(desk.agent.rest(desk.now), Rest::None, "the open batch waits for a tick");
+    desk.step(AgentEvent::Tick);
+    assert_eq!(desk.agent.rest(desk.now), Rest::Until(None), "it is sent; an answer comes by itself");
+    desk.step(AgentEvent::SessionDown);
+    assert_eq!(desk.agent.rest(desk.now), Rest::Until(None), "the link has a clock of its own");
+    desk.agent.resync(&[(VOLUME, Extent::new(0, 8))]);
+    assert_eq!(desk.agent.rest(desk.now), Rest::None);
+}
+
+#[test]
+fn a_machine_that_cuts_markers_rests_until_the_next_one() {
+    let mut desk = Desk::first(4);
+    desk.agent.cutter = Some(crate::markers::MarkerCutter::new(desk.now, Duration::from_secs(5)));
+    desk.welcome(BatchPosition::default());
+    desk.settle();
+    let due = Instant(0).after(Duration::from_secs(5));
+    assert_eq!(desk.agent.rest(desk.now), Rest::Until(Some(due)));
+    assert_eq!(desk.agent.rest(due), Rest::None);
+}

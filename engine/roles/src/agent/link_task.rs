@@ -6,7 +6,7 @@ use super::workers::until;
 use crate::process_server::session;
 use crate::tasks::Tasks;
 use redoubt_core::agent::AgentEvent;
-use redoubt_core::link::{ConnectionId, HANDSHAKE, Link, LinkEffect, LinkEvent, LinkState};
+use redoubt_core::link::{ConnectionId, HANDSHAKE, Link, LinkEffect, LinkEvent, LinkState, PING_EVERY};
 use redoubt_core::message::{Hello, Message, PROTOCOL_VERSIONS};
 use redoubt_core::{Generation, Names};
 use redoubt_ports::Rare;
@@ -22,7 +22,7 @@ const INCOMING_MAX: usize = 64;
 /// A refusal that trying again cannot change is tried again all the same, rarely: a person may have
 /// repaired the cause at the other side.
 const STOPPED_RETRY: Duration = Duration::from_secs(60);
-/// The loop looks around at least this often.
+/// The loop looks around at least this often while there is no session; a session wakes it when it must.
 const IDLE_MAX: Duration = Duration::from_secs(1);
 
 struct Connection {
@@ -58,7 +58,8 @@ pub(super) async fn run(shell: Arc<Shell>, key: StreamKey) {
     let mut task = LinkTask { shell, key, link, connection: None, events, stopped_at: None };
     loop {
         let now = task.shell.now();
-        let wait = until(now, task.link.deadline(), IDLE_MAX);
+        let longest = if task.link.state() == LinkState::Streaming { PING_EVERY } else { IDLE_MAX };
+        let wait = until(now, task.link.deadline(), longest);
         tokio::select! {
             biased;
             event = incoming.recv() => {

@@ -9,7 +9,7 @@ use super::trouble::{Concern, Troubles};
 use super::waiters::{Waiters, Waiting};
 use crate::tasks::Tasks;
 use bytes::Bytes;
-use redoubt_core::agent::{AgentEffect, AgentEvent, AgentMachine, Note};
+use redoubt_core::agent::{AgentEffect, AgentEvent, AgentMachine, Note, Rest};
 use redoubt_core::agent_state::encode_slot;
 use redoubt_core::change::ResyncReason;
 use redoubt_core::extent_map::Persist;
@@ -71,6 +71,8 @@ pub(super) struct Core {
     pub(super) is_state_wanted: bool,
     pub(super) state_counter: u64,
     pub(super) is_stopping: bool,
+    /// No tick is needed before [`Shell::tick_wake`].
+    pub(super) is_resting: bool,
     pub(super) troubles: Troubles,
     pub(super) last_marker: WriteSeq,
     pub(super) stage_losses: u64,
@@ -88,6 +90,8 @@ pub(super) struct Shell {
     pub(super) persist_wake: Notify,
     pub(super) state_wake: Notify,
     pub(super) read_wake: Notify,
+    /// The machine's rest is over.
+    pub(super) tick_wake: Notify,
     pub(super) orphans: Orphans,
     /// Something a stop waits for has moved.
     pub(super) progress: Notify,
@@ -111,7 +115,12 @@ impl Shell {
     /// As [`Shell::step`], for a caller that holds the lock. Returns the marker cut by this step.
     pub(super) fn step_in(&self, core: &mut Core, event: AgentEvent) -> Option<MarkerId> {
         let mut effects = std::mem::take(&mut core.effects);
-        core.machine.step(self.now(), event, &mut effects);
+        let now = self.now();
+        core.machine.step(now, event, &mut effects);
+        if core.is_resting && core.machine.rest(now) == Rest::None {
+            core.is_resting = false;
+            self.tick_wake.notify_one();
+        }
         let (cut, due) = self.perform(core, effects.drain(..));
         core.effects = effects;
         // Another step: its effects come behind all of this one's.

@@ -6,7 +6,7 @@ use super::guarded;
 use super::shell::{Purpose, ReadBack, Shell};
 use super::spill;
 use super::trouble::Concern;
-use redoubt_core::agent::AgentEvent;
+use redoubt_core::agent::{AgentEvent, Rest};
 use redoubt_core::planted::{self, Bug};
 use redoubt_core::resync::RunRead;
 use redoubt_core::splitter::IoFailure;
@@ -60,10 +60,27 @@ async fn log_loop(shell: Arc<Shell>) {
     }
 }
 
+/// Ticks on the beat, and not at all while the machine rests.
 async fn tick_loop(shell: Arc<Shell>) {
+    let began = shell.now();
     loop {
-        tokio::time::sleep(beat(&shell)).await;
+        // On the beat, also after a rest.
+        let past = shell.now().since(began).as_nanos() % TICK.as_nanos();
+        tokio::time::sleep(beat(&shell).saturating_sub(Duration::from_nanos(past as u64))).await;
         shell.step(AgentEvent::Tick);
+        let rest = {
+            let mut core = shell.lock();
+            let rest = core.machine.rest(shell.now());
+            core.is_resting = rest != Rest::None;
+            rest
+        };
+        let Rest::Until(until) = rest else { continue };
+        let woken = shell.tick_wake.notified();
+        match until {
+            None => woken.await,
+            Some(until) => drop(tokio::time::timeout(until.since(shell.now()), woken).await),
+        }
+        shell.lock().is_resting = false;
     }
 }
 
