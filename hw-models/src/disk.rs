@@ -59,6 +59,29 @@ pub struct Throttle {
 }
 
 impl DiskModel {
+    /// Returns the disk with its sizes and rates divided by a factor, each at least 1. Times stay.
+    pub fn divided(&self, by: u64) -> DiskModel {
+        let part = |value: u64| (value / by.max(1)).max(1);
+        let cache = |cache: WriteCache| WriteCache {
+            bytes: part(cache.bytes),
+            drains_bytes_per_second: part(cache.drains_bytes_per_second),
+        };
+        let throttle = |limits: Throttle| Throttle {
+            operations_per_second: part(limits.operations_per_second),
+            peak_operations_per_second: part(limits.peak_operations_per_second),
+            burst_operations: part(limits.burst_operations),
+            bytes_per_second: part(limits.bytes_per_second),
+            burst_bytes: part(limits.burst_bytes),
+        };
+        DiskModel {
+            read_bytes_per_second: part(self.read_bytes_per_second),
+            write_bytes_per_second: part(self.write_bytes_per_second),
+            write_cache: self.write_cache.map(cache),
+            throttle: self.throttle.map(throttle),
+            ..self.clone()
+        }
+    }
+
     /// Names what makes no sense. None if all does.
     pub fn fault(&self) -> Option<&'static str> {
         let rising = [&self.read_us, &self.write_us, &self.flush_us].into_iter().all(Quantiles::is_rising);

@@ -140,6 +140,26 @@ mod tests {
     }
 
     #[test]
+    fn a_model_that_is_divided_has_other_rates_and_the_same_times() {
+        for (name, text) in DISKS {
+            let disk: DiskModel = parse(text).unwrap();
+            let small = disk.divided(1000);
+            assert_eq!(small.fault(), None, "{name}");
+            assert_eq!(small.write_bytes_per_second, disk.write_bytes_per_second / 1000, "{name}");
+            assert_eq!((small.flush_us, small.queue_depth), (disk.flush_us, disk.queue_depth), "{name}");
+            assert_eq!(disk.divided(1), disk, "{name}");
+            assert_eq!(disk.divided(u64::MAX).fault(), None, "{name}");
+        }
+        let link: LinkModel = parse(LINKS[0].1).unwrap();
+        let small = link.divided(10);
+        assert_eq!(small.bytes_per_second, link.bytes_per_second / 10);
+        assert_eq!((small.delay_us, small.loss_ppm), (link.delay_us, link.loss_ppm));
+        let store: StoreModel = parse(STORES[0].1).unwrap();
+        assert_eq!(store.divided(4).bytes_per_second, store.bytes_per_second / 4);
+        assert_eq!(store.divided(4).request_us, store.request_us);
+    }
+
+    #[test]
     fn a_number_that_makes_no_sense_is_named() {
         let disk: DiskModel = parse(DISKS[0].1).unwrap();
         let no_queue = DiskModel { queue_depth: 0, ..disk.clone() };

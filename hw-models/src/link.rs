@@ -22,6 +22,16 @@ pub struct LinkModel {
 }
 
 impl LinkModel {
+    /// Returns the link with its rate and its queue divided by a factor, each at least 1. Delays and losses stay.
+    pub fn divided(&self, by: u64) -> LinkModel {
+        let part = |value: u64| (value / by.max(1)).max(1);
+        LinkModel {
+            bytes_per_second: part(self.bytes_per_second),
+            queue_bytes: part(self.queue_bytes),
+            ..self.clone()
+        }
+    }
+
     /// Names what makes no sense. None if all does.
     pub fn fault(&self) -> Option<&'static str> {
         let checks = [

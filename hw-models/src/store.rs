@@ -18,6 +18,11 @@ pub struct StoreModel {
 }
 
 impl StoreModel {
+    /// Returns the store with its rate divided by a factor, at least 1. Times of requests stay.
+    pub fn divided(&self, by: u64) -> StoreModel {
+        StoreModel { bytes_per_second: (self.bytes_per_second / by.max(1)).max(1), ..self.clone() }
+    }
+
     /// Names what makes no sense. None if all does.
     pub fn fault(&self) -> Option<&'static str> {
         let checks = [

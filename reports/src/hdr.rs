@@ -13,6 +13,7 @@ fn name(measure: Measure) -> &'static str {
         Measure::Loss => "loss",
         Measure::Resync => "resync",
         Measure::Converged => "converged",
+        Measure::Mount => "mount",
     }
 }
 

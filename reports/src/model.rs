@@ -123,6 +123,8 @@ pub enum Measure {
     Resync,
     /// Time from the end of all faults until every machine is in the vault to its last write.
     Converged,
+    /// Time until the newest point shows its first block at the recovery site; each machine, each time it is asked for.
+    Mount,
 }
 
 /// The estate of a scenario.

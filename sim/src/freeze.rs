@@ -77,12 +77,7 @@ impl Frozen {
         text.push_str("\n[load]\n");
         let width = self.guests.keys().map(String::len).max().unwrap_or(0);
         for (machine, guest) in &self.guests {
-            let GuestPlan { model, rate, jobs, seed } = guest;
-            let _ = writeln!(
-                text,
-                "{machine:<width$} = {{ model = {}, rate = \"{rate} /s\", jobs = \"{jobs}\", seed = \"{seed:x}\" }}",
-                quoted(model)
-            );
+            let _ = writeln!(text, "{machine:<width$} = {{ {} }}", load(guest));
         }
         text.push_str("\n[timeline]\nsteps = [\n");
         for fixed in &self.steps {
@@ -135,6 +130,23 @@ fn quantity(value: i64, unit: Unit) -> String {
     }
 }
 
+fn load(guest: &GuestPlan) -> String {
+    let mut parts = vec![format!("model = {}", quoted(&guest.model))];
+    parts.push(match guest.writes {
+        Some(writes) => format!("writes = {}", bytes(writes as i64)),
+        None => format!("rate = \"{} /s\"", guest.rate),
+    });
+    parts.extend(guest.day.map(|day| {
+        let (from, until) = (millis(day.from as i64), millis(day.until as i64));
+        let outside = quantity(i64::from(day.outside), Unit::Ppm);
+        format!("day = {{ from = {from}, until = {until}, outside = {outside} }}")
+    }));
+    parts.extend(guest.entropy.map(|share| format!("entropy = {}", quantity(i64::from(share), Unit::Ppm))));
+    parts.push(format!("jobs = \"{}\"", guest.jobs));
+    parts.push(format!("seed = \"{:x}\"", guest.seed));
+    parts.join(", ")
+}
+
 fn step(fixed: &Fixed) -> String {
     let mut text = format!("at = {}, {} = {}", millis(fixed.at as i64), fixed.key, quoted(fixed.verb));
     if !fixed.on.is_empty() {
@@ -156,6 +168,7 @@ fn step(fixed: &Fixed) -> String {
 fn estate(estate: &Estate) -> String {
     let usual = default_estate();
     let mut lines: Vec<(&str, String)> = Vec::new();
+    lines.extend((estate.scale != usual.scale).then(|| ("scale", estate.scale.to_string())));
     if estate.machines != usual.machines {
         let machine = |machine: &scenario::MachineSpec| {
             let disks: Vec<String> = machine.disks.iter().map(|size| bytes(*size as i64)).collect();
@@ -171,13 +184,11 @@ fn estate(estate: &Estate) -> String {
         let servers: Vec<String> = estate.servers.iter().map(server).collect();
         lines.push(("process-servers", format!("[{}]", servers.join(", "))));
     }
-    for (key, own, usual) in [
-        ("disk", &estate.disk, &usual.disk),
-        ("link", &estate.link, &usual.link),
-        ("store", &estate.store, &usual.store),
-    ] {
+    for (key, own, usual) in [("disk", &estate.disk, &usual.disk), ("link", &estate.link, &usual.link)] {
         lines.extend((own != usual).then(|| (key, quoted(own))));
     }
+    lines.extend(estate.bandwidth.map(|rate| ("bandwidth", bytes(rate as i64))));
+    lines.extend((estate.store != usual.store).then(|| ("store", quoted(&estate.store))));
     for (key, own, usual) in [
         ("spool-memory", estate.spool_memory, usual.spool_memory),
         ("spill", estate.spill, usual.spill),

@@ -24,6 +24,7 @@ pub mod plan;
 #[cfg(madsim)]
 pub mod ports;
 pub mod prey;
+pub mod scale;
 pub mod scenario;
 pub mod seeds;
 pub mod shrink;

@@ -172,6 +172,14 @@ fn servers(frozen: &Frozen) -> Vec<Frozen> {
 fn loads(frozen: &Frozen) -> Vec<Frozen> {
     let mut all = Vec::new();
     for (name, guest) in &frozen.guests {
+        for part in [8, 2] {
+            let mut smaller = frozen.clone();
+            let slower = smaller.guests.get_mut(name).and_then(|guest| guest.writes.as_mut());
+            if let Some(writes) = slower.filter(|writes| **writes >= part) {
+                *writes /= part;
+                all.push(smaller);
+            }
+        }
         for (rate, jobs) in [
             (1, 1),
             (guest.rate / 4, 1),
@@ -335,7 +343,15 @@ mod tests {
         steps.push(step(1_111_111, "link.cut", "wan", Some(400_123)));
         steps.push(step(1_222_222, "process.kill", "b", Some(900)));
         steps.sort_by_key(|step| step.at);
-        let guest = GuestPlan { model: "mixed".into(), rate: 40, jobs: 4, seed: 9 };
+        let guest = GuestPlan {
+            model: "mixed".into(),
+            rate: 40,
+            jobs: 4,
+            seed: 9,
+            writes: None,
+            day: None,
+            entropy: None,
+        };
         Frozen {
             title: "x".into(),
             why: "x".into(),

@@ -17,6 +17,7 @@ fn files() -> Vec<(PathBuf, FileKind, String)> {
     let kinds = [
         ("", FileKind::Scenario),
         ("bench", FileKind::Scenario),
+        ("large", FileKind::Scenario),
         ("regressions", FileKind::Scenario),
         ("estates", FileKind::Estate),
         ("weather", FileKind::Weather),

@@ -9,7 +9,8 @@ fn all() -> Vec<Scenario> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
     let mut scenarios = Vec::new();
     let library = Directories(vec![directory.clone()]);
-    let entries = [directory.join("bench"), directory].map(|place| std::fs::read_dir(place).unwrap());
+    let entries = [directory.join("bench"), directory.join("large"), directory]
+        .map(|place| std::fs::read_dir(place).unwrap());
     for entry in entries.into_iter().flatten() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "toml") && !path.ends_with("Cargo.toml") {

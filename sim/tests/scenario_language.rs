@@ -97,6 +97,43 @@ const SLIPS: &[Slip] = &[
     ("[\"erp-*\"]", "[\"crm-*\"]", Code::NothingMatches, (12, 13), "erp-db, erp-app"),
     ("[\"erp-*\"]", "[\"erp-bd\"]", Code::UnknownTarget, (12, 13), "\"erp-db\""),
     ("rpo      =", "rto      =", Code::NotYet, (13, 1), ""),
+    ("name = \"erp-app\"", "name = \"erp-*\"", Code::Conflict, (8, 62), "count = 2"),
+    ("name = \"erp-app\"", "name = \"erp-app\", count = 3", Code::Conflict, (8, 81), "web-*"),
+    ("name = \"erp-app\"", "name = \"erp-*-*\", count = 3", Code::Conflict, (8, 62), ""),
+    ("name = \"erp-app\"", "name = \"erp-*\", count = 0", Code::OutOfBounds, (8, 79), ""),
+    ("name = \"erp-app\"", "name = \"erp-*\", count = 2000", Code::OutOfBounds, (8, 79), ""),
+    ("name = \"erp-app\"", "name = \"erp-*\", count = 1000", Code::TooMany, (8, 12), ""),
+    ("link     = \"wan\"", "bandwidth = \"100 Mbps\"", Code::NoQuantity, (9, 13), "\"Mbit/s\""),
+    ("link     = \"wan\"", "scale    = 0", Code::OutOfBounds, (9, 12), ""),
+    ("link     = \"wan\"", "scale    = \"2\"", Code::WrongType, (9, 12), ""),
+    ("link     = \"wan\"", "scale    = 1000", Code::TooFine, (9, 12), "250 MiB"),
+    (
+        "link     = \"wan\"",
+        "bandwidth = \"1 Mbit/s\"\nscale = 20",
+        Code::TooFine,
+        (10, 9),
+        "a scale of at most 15",
+    ),
+    ("link     = \"wan\"", "scale    = 4", Code::Conflict, (9, 12), "pages, trickle, database"),
+    ("rate = \"40..60 /s\"", "writes = \"1 MiB/s\"", Code::Conflict, (16, 20), "pages"),
+    ("model = \"mixed\"", "writes = \"1 MiB/s\"", Code::Conflict, (16, 32), "leave one"),
+    ("model = \"mixed\", rate = \"40..60 /s\"", "writes = \"1 /s\"", Code::WrongUnit, (16, 21), "4 MiB"),
+    ("model = \"mixed\"", "day = { from = \"8 h\", until = \"9 h\" }", Code::Conflict, (16, 12), "writes ="),
+    (
+        "model = \"mixed\", rate = \"40..60 /s\"",
+        "writes = \"1 MiB/s\", day = { from = \"8 h\", until = \"8 h\" }",
+        Code::OutOfBounds,
+        (16, 38),
+        "leave `day` out",
+    ),
+    (
+        "model = \"mixed\", rate = \"40..60 /s\"",
+        "writes = \"1 MiB/s\", day = { from = \"8 h\", until = \"30 h\" }",
+        Code::OutOfBounds,
+        (16, 62),
+        "",
+    ),
+    ("model = \"mixed\"", "entropy = \"140 %\"", Code::OutOfBounds, (16, 22), ""),
     ("erp-db = {", "erp-bd = {", Code::UnknownTarget, (16, 1), "\"erp-db\""),
     ("\"mixed\"", "\"mixd\"", Code::UnknownWord, (16, 20), "\"mixed\""),
     ("\"40..60 /s\"", "\"40..60 %\"", Code::WrongUnit, (16, 36), ""),
@@ -133,6 +170,7 @@ const SLIPS: &[Slip] = &[
     ("lag.p99", "lag.p98", Code::UnknownMetric, (32, 20), "lag.p99"),
     ("lag.p99", "downtime.p99", Code::NotYet, (32, 16), ""),
     ("lag.p99", "loss.p99", Code::NeverMeasured, (32, 16), ""),
+    ("lag.p99", "mount.p99", Code::NeverMeasured, (32, 16), "mounts"),
     ("lag.p99 <= rpo", "lag.p99 < rpo", Code::NoObjective, (32, 15), "lag.p99 <= 30 s"),
     ("rpo + 15 s", "rpo + 15 MiB", Code::WrongUnit, (32, 33), "rpo + 15 s"),
     ("rpo      = \"30 s\"\n", "", Code::NeverMeasured, (31, 15), "rpo = \"30 s\""),
@@ -279,6 +317,39 @@ fn a_step_may_refer_to_a_later_one() {
     let (plan, same) = (plan::draw(&good(&source)[0], 7), plan::draw(&good(&turned.join("\n"))[0], 7));
     assert_eq!(plan.events.len(), same.events.len());
     assert_eq!(plan.length, same.length);
+}
+
+#[test]
+fn many_machines_are_one_entry_and_the_scale_divides_nothing_that_is_read() {
+    let source = GOOD
+        .replace(
+            "{ name = \"erp-app\", disks = [\"1 MiB\"] }",
+            "{ name = \"erp-app-*\", count = 12, disks = [\"1 GiB\"] }",
+        )
+        .replace("[\"2 MiB\"]", "[\"1 GiB\"]")
+        .replace(
+            "link     = \"wan\"",
+            "scale = 100\nbandwidth = \"800 Mbit/s\"\nspool-memory = \"8 MiB\"\nspill = \"1 GiB\"\nstage = \"4 GiB\"",
+        )
+        .replace(
+            "erp-db = { model = \"mixed\", rate = \"40..60 /s\" }",
+            "\"*\" = { writes = \"40..60 KiB/s\", day = { from = \"22 h\", until = \"4 h\", outside = \"5 %\" }, entropy = \"90 %\" }",
+        );
+    let scenario = &good(&source)[0];
+    let names: Vec<&str> = scenario.estate.machines.iter().map(|machine| machine.name.as_str()).collect();
+    assert_eq!((names.len(), names[1], names[12]), (13, "erp-app-01", "erp-app-12"));
+    assert_eq!(scenario.groups["erp"].machines.len(), 13, "a pattern means all of them");
+    assert_eq!((scenario.estate.scale, scenario.estate.bandwidth), (100, Some(100_000_000)));
+    assert_eq!(scenario.estate.machines[5].disks, [1 << 30]);
+    let plan = plan::draw(scenario, 3);
+    let guest = &plan.guests["erp-app-07"];
+    assert!((40 << 10..=60 << 10).contains(&guest.writes.unwrap()), "{guest:?}");
+    assert_eq!((guest.model.as_str(), guest.jobs, guest.entropy), ("pages", 4, Some(900_000)));
+    assert!(scenario::tell(scenario).contains("erp-db .. erp-app-12, 13 machines  1 GiB"));
+    let frozen = redoubt_sim::freeze::Frozen::new(scenario, &plan);
+    let again = frozen.scenario("story").unwrap_or_else(|problems| panic!("{}", problems.render(false)));
+    assert_eq!(again.estate, scenario.estate);
+    assert_eq!(plan::draw(&again, plan.seed).guests, plan.guests);
 }
 
 #[test]

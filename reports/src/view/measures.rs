@@ -8,7 +8,7 @@ use crate::text;
 use serde::Serialize;
 
 /// Every measure, its name and what it is.
-pub(super) const MEASURES: [(Measure, &str, &str); 5] = [
+pub(super) const MEASURES: [(Measure, &str, &str); 6] = [
     (
         Measure::Lag,
         "Lag",
@@ -30,6 +30,12 @@ pub(super) const MEASURES: [(Measure, &str, &str); 5] = [
         Measure::Converged,
         "Converged",
         "From the end of all faults until the vault has every machine to its last write. Each run.",
+    ),
+    (
+        Measure::Mount,
+        "Mount",
+        "Until the newest recovery point shows its first block at the recovery site. Each machine, each time a \
+         scenario asks for it; nothing fails over yet, so this is no downtime.",
     ),
 ];
 

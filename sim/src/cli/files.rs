@@ -18,6 +18,9 @@ pub(super) const REGRESSIONS: &str = "regressions";
 /// Directories below that of the scenarios whose files are played with the others.
 pub(super) const PLAYED: [&str; 2] = ["", REGRESSIONS];
 
+/// Directory of scenarios that take minutes, below that of the others: played only by whoever calls them by name.
+const LARGE: &str = "large";
+
 /// Returns the scenario files in some directories below that of the scenarios, by name; those that are not there
 /// have none.
 pub(super) fn paths(directory: &Path, below: &[&str]) -> Result<Vec<PathBuf>, u8> {
@@ -100,6 +103,10 @@ pub(super) fn select(directory: &Path, words: &[String]) -> Result<Vec<Scenario>
     let is_asked = |name: &str| words.iter().any(|word| word == name);
     if is_asked(CANARY.0) && !all.iter().any(|scenario| scenario.name == CANARY.0) {
         all.extend(scenario::load("canary.toml", CANARY.0, CANARY.1).ok());
+    }
+    for path in if words.is_empty() { Vec::new() } else { paths(directory, &[LARGE])? } {
+        let is_called = |scenario: &Scenario| words.contains(&scenario.name);
+        all.extend(load(directory, &path)?.into_iter().filter(is_called));
     }
     for word in words {
         if !all.iter().any(|scenario| selects(word, scenario)) {

@@ -16,6 +16,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Runs of one scenario that are kept one by one; those that failed always are, up to twice as many.
 const RUNS_MAX: usize = 2000;
 
+/// Machines whose course is kept; of more, those with the longest lag.
+const COURSES_MAX: usize = 24;
+
 /// Causes of failure of which a run is kept with its course and events.
 const CAUSES_MAX: usize = 20;
 
@@ -134,7 +137,12 @@ impl Gather {
 }
 
 fn load(load: &Load) -> String {
-    format!("{}, {} op/s, {} at once", load.model, between(load.rate), between(load.jobs))
+    let rate = match load.writes {
+        Some(writes) => format!("{}/s", writes.words()),
+        None => format!("{} op/s", between(load.rate)),
+    };
+    let day = load.day.map(|day| format!(", {day}")).unwrap_or_default();
+    format!("{}, {rate}{day}, {} at once", load.model, between(load.jobs))
 }
 
 fn between(range: crate::scenario::Range) -> String {
@@ -143,10 +151,10 @@ fn between(range: crate::scenario::Range) -> String {
 
 fn scenario(scenario: &Scenario) -> model::Scenario {
     let estate = &scenario.estate;
-    let machine = |machine: &crate::scenario::MachineSpec| model::Machine {
-        name: machine.name.clone(),
-        disks: machine.disks.clone(),
-        load: scenario.loads.get(&machine.name).map(load).unwrap_or_default(),
+    let machine = |alike: &crate::scenario::Alike<'_>| model::Machine {
+        name: alike.name.clone(),
+        disks: alike.machine.disks.clone(),
+        load: scenario.loads.get(&alike.machine.name).map(load).unwrap_or_default(),
     };
     let server = |server: &crate::scenario::ServerSpec| model::Server {
         name: server.name.clone(),
@@ -166,7 +174,7 @@ fn scenario(scenario: &Scenario) -> model::Scenario {
             sometimes: scenario.expect.sometimes.clone(),
         },
         estate: model::Estate {
-            machines: estate.machines.iter().map(machine).collect(),
+            machines: crate::scenario::alike(scenario).iter().map(machine).collect(),
             servers: estate.servers.iter().map(server).collect(),
             hardware: hardware::of(estate),
             bounds: bounds.map(|(name, size)| (name.to_owned(), size)).into(),
@@ -206,7 +214,12 @@ pub(super) fn turned(plan: &Plan) -> BTreeSet<&'static str> {
 
 fn course(scenario: &Scenario, outcome: &Outcome) -> Course {
     let plan = plan::draw(scenario, outcome.seed);
-    let (machines, servers) = outcome.record.tracks();
+    let (mut machines, servers) = outcome.record.tracks();
+    if machines.len() > COURSES_MAX {
+        machines.sort_by_cached_key(|track| std::cmp::Reverse(track.lag_ms.iter().max().copied()));
+        machines.truncate(COURSES_MAX);
+        machines.sort_by(|a, b| a.name.cmp(&b.name));
+    }
     Course {
         faults: plan::faults(&plan),
         lifted_ms: outcome.record.lifted_ms.unwrap_or(plan.length),

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Directories below that of the scenarios whose files are checked.
-const CHECKED: [&str; 5] = ["", "regressions", "bench", "estates", "weather"];
+const CHECKED: [&str; 6] = ["", "regressions", "bench", "large", "estates", "weather"];
 
 /// Commands about the language of scenarios.
 #[derive(Subcommand)]

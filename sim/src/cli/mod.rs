@@ -4,6 +4,7 @@ mod bench;
 mod bugs;
 mod build;
 mod canary;
+mod capacity;
 mod capsules;
 mod ci;
 mod complaint;
@@ -215,6 +216,23 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Plays an estate and says what it promises and what it keeps, by group, and which link would do.
+    Capacity {
+        /// A scenario with objectives.
+        scenario: String,
+        /// Seeds; by default what its file says.
+        #[arg(long)]
+        seeds: Option<u64>,
+        /// Plays the link as it is and searches no other.
+        #[arg(long)]
+        no_search: bool,
+        /// How close the smallest link is found, in percent.
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=100))]
+        within: u64,
+        /// Prints the result as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Makes reports of sets of runs that `--json` wrote.
     Report {
         /// The sets; several of one commit become one report.
@@ -335,6 +353,11 @@ pub fn main() -> ExitCode {
                 keep.map(shrink::check_name).transpose()?;
                 shrink::shrink(&directory, &shrink::Wanted { run: &run, bug, within, jobs, keep })
             })
+        }
+        Command::Capacity { scenario, seeds, no_search, within, json } => {
+            let is_search = !no_search;
+            let wanted = capacity::Wanted { scenario: &scenario, seeds, jobs, is_search, within, json };
+            capacity::capacity(&directory, &wanted)
         }
         Command::Report { sets, files } => report::report(&sets, files),
         Command::Meta { names, seeds } => meta::meta(&directory, &names, seeds, jobs),

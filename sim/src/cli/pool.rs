@@ -25,6 +25,9 @@ const STACK: usize = 16 << 20;
 /// bounded by the scenario, and one that stands still must not stop the tool. The thread is left behind.
 const RUN_MAX: Duration = Duration::from_secs(10 * 60);
 
+/// What a second of one machine may add to it: a day of hundreds of machines is no run that stands still.
+const SECOND_MAX: Duration = Duration::from_micros(200);
+
 thread_local! {
     static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
 }
@@ -152,7 +155,9 @@ impl Work {
 
     /// A plan.
     pub(super) fn planned(scenario: &Scenario, plan: Plan) -> Work {
-        Work { scenario: scenario.clone(), plan, manner: Manner::default(), longest: RUN_MAX }
+        let machine_seconds = scenario.estate.machines.len() as u64 * plan.length / 1000;
+        let longest = RUN_MAX + SECOND_MAX * u32::try_from(machine_seconds).unwrap_or(u32::MAX);
+        Work { scenario: scenario.clone(), plan, manner: Manner::default(), longest }
     }
 }
 

@@ -96,6 +96,11 @@ impl Outcome {
 
 /// Plays one plan on the calling thread, and writes down what happens if somebody wants to read it.
 pub fn play(scenario: &Scenario, plan: &Plan, trace: Option<&Trace>) -> Outcome {
+    if scenario.estate.scale > 1 {
+        // A scaled estate is a matter of bytes and rates, which this tier does not have.
+        let unplayed = BTreeSet::from(["estates at a scale".to_owned()]);
+        return Outcome { scenario: plan.scenario.clone(), seed: plan.seed, unplayed, ..Outcome::default() };
+    }
     let mut world = world::World::new(scenario, plan, trace.cloned());
     let has_converged = world.run();
     world.judge();

@@ -4,15 +4,16 @@
 //! runs.
 
 use super::copies::OldCopy;
-use super::guests::{self, Markers, Starts};
+use super::guests::{self, Cuts, Markers, Starts};
 use super::mounts::Mount;
 use super::operator::Keys;
+use super::probe::Probe;
 use crate::plan::{GuestPlan, Plan};
 use crate::ports::{Host, SimDisk, SimWorld, lock};
 use crate::scenario::{MachineSpec, Scenario, ServerSpec};
-use crate::workload::MachineLog;
 use crate::workload::guest::Recorder;
 use crate::workload::stamp::{self, Seen};
+use crate::workload::{Density, MachineLog};
 use redoubt_core::MachineId;
 use redoubt_core::maintenance::{Ladder, Rule, Which};
 use redoubt_ports::{Endpoint, Entropy};
@@ -34,6 +35,12 @@ const START_AGAIN: Duration = Duration::from_millis(500);
 /// Largest commit in the lab.
 const COMMIT_BYTES: u64 = 2 << 20;
 
+/// Least that an agent of a scaled estate sends ahead: the largest batch of a resync.
+const IN_FLIGHT_LEAST: u64 = 1 << 20;
+
+/// Smallest commit of a scaled estate: several pages, so that a backlog is not put page by page.
+const COMMIT_LEAST: u64 = 64 << 10;
+
 /// Small objects, so that commits have no, one and several segments of their own.
 const OBJECTS: WriterSettings =
     WriterSettings { inline_bytes: 32 << 10, segment_bytes: 256 << 10, key_units: 1 << 8 };
@@ -50,8 +57,10 @@ pub(super) struct Machine {
     pub(super) disks: Vec<SimDisk>,
     pub(super) recorder: Recorder,
     pub(super) guest: GuestPlan,
+    pub(super) scale: u64,
     pub(super) agent: Mutex<Option<Arc<Agent>>>,
     pub(super) markers: Mutex<Markers>,
+    pub(super) cuts: Mutex<Cuts>,
     pub(super) starts: Starts,
     pub(super) spilled_at_start: AtomicU64,
     pub(super) start_error: Mutex<Option<String>>,
@@ -85,6 +94,10 @@ pub(super) struct Estate {
     pub(super) keep: Option<u32>,
     pub(super) bounds: AgentBounds,
     pub(super) stage_bytes: u64,
+    /// Factor by which the operator's sizes and rates are divided.
+    pub(super) scale: u64,
+    /// How long mounts took, by machine, in milliseconds; those under way have no end yet.
+    pub(super) probes: Mutex<Vec<Probe>>,
     pub(super) point_every: Duration,
     pub(super) stop: Arc<AtomicBool>,
 }
@@ -120,8 +133,8 @@ impl Estate {
         let mut machines = BTreeMap::new();
         for (number, machine) in spec.machines.iter().enumerate() {
             let guest = plan.guests[&machine.name].clone();
-            machines
-                .insert(machine.name.clone(), Arc::new(build_machine(&world, number as u16, machine, guest)));
+            let built = build_machine(&world, number as u16, machine, guest, spec.scale);
+            machines.insert(machine.name.clone(), Arc::new(built));
         }
         let mut key = [0x5a; 32];
         key[..8].copy_from_slice(&plan.seed.to_le_bytes());
@@ -137,6 +150,11 @@ impl Estate {
             spill_bytes_max: spec.spill,
             ..AgentBounds::default()
         };
+        let bounds = AgentBounds {
+            in_flight_bytes_max: (bounds.in_flight_bytes_max / spec.scale)
+                .max(IN_FLIGHT_LEAST.min(bounds.in_flight_bytes_max)),
+            ..bounds
+        };
         Ok(Estate {
             world,
             machines,
@@ -151,6 +169,8 @@ impl Estate {
             keep: spec.keep,
             bounds,
             stage_bytes: spec.stage,
+            scale: spec.scale,
+            probes: Mutex::default(),
             point_every: Duration::from_millis(spec.point_every),
             stop: Arc::new(AtomicBool::new(false)),
         })
@@ -242,9 +262,14 @@ impl Estate {
         let mut settings =
             PsSettings::new(Endpoint::Tcp(server.spec.name.clone(), PORT), server.spec.name.clone());
         settings.stage_bytes_max = self.stage_bytes;
-        settings.commit_bytes_max = COMMIT_BYTES;
-        settings.objects = OBJECTS;
-        settings.index_slots = INDEX_SLOTS;
+        if self.scale > 1 {
+            // As in production, and divided: a commit that is put in a second is put in a second.
+            settings.commit_bytes_max = (settings.commit_bytes_max / self.scale).max(COMMIT_LEAST);
+        } else {
+            settings.commit_bytes_max = COMMIT_BYTES;
+            settings.objects = OBJECTS;
+            settings.index_slots = INDEX_SLOTS;
+        }
         settings.machines =
             self.machines.values().map(|machine| (machine.id, self.stream_key(machine.id))).collect();
         let ports = server.host.world();
@@ -343,7 +368,7 @@ impl Estate {
     }
 }
 
-fn build_machine(world: &SimWorld, number: u16, spec: &MachineSpec, guest: GuestPlan) -> Machine {
+fn build_machine(world: &SimWorld, number: u16, spec: &MachineSpec, guest: GuestPlan, scale: u64) -> Machine {
     let host = world.host(&spec.name, "source");
     let disks: Vec<SimDisk> = spec
         .disks
@@ -357,6 +382,7 @@ fn build_machine(world: &SimWorld, number: u16, spec: &MachineSpec, guest: Guest
         log: Arc::new(Mutex::new(MachineLog::new(number, &sectors))),
         notices: Arc::default(),
         machine: number,
+        density: guest.entropy.map_or(Density::default(), Density::of),
         clock: Arc::new(move || shared.now()),
     };
     Machine {
@@ -367,8 +393,10 @@ fn build_machine(world: &SimWorld, number: u16, spec: &MachineSpec, guest: Guest
         disks,
         recorder,
         guest,
+        scale,
         agent: Mutex::new(None),
         markers: Mutex::default(),
+        cuts: Mutex::default(),
         starts: Starts::new(0),
         spilled_at_start: AtomicU64::new(0),
         start_error: Mutex::new(None),

@@ -4,13 +4,13 @@ use super::estate::Machine;
 use crate::ports::lock;
 use crate::workload::guest::{GuestDisk, GuestError, Recorder};
 use crate::workload::mixed::{self, Volume};
-use crate::workload::{Cut, database};
+use crate::workload::{Cut, Pace, database};
 use async_trait::async_trait;
 use bytes::Bytes;
-use redoubt_core::{Extent, MarkerId, MarkerKind};
+use redoubt_core::{Extent, MarkerId, MarkerKind, WriteSeq};
 use redoubt_roles::agent::Agent;
 use redoubt_roles::nbd_server::{Export, ExportError};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -24,6 +24,24 @@ pub(super) struct Asked {
     pub(super) connected: bool,
     /// When, in milliseconds of the run.
     pub(super) at: u64,
+}
+
+/// Cuts that the vault does not hold yet, and the newest one that it does.
+#[derive(Debug, Default)]
+pub(super) struct Cuts {
+    /// Place in the stream, and when it was cut.
+    waiting: VecDeque<(WriteSeq, u64)>,
+    newest: Option<u64>,
+}
+
+impl Cuts {
+    /// Returns when the newest cut was made that the vault holds, as the agent tells it.
+    pub(super) fn newest(&mut self, vaulted: WriteSeq) -> Option<u64> {
+        while self.waiting.front().is_some_and(|(seq, _)| *seq <= vaulted) {
+            self.newest = self.waiting.pop_front().map(|(_, at)| at);
+        }
+        self.newest
+    }
 }
 
 /// A cut that a point may stand for, and its marker.
@@ -76,9 +94,11 @@ pub(super) fn start(machine: &Arc<Machine>, agent: &Arc<Agent>, stop: &Arc<Atomi
     }
     let recorder = machine.recorder.clone();
     let plan = machine.guest.clone();
+    let pace = Pace::of(&plan, machine.scale);
     if plan.model == "database" {
         let (index, disk, _) = volumes.remove(0);
-        machine.host.spawn(database::run(recorder.clone(), disk, index, plan.rate / 2 + 1, Arc::clone(stop)));
+        let pause = Duration::from_micros(1_000_000 * machine.scale / u64::from(plan.rate / 2 + 1));
+        machine.host.spawn(database::run(recorder.clone(), disk, index, pause, Arc::clone(stop)));
     }
     let volumes: Vec<Volume> =
         volumes.into_iter().map(|(index, disk, sectors)| Volume { index, disk, sectors }).collect();
@@ -92,6 +112,7 @@ pub(super) fn start(machine: &Arc<Machine>, agent: &Arc<Agent>, stop: &Arc<Atomi
             recorder.clone(),
             Arc::clone(&volumes),
             plan.clone(),
+            pace,
             number + 1000 * epoch,
             Arc::clone(stop),
         );
@@ -113,6 +134,8 @@ pub(super) async fn cut(machine: &Machine, agent: &Agent) -> Option<MarkerId> {
     match agent.cut_marker(MarkerKind::Crash).await {
         Ok(id) => {
             let done = lock(&machine.recorder.log).tick();
+            // Nothing else is stamped between the cut and here: it is the newest of the stream.
+            lock(&machine.cuts).waiting.push_back((agent.status().watermarks.issued(), at));
             lock(&machine.markers).insert(asked, Asked { answer: Some((id, done)), connected, at });
             Some(id)
         }

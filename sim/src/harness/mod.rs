@@ -27,6 +27,8 @@ mod mounts;
 #[cfg(madsim)]
 mod operator;
 #[cfg(madsim)]
+mod probe;
+#[cfg(madsim)]
 mod restore;
 #[cfg(madsim)]
 mod run;

@@ -15,19 +15,25 @@ pub fn missed(record: &Record, objectives: &[Objective]) -> Vec<String> {
     each.filter_map(|(objective, bound)| judge(record, objective, bound)).collect()
 }
 
+/// Returns what the worst machine of some came to, and its name: the nearest rank at `percent`. None if nothing was
+/// measured.
+pub fn worst<'a>(
+    record: &'a Record,
+    measure: Measure,
+    percent: u64,
+    machines: &[String],
+) -> Option<(u64, &'a str)> {
+    let names = record.names().filter(|name| machines.is_empty() || machines.iter().any(|own| own == name));
+    names.filter_map(|name| Some((rank(record.of_machine(measure, name), percent)?, name))).max()
+}
+
 fn judge(record: &Record, objective: &Objective, bound: &Bound) -> Option<String> {
     let text = &objective.text;
-    let figures: Vec<(u64, &str)> = if objective.measure == Measure::Converged {
-        record.converged().map(|ms| (ms, "everything")).into_iter().collect()
-    } else {
-        let names = record
-            .names()
-            .filter(|name| bound.machines.is_empty() || bound.machines.iter().any(|machine| machine == name));
-        let figure =
-            |name| Some((rank(record.of_machine(objective.measure, name), objective.percent)?, name));
-        names.filter_map(figure).collect()
+    let figure = match objective.measure {
+        Measure::Converged => record.converged().map(|ms| (ms, "everything")),
+        measure => worst(record, measure, objective.percent, &bound.machines),
     };
-    let Some((worst, name)) = figures.into_iter().max() else {
+    let Some((worst, name)) = figure else {
         return Some(format!("{text}: it was never measured"));
     };
     let seconds = |ms: u64| format!("{} s", ms as f64 / 1000.0);
@@ -69,7 +75,7 @@ mod tests {
         for (name, lags) in lags {
             for (second, lag) in (1u64..).zip(*lags) {
                 let state = if *lag > 5000 { State::Bitmap } else { State::Exact };
-                let seen = Seen { state, lag_ms: Some(*lag), operations: 0, vaulted: 0 };
+                let seen = Seen { state, lag_ms: Some(*lag), operations: 0, vaulted: 0, newest_cut: None };
                 record.machine(name, second * 1000, Some(seen));
             }
         }

@@ -7,8 +7,11 @@ use redoubt_reports::Samples;
 use redoubt_reports::model::{Measure, Span, State, Track};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Seconds that are recorded: four hours, many times the longest run.
+/// Seconds that are drawn: four hours, many times the longest run of a common estate.
 const SECONDS_MAX: u64 = 4 * 3600;
+
+/// Seconds that are measured: eight days.
+const MEASURED_MAX: u64 = 8 * 24 * 3600;
 
 /// What a machine's agent says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +24,9 @@ pub struct Seen {
     pub operations: u64,
     /// Everything up to here is in the vault.
     pub vaulted: u64,
+    /// When its newest point was cut, as its agent tells it; only of a scaled estate, whose points are not all
+    /// restored. None: there is none yet.
+    pub newest_cut: Option<u64>,
 }
 
 /// A machine so far.
@@ -30,8 +36,16 @@ struct MachineRecord {
     /// The last lag that is known, and when it was.
     known: (u64, u64),
     operations: u64,
+    /// When its newest point was cut.
+    cut: Option<u64>,
+    /// Seconds before the first one that is measured.
+    skipped: u64,
+    /// The lag at the end of each second, in milliseconds.
+    lags: Vec<u32>,
     /// Vaulted at the end of each second, while guests worked.
     vaulted: Vec<u64>,
+    /// The age of its newest point likewise, of a scaled estate.
+    ages: Vec<u32>,
 }
 
 /// What was recorded of a run.
@@ -49,6 +63,12 @@ pub struct Record {
     pub found_ms: Option<u64>,
     /// Machines that were lost for good, and when.
     pub lost: BTreeMap<String, u64>,
+    /// Bytes that each machine's guest wrote, in the units of the operator.
+    pub written: BTreeMap<String, u64>,
+    /// How long mounts took, in milliseconds.
+    pub mounts: BTreeMap<String, Vec<u64>>,
+    /// Ages of points are as agents tell them.
+    is_scaled: bool,
 }
 
 /// Notes a state since the last sample.
@@ -61,13 +81,21 @@ fn note(track: &mut Track, now: u64, state: State) {
 }
 
 impl Record {
+    /// Makes an empty record of an estate, which may be scaled.
+    pub fn of_estate(is_scaled: bool) -> Record {
+        Record { is_scaled, ..Record::default() }
+    }
+
     /// Notes how a machine is; none if its agent does not run.
     pub fn machine(&mut self, name: &str, now: u64, seen: Option<Seen>) {
-        if now / 1000 > SECONDS_MAX {
+        if now / 1000 > MEASURED_MAX {
             return;
         }
         let is_working = self.lifted_ms.is_none() && !self.lost.contains_key(name);
-        let machine = self.machines.entry(name.to_owned()).or_default();
+        let machine = match self.machines.get_mut(name) {
+            Some(machine) => machine,
+            None => self.machines.entry(name.to_owned()).or_default(),
+        };
         note(&mut machine.track, now, seen.map_or(State::Down, |seen| seen.state));
         let lag = match seen.and_then(|seen| seen.lag_ms) {
             Some(lag) => {
@@ -80,13 +108,25 @@ impl Record {
             Some(seen) => (seen.operations, seen.vaulted),
             None => (machine.operations, machine.vaulted.last().copied().unwrap_or(0)),
         };
-        let done = machine.track.lag_ms.len() as u64;
+        machine.cut = seen.and_then(|seen| seen.newest_cut).or(machine.cut);
+        let done = machine.skipped + machine.lags.len() as u64;
+        if self.is_scaled && machine.lags.is_empty() && seen.and_then(|seen| seen.lag_ms).is_none() {
+            // How long a first copy takes says nothing at a scale: figures begin behind it.
+            machine.skipped = now / 1000;
+            return;
+        }
         // Seconds in which nobody could be asked count like the one that ends them.
         for second in done..now / 1000 {
             let new = if second == done { operations.saturating_sub(machine.operations) } else { 0 };
-            machine.track.lag_ms.push(lag);
-            machine.track.operations.push(new);
-            if is_working {
+            machine.lags.push(u32::try_from(lag).unwrap_or(u32::MAX));
+            if second < SECONDS_MAX {
+                machine.track.lag_ms.push(lag);
+                machine.track.operations.push(new);
+            }
+            if is_working && self.is_scaled {
+                let age = (second + 1) * 1000 - machine.cut.unwrap_or(0).min((second + 1) * 1000);
+                machine.ages.push(u32::try_from(age).unwrap_or(u32::MAX));
+            } else if is_working {
                 machine.vaulted.push(vaulted);
             }
         }
@@ -130,7 +170,7 @@ impl Record {
 
     /// Returns the longest lag.
     pub fn lag_max_ms(&self) -> u64 {
-        self.machines.values().flat_map(|machine| &machine.track.lag_ms).copied().max().unwrap_or(0)
+        u64::from(self.machines.values().flat_map(|machine| &machine.lags).copied().max().unwrap_or(0))
     }
 
     /// Returns everything that was measured.
@@ -138,7 +178,7 @@ impl Record {
         let mut measured: BTreeMap<Measure, Samples> = BTreeMap::new();
         let mut record = |measure, ms| measured.entry(measure).or_default().record(ms);
         for name in self.machines.keys() {
-            for measure in [Measure::Lag, Measure::PointAge, Measure::Resync, Measure::Loss] {
+            for measure in [Measure::Lag, Measure::PointAge, Measure::Resync, Measure::Loss, Measure::Mount] {
                 self.of_machine(measure, name).into_iter().for_each(|ms| record(measure, ms));
             }
         }
@@ -147,15 +187,20 @@ impl Record {
     }
 
     /// Returns what was measured of one machine.
-    pub(super) fn of_machine(&self, measure: Measure, name: &str) -> Vec<u64> {
+    pub fn of_machine(&self, measure: Measure, name: &str) -> Vec<u64> {
         let Some(machine) = self.machines.get(name) else { return Vec::new() };
         match measure {
             Measure::Lag => {
                 // A machine that is gone for good has no lag any more; it has a loss.
-                let there = self.lost.get(name).map_or(usize::MAX, |lost_ms| (lost_ms / 1000) as usize);
-                machine.track.lag_ms.iter().take(there).copied().collect()
+                let there = self
+                    .lost
+                    .get(name)
+                    .map_or(usize::MAX, |lost_ms| (lost_ms / 1000).saturating_sub(machine.skipped) as usize);
+                machine.lags.iter().take(there).map(|lag| u64::from(*lag)).collect()
             }
+            Measure::PointAge if self.is_scaled => machine.ages.iter().map(|age| u64::from(*age)).collect(),
             Measure::PointAge => self.ages(name, machine),
+            Measure::Mount => self.mounts.get(name).cloned().unwrap_or_default(),
             Measure::Resync => {
                 let resyncs = machine.track.states.iter().filter(|span| span.state == State::Resync);
                 resyncs.map(|span| span.to_ms - span.from_ms).collect()
@@ -185,8 +230,8 @@ impl Record {
             let state = machine.track.states.iter().find(|span| span.from_ms < at && at <= span.to_ms);
             state.is_some_and(|span| span.state == State::Exact)
         };
-        let mut seconds = (1u64..).map(|second| second * 1000).zip(&machine.track.lag_ms);
-        seconds.any(|(at, lag)| at > from && at <= until && *lag <= lag_at_most && in_order(at))
+        let mut seconds = (machine.skipped + 1..).map(|second| second * 1000).zip(&machine.lags);
+        seconds.any(|(at, lag)| at > from && at <= until && u64::from(*lag) <= lag_at_most && in_order(at))
     }
 
     /// Returns the age of the newest point that was in the vault, at the end of each second; before the first one, the
@@ -207,7 +252,7 @@ mod tests {
     use super::*;
 
     fn seen(lag_ms: Option<u64>, operations: u64, vaulted: u64) -> Option<Seen> {
-        Some(Seen { state: State::Exact, lag_ms, operations, vaulted })
+        Some(Seen { state: State::Exact, lag_ms, operations, vaulted, newest_cut: None })
     }
 
     #[test]
@@ -236,5 +281,22 @@ mod tests {
             Samples::from(vec![(1000, 1), (2000, 1), (1500, 1)])
         );
         assert_eq!(record.measured()[&Measure::Loss], Samples::from(vec![(1600, 1)]));
+    }
+
+    #[test]
+    fn points_of_a_scaled_estate_age_from_the_cut_that_their_agent_tells() {
+        let mut record = Record::of_estate(true);
+        let told = |newest_cut| seen(Some(0), 0, 0).map(|seen| Seen { newest_cut, ..seen });
+        record.machine("a", 1000, seen(None, 0, 0));
+        record.machine("a", 1500, told(None));
+        record.machine("a", 2000, told(Some(1500)));
+        record.machine("a", 4000, None);
+        record.machine("a", 5000, told(Some(4800)));
+        assert_eq!(
+            record.of_machine(Measure::PointAge, "a"),
+            [500, 1500, 2500, 200],
+            "behind the first copy"
+        );
+        assert_eq!(record.of_machine(Measure::Lag, "a"), [0, 2000, 2000, 0]);
     }
 }

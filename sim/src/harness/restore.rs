@@ -15,6 +15,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Sectors per read.
 const PIECE: u64 = 2048;
 
+/// Points of a machine of a scaled estate that are read in full: the oldest, the newest, and others between them.
+const JUDGED_SCALED: usize = 4;
+
 /// What restoring found.
 #[derive(Default)]
 pub(super) struct Restored {
@@ -25,6 +28,8 @@ pub(super) struct Restored {
     pub(super) is_reported: bool,
     /// The points that could be read, by machine.
     pub(super) read: BTreeSet<(String, MarkerId)>,
+    /// The points that are listed, by machine.
+    pub(super) listed: BTreeSet<(String, MarkerId)>,
     /// The places of points in their streams.
     pub(super) order: BTreeMap<(String, MarkerId), u64>,
     /// The points that are what they should be: machine, sequence, and when they were cut.
@@ -140,8 +145,10 @@ async fn judge_machine(
             restored.find("single-writer", what);
         }
     }
+    restored.listed.extend(points.iter().map(|point| (name.clone(), point.marker.id)));
+    let judged = if machine.scale > 1 { JUDGED_SCALED } else { points.len() };
     let mut volumes = Volumes::new(machine.number);
-    for point in &points {
+    for point in spread(&points, judged) {
         judge_point(restored, (machine, &mut volumes), reader, point, how).await;
     }
     if let Some(last) = how.last.get(name)
@@ -171,6 +178,12 @@ fn names(finding: &VaultError, key: &StoreKey) -> bool {
         VaultError::Damaged { object, .. } => object == key.as_str(),
         other => other.to_string().contains(key.as_str()),
     }
+}
+
+/// Returns so many of a list, evenly, the first and the last among them.
+fn spread<T>(all: &[T], count: usize) -> impl Iterator<Item = &T> {
+    let count = count.min(all.len());
+    (0..count).map(move |number| &all[number * (all.len() - 1) / count.saturating_sub(1).max(1)])
 }
 
 async fn judge_point(

@@ -6,6 +6,7 @@ use super::estate::Estate;
 use super::manner::Manner;
 use super::objectives;
 use super::outcome::{Outcome, Stats};
+use super::probe::Probe;
 use super::record::Record;
 use super::restore::{self, Health, How, Images, Restored};
 use super::scrubbing::{self, Whole};
@@ -16,6 +17,7 @@ use crate::oracles::history::Deed;
 use crate::oracles::{Finding, guest_untouched, maintainers, writers};
 use crate::plan::{self, Action, Damage, Part, Plan};
 use crate::ports::{Hardware, SimWorld, Trace, Traced, lock};
+use crate::scale;
 use crate::scenario::Scenario;
 use madsim::Config;
 use madsim::runtime::Runtime;
@@ -32,6 +34,9 @@ use tokio::sync::Notify;
 /// Step of the safety phase: the roles are asked this often.
 const SAMPLE: u64 = 500;
 
+/// The same of a scaled estate, which has many of them and lasts long.
+const SAMPLE_SCALED: u64 = 1000;
+
 /// Step of the liveness phase.
 const POLL: Duration = Duration::from_millis(250);
 
@@ -41,11 +46,15 @@ const QUIESCE: Duration = Duration::from_secs(3);
 /// Of so many of its newest objects one of the index is damaged: most of them are in use.
 const INDEX_VICTIMS: usize = 6;
 
+/// All points of so many seconds stay under the usual rules.
+const USUALLY_KEPT: u64 = 2 * 3600;
+
 /// Of so many of its newest claims one is damaged: a reader looks only at the one that the log ends with.
 const CLAIM_VICTIMS: usize = 2;
 
 /// Plays one plan. Runs on the calling thread, which should be a fresh one.
 pub fn play(scenario: &Scenario, plan: &Plan, manner: &Manner) -> Outcome {
+    let (scenario, plan) = &scale::played(scenario, plan);
     let runtime = Runtime::with_seed_and_config(plan.seed, Config::default());
     let world = runtime.block_on(async { make_world(scenario, plan, manner.is_traced) });
     let ear = Ear(world.shared.clone());
@@ -106,7 +115,8 @@ fn stopped(plan: &Plan, world: &SimWorld) -> Outcome {
 fn make_world(scenario: &Scenario, plan: &Plan, trace: bool) -> SimWorld {
     let estate = &scenario.estate;
     let hardware = Hardware::of(&estate.disk, &estate.link, &estate.store)
-        .expect("the reader of scenario files knows all models");
+        .expect("the reader of scenario files knows all models")
+        .scaled(estate.scale, estate.bandwidth);
     SimWorld::new(plan.seed, trace, &hardware)
 }
 
@@ -128,7 +138,7 @@ async fn run(scenario: &Scenario, plan: &Plan, world: SimWorld, steer: Steer) ->
         steer,
         account: Account::default(),
         watch: Watch::default(),
-        record: Record::default(),
+        record: Record::of_estate(scenario.estate.scale > 1),
         total: Restored::default(),
         readable: Vec::new(),
     };
@@ -176,6 +186,7 @@ impl Run<'_> {
     }
 
     async fn until(&mut self, at: u64) {
+        let sample = if self.estate.scale > 1 { SAMPLE_SCALED } else { SAMPLE };
         while self.now() < at {
             let account = &self.account;
             let due = account
@@ -185,7 +196,7 @@ impl Run<'_> {
                 .chain(&account.mend_at)
                 .copied()
                 .min();
-            let next = at.min(due.unwrap_or(u64::MAX)).min(self.now() / SAMPLE * SAMPLE + SAMPLE);
+            let next = at.min(due.unwrap_or(u64::MAX)).min(self.now() / sample * sample + sample);
             tokio::select! {
                 biased;
                 () = tokio::time::sleep(Duration::from_millis(next.saturating_sub(self.now()).max(1))) => {}
@@ -472,7 +483,14 @@ impl Run<'_> {
     fn vanished(&mut self, restored: &Restored) {
         let Some((at, before)) = self.readable.last() else { return };
         let keep = self.estate.keep.map_or(u64::MAX, u64::from);
-        let mut gone: Vec<&Readable> = before.difference(&restored.read).collect();
+        // Of a scaled estate not all points are read, and the usual rules give up those of more than two hours.
+        let is_scaled = self.estate.scale > 1;
+        let there = if is_scaled { &restored.listed } else { &restored.read };
+        let is_old = at.as_secs() + USUALLY_KEPT < self.estate.world.shared.now().as_secs();
+        if is_scaled && is_old {
+            return;
+        }
+        let mut gone: Vec<&Readable> = before.difference(there).collect();
         let vanished = gone.len();
         gone.retain(|point| newer(restored, point, self.total.order.get(point)) < keep);
         if vanished > gone.len() {
@@ -495,9 +513,12 @@ impl Run<'_> {
         findings.extend(self.total.findings);
         let mut operations = 0;
         for (name, machine) in &self.estate.machines {
-            let excuses = self.account.excuses.get(name).map_or(&[][..], Vec::as_slice);
-            findings.extend(guest_untouched::judge(name, &lock(&machine.recorder.notices), excuses));
+            let mut excuses = self.account.excuses.get(name).cloned().unwrap_or_default();
+            excuses.extend((self.estate.scale > 1).then(guest_untouched::Excuse::of_scale));
+            findings.extend(guest_untouched::judge(name, &lock(&machine.recorder.notices), &excuses));
             operations += lock(&machine.recorder.log).len() as u64;
+            let written = lock(&machine.recorder.log).written_bytes() * self.estate.scale;
+            self.record.written.insert(name.clone(), written);
             if machine.spilled_at_start.load(Ordering::Relaxed) > 0 {
                 outcome.marks.insert("spill-recovered");
             }
@@ -524,6 +545,11 @@ impl Run<'_> {
         for host in &self.account.lost {
             let at = self.account.outages.get(host).map(|at| (host.clone(), *at));
             self.record.lost.extend(at);
+        }
+        for Probe { machine, from_ms, to_ms } in lock(&self.estate.probes).drain(..) {
+            // What never opened lasted as long as anybody looked.
+            let took = to_ms.unwrap_or(simulated).saturating_sub(from_ms);
+            self.record.mounts.entry(machine).or_default().push(took);
         }
         outcome.missed = objectives::missed(&self.record, &scenario.expect.objectives);
         let overdue = objectives::overdue(&self.record, &self.plan.due);

@@ -34,6 +34,8 @@ pub(super) struct Watch {
     /// Machines and copies about which something was said that does not change.
     told: BTreeSet<(String, &'static str)>,
     overflowed: BTreeSet<String>,
+    /// Notices of each machine's guest that were looked at.
+    noticed: BTreeMap<u16, usize>,
 }
 
 impl Watch {
@@ -51,7 +53,7 @@ impl Watch {
                 let status = agent.status();
                 self.agent(name, &status, estate);
             }
-            let files: u64 = machine.host.files.sizes().values().sum();
+            let files = machine.host.files.bytes();
             let bound =
                 estate.bounds.spill_bytes_max * FILES_FACTOR + 2 * SLACK + estate.bounds.memory_bytes_max;
             if files > bound {
@@ -63,9 +65,12 @@ impl Watch {
             if machine.host.files.faults_met() > 0 {
                 self.marks.insert("file-fault-hit");
             }
-            if lock(&machine.recorder.notices).iter().any(|notice| notice.error.is_some()) {
+            let notices = lock(&machine.recorder.notices);
+            let read = self.noticed.entry(machine.number).or_default();
+            if notices[*read..].iter().any(|notice| notice.error.is_some()) {
                 self.marks.insert("guest-saw-disk-error");
             }
+            *read = notices.len();
         }
         for (name, server) in &estate.servers {
             if server.host.files.faults_met() > 0 {
@@ -205,6 +210,9 @@ pub(super) fn record(estate: &Estate, record: &mut Record) {
             lag_ms: status.lag.map(|lag| lag.as_millis() as u64),
             operations,
             vaulted: status.watermarks.vaulted().0,
+            newest_cut: (estate.scale > 1)
+                .then(|| lock(&machine.cuts).newest(status.watermarks.vaulted()))
+                .flatten(),
         });
         record.machine(name, now, seen);
     }

@@ -79,7 +79,9 @@ pub fn draw(scenario: &Scenario, seed: u64) -> Plan {
             let jobs = drawing.dice.range(load.jobs).max(1) as u32;
             let drawn = drawing.dice.0.next_u64();
             let seed = load.seed.unwrap_or(drawn);
-            (machine.clone(), GuestPlan { model: load.model.clone(), rate, jobs, seed })
+            let writes = load.writes.map(|writes| drawing.dice.range(writes).max(1) as u64);
+            let (model, day, entropy) = (load.model.clone(), load.day, load.entropy);
+            (machine.clone(), GuestPlan { model, rate, jobs, seed, writes, day, entropy })
         })
         .collect();
     for step in &scenario.steps {
@@ -277,6 +279,7 @@ pub(super) fn actions(
         }
         "points" => (Action::CheckPoints, None),
         "leftovers" => (Action::CheckLeftovers, None),
+        "mounts" => (Action::CheckMounts, None),
         other => match other.split_once('.') {
             Some(("store", knob)) => {
                 (Action::Store(knob.to_owned(), ppm), Some(Action::Store(knob.to_owned(), 0)))

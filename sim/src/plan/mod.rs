@@ -16,6 +16,7 @@ pub use draw::{RESTART_AFTER, draw};
 pub use faults::faults;
 pub use steps::{Fixed, damage_verb, steps};
 
+use crate::scenario::{Day, Range, Unit};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -169,6 +170,8 @@ pub enum Action {
     CheckPoints,
     /// At rest, after all else, what nobody needs must be gone.
     CheckLeftovers,
+    /// The newest point of each machine is opened at the recovery site, to measure how long that takes.
+    CheckMounts,
 }
 
 impl fmt::Display for Action {
@@ -221,6 +224,7 @@ impl fmt::Display for Action {
             Action::RetireKeys => f.write_str("retire older vault keys"),
             Action::CheckPoints => f.write_str("check all points"),
             Action::CheckLeftovers => f.write_str("check at rest what is left"),
+            Action::CheckMounts => f.write_str("open the newest point of each machine"),
         }
     }
 }
@@ -245,6 +249,15 @@ pub struct GuestPlan {
     pub jobs: u32,
     /// Seed of its own stream of choices.
     pub seed: u64,
+    /// Bytes per second that are written in pages; then `rate` says nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writes: Option<u64>,
+    /// The hours in which that holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub day: Option<Day>,
+    /// Share of what is written that compression cannot save, in parts per million.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entropy: Option<u32>,
 }
 
 /// A promise with a time: each of these machines keeps order, and its lag is within the bound, at some moment
@@ -311,7 +324,15 @@ impl fmt::Display for Plan {
             writeln!(f, "  ${name} = {value}")?;
         }
         for (machine, guest) in &self.guests {
-            writeln!(f, "  {machine}: {} at {}/s, {} at once", guest.model, guest.rate, guest.jobs)?;
+            let rate = match guest.writes {
+                Some(bytes) => {
+                    let words = Range { low: bytes as i64, high: bytes as i64, unit: Unit::Bytes }.words();
+                    let day = guest.day.map(|day| format!(" {day}")).unwrap_or_default();
+                    format!("{words}/s{day}")
+                }
+                None => format!("{}/s", guest.rate),
+            };
+            writeln!(f, "  {machine}: {} at {rate}, {} at once", guest.model, guest.jobs)?;
         }
         for event in &self.events {
             writeln!(f, "  {:>9.3} s  {}", event.at as f64 / 1000.0, event.action)?;

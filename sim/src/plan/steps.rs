@@ -87,6 +87,7 @@ fn spoken(action: &Action) -> Option<Spoken<'_>> {
         Action::RetireKeys => plain("retire-keys", ""),
         Action::CheckPoints => plain("points", ""),
         Action::CheckLeftovers => plain("leftovers", ""),
+        Action::CheckMounts => plain("mounts", ""),
         Action::StartProcess(_)
         | Action::PowerOn(_)
         | Action::SiteOn(_)

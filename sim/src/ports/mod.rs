@@ -158,6 +158,8 @@ pub struct Hardware {
     pub disk: hw::DiskModel,
     /// The object store.
     pub store: hw::StoreModel,
+    /// Factor by which all of this is divided.
+    pub scale: u64,
 }
 
 impl Hardware {
@@ -168,7 +170,21 @@ impl Hardware {
             wan: hw::find(&hw::LINKS, link)?.ok()?,
             disk: hw::find(&hw::DISKS, disk)?.ok()?,
             store: hw::find(&hw::STORES, store)?.ok()?,
+            scale: 1,
         })
+    }
+
+    /// Returns the hardware of a scaled estate: rates and limits are divided, times are not. The link between the
+    /// sites carries `bandwidth` bytes per second, if it is given.
+    pub fn scaled(mut self, by: u64, bandwidth: Option<u64>) -> Hardware {
+        self.wan.bytes_per_second = bandwidth.unwrap_or(self.wan.bytes_per_second);
+        Hardware {
+            lan: self.lan.divided(by),
+            wan: self.wan.divided(by),
+            disk: self.disk.divided(by),
+            store: self.store.divided(by),
+            scale: self.scale * by,
+        }
     }
 }
 
@@ -199,7 +215,12 @@ impl SimWorld {
             rare: RareKnobs::default(),
             tripped: Arc::default(),
         };
-        let net = SimNet::new(shared.clone(), (&hardware_of.lan).into(), (&hardware_of.wan).into());
+        let net = SimNet::new(
+            shared.clone(),
+            (&hardware_of.lan).into(),
+            (&hardware_of.wan).into(),
+            hardware_of.scale,
+        );
         let store = SimStore::new(shared.clone(), net.clone(), hardware_of.store.clone());
         SimWorld { shared, net, store, disk: hardware_of.disk.clone(), hosts: Arc::default() }
     }

@@ -316,6 +316,12 @@ pub const WORDS: &[Words] = &[
         "what nobody needs must be gone from the store",
         "at rest, after all other checks",
     ),
+    words(
+        "check",
+        "mounts",
+        "the newest point of each machine is opened at the recovery site",
+        "measured as `mount` until its first block is there",
+    ),
 ];
 
 /// Models of guests in words.

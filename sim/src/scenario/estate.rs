@@ -5,9 +5,9 @@ use super::keys::{ESTATE, GROUP, LOAD, MACHINE, PROTECT_LATER, SERVER, SITES, Ta
 use super::problem::{Problem, advice};
 use super::quantity::{Range as Quantity, Unit};
 use super::reader::{Reader, is_pattern, matches};
-use super::tree::{Node, Span, Table};
+use super::tree::{Node, Span, Table, Val};
 use super::verbs::LOADS;
-use super::{Estate, Group, Load, MachineSpec, ServerSpec};
+use super::{Estate, Group, Load, MachineSpec, ServerSpec, day, scaled};
 use std::collections::BTreeMap;
 
 const MIB: u64 = 1 << 20;
@@ -17,16 +17,20 @@ pub(super) const SAYS: &[&str] = &["format", "title", "why"];
 
 /// Disks are cut into sectors of this size.
 const SECTOR: i64 = 4096;
+/// Machines of an estate at most.
+const MACHINES_MAX: usize = 1000;
 /// Points that a machine keeps at most.
 const KEPT_MAX: i64 = 20_000;
 
 /// Returns the estate of a file that says nothing of it.
 pub fn standard() -> Estate {
     Estate {
+        scale: 1,
         machines: vec![MachineSpec { name: "erp-db".into(), disks: vec![4 * MIB, 2 * MIB] }],
         servers: vec![ServerSpec { name: "ps1".into(), site: "source".into() }],
         disk: "datastore".into(),
         link: "wan".into(),
+        bandwidth: None,
         store: "cloud".into(),
         spool_memory: MIB,
         spill: 64 * MIB,
@@ -42,6 +46,9 @@ pub(super) fn read(reader: &mut Reader, node: Option<&Node>, says: &[&str]) -> E
     let Some(table) = node.and_then(|node| reader.table(node, ESTATE.name)) else { return estate };
     let known = [ESTATE.names(), says.to_vec()].concat();
     reader.only_keys(table, ESTATE.name, &known);
+    if let Some(node) = table.get("scale") {
+        estate.scale = reader.count(node, "scale", 1..=scaled::SCALE_MAX).unwrap_or(1);
+    }
     if let Some(node) = table.get("machines") {
         estate.machines = machines(reader, node);
     }
@@ -70,7 +77,43 @@ pub(super) fn read(reader: &mut Reader, node: Option<&Node>, says: &[&str]) -> E
     }
     let keep = table.get("keep").and_then(|node| reader.amount(node, Unit::Count, 1));
     estate.keep = keep.map(|keep| keep.clamp(1, KEPT_MAX) as u32);
+    let bandwidth = table.get("bandwidth").and_then(|node| reader.amount(node, Unit::Bytes, 1));
+    estate.bandwidth = bandwidth.map(|bandwidth| bandwidth as u64);
+    scaled::check(reader, table, &estate);
     estate
+}
+
+/// Returns the names of as many machines as an entry stands for.
+fn called(name: &str, count: u64) -> Vec<String> {
+    if !name.contains('*') {
+        return vec![name.to_owned()];
+    }
+    let width = count.to_string().len();
+    (1..=count).map(|number| name.replacen('*', &format!("{number:0width$}"), 1)).collect()
+}
+
+/// Returns how many machines an entry stands for. A star in the name and a count need each other.
+fn count(reader: &mut Reader, table: &Table) -> u64 {
+    let node = table.get("count");
+    let count = node.and_then(|node| reader.count(node, "count", 1..=MACHINES_MAX as i64));
+    let name = table.get("name").filter(|name| name.text().is_some());
+    match (node, name, name.and_then(Node::text).map(|text| text.matches(['*', '?']).collect::<Vec<_>>())) {
+        (Some(node), _, Some(stars)) if stars.is_empty() => {
+            let what = "several machines have one name";
+            let problem = Problem::new(Code::Conflict, node.span, what);
+            reader.problem(problem.help("put a `*` into the name, which becomes a number: \"web-*\""));
+        }
+        (None, Some(name), Some(stars)) if !stars.is_empty() => {
+            let what = "a machine's name is no pattern, unless it has a count";
+            let problem = Problem::new(Code::Conflict, name.span, what);
+            reader.problem(problem.help("add: count = 2"));
+        }
+        (Some(_), Some(name), Some(stars)) if stars != ["*"] => {
+            reader.report(Code::Conflict, name.span, "a name with a count has one `*`, and no `?`");
+        }
+        _ => {}
+    }
+    count.unwrap_or(1)
 }
 
 fn machines(reader: &mut Reader, node: &Node) -> Vec<MachineSpec> {
@@ -91,7 +134,14 @@ fn machines(reader: &mut Reader, node: &Node) -> Vec<MachineSpec> {
         if let (Some(node), true) = (table.get("disks"), disks.is_empty()) {
             reader.report(Code::OutOfBounds, node.span, "a machine needs at least one disk");
         }
-        machines.push(MachineSpec { name: name.to_owned(), disks: sizes });
+        let count = count(reader, table);
+        let named = |name| MachineSpec { name, disks: sizes.clone() };
+        machines.extend(called(name, count).into_iter().map(named));
+    }
+    if machines.len() > MACHINES_MAX {
+        let what = format!("an estate has at most {MACHINES_MAX} machines, and these are {}", machines.len());
+        reader.report(Code::TooMany, node.span, what);
+        machines.truncate(MACHINES_MAX);
     }
     if machines.is_empty() {
         reader.report(Code::OutOfBounds, node.span, "an estate needs at least one machine");
@@ -118,19 +168,28 @@ fn servers(reader: &mut Reader, node: &Node) -> Vec<ServerSpec> {
 fn twice(reader: &mut Reader, table: &Table) {
     let lists = ["machines", "process-servers"].map(|key| table.get(key).and_then(Node::list));
     let items = lists.into_iter().flatten().flatten();
-    let names = items.filter_map(|item| item.table()?.get("name"));
-    let mut known: BTreeMap<&str, Span> = SITES.iter().map(|site| (*site, Span::NOWHERE)).collect();
-    for node in names {
-        let Some(name) = node.text() else { continue };
-        match known.get(name) {
-            None => drop(known.insert(name, node.span)),
-            Some(first) if *first == Span::NOWHERE => {
-                let what = format!("{name:?} is the name of a site, so no host can be called that");
-                reader.report(Code::Twice, node.span, what);
-            }
-            Some(first) => {
-                let problem = Problem::new(Code::Twice, node.span, format!("two hosts are called {name:?}"));
-                reader.problem(problem.note(*first, "first given here"));
+    let mut known: BTreeMap<String, Span> =
+        SITES.iter().map(|site| ((*site).to_owned(), Span::NOWHERE)).collect();
+    for table in items.filter_map(Node::table) {
+        let Some(node) = table.get("name") else { continue };
+        let Some(text) = node.text() else { continue };
+        let count = table.get("count").map_or(1, |node| match node.value {
+            Val::Whole(count) => count.clamp(1, MACHINES_MAX as i64) as u64,
+            _ => 1,
+        });
+        for name in called(text, count) {
+            match known.get(&name) {
+                None => drop(known.insert(name, node.span)),
+                Some(first) if *first == Span::NOWHERE => {
+                    let what = format!("{name:?} is the name of a site, so no host can be called that");
+                    reader.report(Code::Twice, node.span, what);
+                }
+                Some(first) => {
+                    let what = format!("two hosts are called {name:?}");
+                    let problem = Problem::new(Code::Twice, node.span, what);
+                    reader.problem(problem.note(*first, "first given here"));
+                    break;
+                }
             }
         }
     }
@@ -184,7 +243,15 @@ fn found(reader: &mut Reader, span: Span, text: &str, estate: &Estate) -> Vec<St
 /// Reads `[load]`: a machine's own entry counts more than a pattern that matches it.
 pub(super) fn loads(reader: &mut Reader, node: Option<&Node>, estate: &Estate) -> BTreeMap<String, Load> {
     let fixed = |low, high| Quantity { low, high, unit: Unit::Count };
-    let usual = Load { model: "mixed".into(), rate: fixed(40, 40), jobs: fixed(4, 4), seed: None };
+    let usual = Load {
+        model: "mixed".into(),
+        rate: fixed(40, 40),
+        writes: None,
+        day: None,
+        entropy: None,
+        jobs: fixed(4, 4),
+        seed: None,
+    };
     let mut loads: BTreeMap<String, Load> =
         estate.machines.iter().map(|machine| (machine.name.clone(), usual.clone())).collect();
     let Some(table) = node.and_then(|node| reader.table(node, "[load]")) else { return loads };
@@ -194,6 +261,17 @@ pub(super) fn loads(reader: &mut Reader, node: Option<&Node>, estate: &Estate) -
         let machines = found(reader, key.span, &key.name, estate);
         let Some(table) = reader.place(node, &LOAD) else { continue };
         let mut load = usual.clone();
+        if let Some(node) = table.get("writes") {
+            load.writes = written(reader, table, node);
+            load.model = "pages".to_owned();
+        }
+        load.day = table.get("day").and_then(|node| day::read(reader, node));
+        if let (Some((key, _)), None) = (table.iter().find(|(key, _)| key.name == "day"), table.get("writes"))
+        {
+            let problem = Problem::new(Code::Conflict, key.span, "`day` bends `writes`, and there is none");
+            reader.problem(problem.help("add: writes = \"40 KiB/s\""));
+        }
+        load.entropy = table.get("entropy").and_then(|node| scaled::share(reader, node));
         if let Some(model) = table.get("model").and_then(|model| reader.word(model, "load model", LOADS)) {
             load.model = model.to_owned();
         }
@@ -207,6 +285,23 @@ pub(super) fn loads(reader: &mut Reader, node: Option<&Node>, estate: &Estate) -
         machines.into_iter().for_each(|machine| drop(loads.insert(machine, load.clone())));
     }
     loads
+}
+
+/// Reads `writes`, and reports what it does not go together with.
+fn written(reader: &mut Reader, table: &Table, node: &Node) -> Option<Quantity> {
+    if let Some((key, _)) = table.iter().find(|(key, _)| key.name == "rate") {
+        let what = "`rate` says how many operations, and `writes` says it already";
+        let problem = Problem::new(Code::Conflict, key.span, what);
+        reader.problem(problem.help("leave one of them out"));
+    }
+    if let Some(model) = table.get("model").filter(|model| model.text() != Some("pages")) {
+        let what = "`writes` is met by pages; other guests do as many operations as `rate` says";
+        let problem = Problem::new(Code::Conflict, model.span, what);
+        reader.problem(problem.help("write model = \"pages\", or leave it out"));
+    }
+    let range = reader.quantity(node, Unit::Bytes)?;
+    super::timeline::bounds(reader, node.span, "writes", range);
+    Some(range)
 }
 
 /// Reads 64 bits as hexadecimal digits: TOML has no whole numbers of that size.

@@ -33,6 +33,11 @@ pub const MEASURES: &[(&str, Measure, &str)] = &[
     ),
     ("resync", Measure::Resync, "length of a resync, the first copy included; each machine"),
     ("converged", Measure::Converged, "from the end of all faults until everything is in the vault; once"),
+    (
+        "mount",
+        Measure::Mount,
+        "until the newest point shows its first block at the recovery site; each machine, each `check = \"mounts\"`",
+    ),
 ];
 
 /// Which of the measured values counts.
@@ -82,7 +87,7 @@ pub(super) fn read(
     for (node, text) in
         table.get("objectives").map(|node| reader.texts(node, "objectives")).unwrap_or_default()
     {
-        let objective = objective(reader, node, text, groups, timeline.loses_site);
+        let objective = objective(reader, node, text, groups, timeline);
         expect.objectives.extend(objective);
     }
     for (node, text) in
@@ -117,20 +122,20 @@ fn objective(
     node: &Node,
     text: &str,
     groups: &BTreeMap<String, Group>,
-    loses_site: bool,
+    timeline: &Timeline,
 ) -> Option<Objective> {
     let Some((left, right)) = text.split_once("<=") else {
         let problem = Problem::new(Code::NoObjective, node.span, format!("{text:?} is no objective"));
         reader.problem(problem.help("write METRIC.STATISTIC <= BOUND, such as \"lag.p99 <= 30 s\""));
         return None;
     };
-    let measured = metric(reader, node, left.trim(), loses_site);
+    let measured = metric(reader, node, left.trim(), timeline);
     let bounds = bounds(reader, node, right, groups);
     let (measure, percent) = measured?;
     Some(Objective { text: text.to_owned(), measure, percent, bounds: bounds? })
 }
 
-fn metric(reader: &mut Reader, node: &Node, left: &str, loses_site: bool) -> Option<(Measure, u64)> {
+fn metric(reader: &mut Reader, node: &Node, left: &str, timeline: &Timeline) -> Option<(Measure, u64)> {
     let (name, statistic) = left.split_once('.').unwrap_or((left, ""));
     let names: Vec<&str> = MEASURES.iter().map(|(name, ..)| *name).collect();
     if LATER.contains(&name) {
@@ -155,8 +160,11 @@ fn metric(reader: &mut Reader, node: &Node, left: &str, loses_site: bool) -> Opt
         return None;
     };
     let never = match measure {
-        Measure::Loss if !loses_site => "no site is lost in this story, so no loss is ever measured",
-        Measure::Converged if loses_site => "a site is lost for good in this story, so nothing converges",
+        Measure::Loss if !timeline.loses_site => "no site is lost in this story, so no loss is ever measured",
+        Measure::Converged if timeline.loses_site => {
+            "a site is lost for good in this story, so nothing converges"
+        }
+        Measure::Mount if !timeline.mounts => "no step of this story is check = \"mounts\"",
         _ => return Some((*measure, *percent)),
     };
     reader.report(Code::NeverMeasured, node.part(name), never);

@@ -231,6 +231,13 @@ pub static ESTATE: Place = Place {
             "\"estates/two-servers.toml\"",
         ),
         key(
+            "scale",
+            Count,
+            Some("1"),
+            "factor by which sizes and rates are divided when it is played; times are not",
+            "1",
+        ),
+        key(
             "machines",
             Tables(&MACHINE),
             Some("erp-db with 4 MiB and 2 MiB"),
@@ -246,6 +253,13 @@ pub static ESTATE: Place = Place {
         ),
         key("disk", Word(disks), Some("datastore"), "hardware model of all disks", "\"spinning\""),
         key("link", Word(links), Some("wan"), "hardware model of the link between the sites", "\"wan-slow\""),
+        key(
+            "bandwidth",
+            Amount(Unit::Bytes),
+            Some("that of the link's model"),
+            "what the link between the sites carries, each way",
+            "\"100 Mbit/s\"",
+        ),
         key("store", Word(stores), Some("cloud"), "hardware model of the vault's store", "\"local\""),
         key(
             "spool-memory",
@@ -284,6 +298,7 @@ pub static MACHINE: Place = Place {
     name: "a machine",
     keys: &[
         key("name", Text, None, "its host name", "\"erp-db\""),
+        key("count", Count, Some("1"), "so many of them; the `*` of the name becomes a number", "120"),
         key("disks", Texts, None, "sizes of its disks, multiples of 4 KiB", "[\"4 MiB\"]"),
     ],
 };
@@ -338,6 +353,27 @@ pub static LOAD: Place = Place {
     keys: &[
         key("model", Word(loads), Some("mixed"), "what kind of guest", "\"database\""),
         key("rate", Takes::Ranged(Unit::Count), Some("40 /s"), "operations per second", "\"30..60 /s\""),
+        key(
+            "writes",
+            Takes::Ranged(Unit::Bytes),
+            Some(""),
+            "bytes written per second, in pages, instead of a rate of operations",
+            "\"40..60 KiB/s\"",
+        ),
+        key(
+            "day",
+            Takes::Table(&DAY),
+            Some("all day alike"),
+            "the hours in which `writes` holds; the run begins at midnight",
+            "{ from = \"8 h\", until = \"18 h\", outside = \"10 %\" }",
+        ),
+        key(
+            "entropy",
+            Amount(Unit::Ppm),
+            Some("about half"),
+            "share of what is written that compression cannot save",
+            "\"100 %\"",
+        ),
         key("jobs", Takes::Ranged(Unit::Count), Some("4"), "operations under way at once", "\"2..4\""),
         key(
             "seed",
@@ -346,6 +382,22 @@ pub static LOAD: Place = Place {
             "seed of the guest's own choices, in hexadecimal digits; frozen scenarios have it",
             "\"2f\"",
         ),
+    ],
+};
+
+/// `day` of a load.
+pub static DAY: Place = Place {
+    name: "day",
+    keys: &[
+        key("from", Amount(Unit::Millis), None, "since midnight", "\"8 h\""),
+        key(
+            "until",
+            Amount(Unit::Millis),
+            None,
+            "since midnight; before `from` it is the next day",
+            "\"18 h\"",
+        ),
+        key("outside", Amount(Unit::Ppm), Some("0 %"), "share of `writes` at all other hours", "\"10 %\""),
     ],
 };
 

@@ -6,7 +6,7 @@ use super::catalogue::{LOAD_WORDS, ORACLE_WORDS, WORDS};
 use super::codes::Code;
 use super::expect::{MEASURES, STATISTICS};
 use super::keys::{
-    ESTATE, EXPECT, GROUP, GUST, LOAD, MACHINE, Place, SCENARIO, SEEDS, SERVER, STEP, TIMELINE, Takes,
+    DAY, ESTATE, EXPECT, GROUP, GUST, LOAD, MACHINE, Place, SCENARIO, SEEDS, SERVER, STEP, TIMELINE, Takes,
     WEATHER,
 };
 use super::quantity::{UNITS, Unit};
@@ -42,6 +42,7 @@ fn made(name: &str) -> Option<String> {
         "a process server" => place(&SERVER),
         "protect" => place(&GROUP),
         "load" => place(&LOAD),
+        "day" => place(&DAY),
         "timeline" => place(&TIMELINE),
         "a step" => place(&STEP),
         "expect" => place(&EXPECT),

@@ -8,6 +8,7 @@
 pub mod budget;
 mod catalogue;
 mod codes;
+mod day;
 mod estate;
 mod expect;
 mod files;
@@ -21,6 +22,7 @@ mod problem;
 mod quantity;
 mod read;
 mod reader;
+mod scaled;
 mod schema;
 mod story;
 mod targets;
@@ -31,15 +33,18 @@ mod weather;
 
 pub use catalogue::{LOAD_WORDS, ORACLE_WORDS, WORDS, Words};
 pub use codes::Code;
+pub use day::Day;
 pub use estate::standard as default_estate;
 pub use expect::{Bound, MEASURES, Objective, STATISTICS};
 pub use files::{Directories, Library, Nothing};
 pub use known::{KNOWN_FILE, KnownFailure, KnownFailures, load_known};
 pub use layout::{FileKind, LayoutError, layout};
+pub use picture::{Alike, alike};
 pub use problem::{Problem, Problems, Shown, SourceFile, advice, nearest};
 pub use quantity::{Range, UNITS, Unit, parse_in, parse_range};
 pub use read::{load, load_estate, load_scenarios, load_weather};
 pub use reader::{is_pattern, matches};
+pub use scaled::{PAGE_BYTES, finest, slowest_link};
 pub use schema::schema;
 pub use story::{sentences, tell};
 pub use tree::Span;
@@ -78,9 +83,11 @@ pub struct ServerSpec {
     pub site: String,
 }
 
-/// The estate: hosts, sizes, bounds.
+/// The estate: hosts, sizes, bounds. All of it in the units of its operator, whatever the scale.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Estate {
+    /// Factor by which sizes and rates are divided when it is played.
+    pub scale: u64,
     /// Protected machines, all in the site `source`.
     pub machines: Vec<MachineSpec>,
     /// Process servers; a machine uses the first until it is moved.
@@ -89,6 +96,8 @@ pub struct Estate {
     pub disk: String,
     /// Hardware model of the link between the sites.
     pub link: String,
+    /// What the link carries in bytes per second, if not what its model does.
+    pub bandwidth: Option<u64>,
     /// Hardware model of the object store.
     pub store: String,
     /// Bytes the agent may hold in memory.
@@ -110,10 +119,26 @@ pub struct Load {
     pub model: String,
     /// Operations per second.
     pub rate: Range,
+    /// Bytes per second that are written in pages, instead of a rate of operations.
+    pub writes: Option<Range>,
+    /// The hours in which that holds.
+    pub day: Option<Day>,
+    /// Share of what is written that compression cannot save, in parts per million.
+    pub entropy: Option<u32>,
     /// Operations under way at once.
     pub jobs: Range,
     /// Seed of the guest's own choices; drawn if it is none. A frozen scenario has it.
     pub seed: Option<u64>,
+}
+
+impl Load {
+    /// Returns what it does, in words.
+    pub fn words(&self) -> String {
+        match self.writes {
+            Some(writes) => format!("{}, {}/s", self.model, writes.words()),
+            None => format!("{}, {}/s", self.model, self.rate.words()),
+        }
+    }
 }
 
 /// A point in time of the timeline: `[base] + offset`.

@@ -96,8 +96,12 @@ pub const UNITS: &[(&str, f64, Unit)] = &[
     ("B", 1.0, Unit::Bytes),
     ("KiB", 1024.0, Unit::Bytes),
     ("MiB", 1_048_576.0, Unit::Bytes),
+    ("GiB", 1_073_741_824.0, Unit::Bytes),
+    ("TiB", 1_099_511_627_776.0, Unit::Bytes),
     ("KiB/s", 1024.0, Unit::Bytes),
     ("MiB/s", 1_048_576.0, Unit::Bytes),
+    ("Mbit/s", 125_000.0, Unit::Bytes),
+    ("Gbit/s", 125_000_000.0, Unit::Bytes),
     ("%", 10_000.0, Unit::Ppm),
     ("/s", 1.0, Unit::Count),
     ("", 1.0, Unit::Count),
@@ -126,8 +130,12 @@ const SPELT: &[(&str, &str)] = &[
     ("MB/s", "MiB/s"),
     ("kB/s", "KiB/s"),
     ("percent", "%"),
-    ("GiB", "MiB"),
-    ("GB", "MiB"),
+    ("GB", "GiB"),
+    ("TB", "TiB"),
+    ("Mbps", "Mbit/s"),
+    ("Mb/s", "Mbit/s"),
+    ("Gbps", "Gbit/s"),
+    ("Gb/s", "Gbit/s"),
 ];
 
 /// Largest value of a quantity, so that sums of them stay far from overflow.

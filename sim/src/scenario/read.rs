@@ -12,7 +12,7 @@ use super::reader::Reader;
 use super::targets::{self, Names};
 use super::tree::{Node, Span, Table, Val};
 use super::verbs::Verb;
-use super::{Estate, Scenario, SeedCounts, Vary, Weather, estate, expect, matrix, timeline, weather};
+use super::{Estate, Scenario, SeedCounts, Vary, Weather, estate, expect, matrix, scaled, timeline, weather};
 use std::collections::BTreeMap;
 
 /// Most runs of one scenario that make sense.
@@ -117,6 +117,7 @@ fn read_root(reader: &mut Reader, name: &str, root: &Node, weather: Option<&Node
     let estate = estate::read(reader, table.get("estate"), &[]);
     let groups = estate::groups(reader, table.get("protect"), &estate);
     let loads = estate::loads(reader, table.get("load"), &estate);
+    scaled::check_loads(reader, table.get("estate"), &estate, &loads);
     let vary = read_vary(reader, table.get("vary"));
     let names = Names::of(&estate, &vary);
     let weather = weather.map(|node| {

@@ -22,6 +22,8 @@ pub(super) struct Timeline {
     pub(super) labels: Vec<String>,
     /// Whether a site may be lost for good.
     pub(super) loses_site: bool,
+    /// Whether it is measured how long a mount takes.
+    pub(super) mounts: bool,
 }
 
 /// A label: where it stands, and what can be healed by it.
@@ -60,10 +62,12 @@ pub(super) fn read(reader: &mut Reader, node: &Node, names: &Names<'_>) -> Timel
     let order = walk.order(reader);
     let mut steps: Vec<Option<Step>> = steps;
     let steps: Vec<Step> = order.into_iter().filter_map(|number| steps[number].take()).collect();
-    let loses = |deed: &Deed| deed.verb.name == "site.lost";
-    let loses_site =
-        steps.iter().any(|step| matches!(&step.act, Act::Verb(deeds) if deeds.iter().any(loses)));
-    Timeline { steps, labels: walk.labels.into_keys().collect(), loses_site }
+    let does = |verb: (&str, &str)| {
+        let is = |deed: &Deed| (deed.verb.key, deed.verb.name) == verb;
+        steps.iter().any(|step| matches!(&step.act, Act::Verb(deeds) if deeds.iter().any(is)))
+    };
+    let (loses_site, mounts) = (does(("fault", "site.lost")), does(("check", "mounts")));
+    Timeline { steps, labels: walk.labels.into_keys().collect(), loses_site, mounts }
 }
 
 /// Collects the labels of all steps; a second one of a name is told.

@@ -181,6 +181,7 @@ pub const VERBS: &[Verb] = &[
     verb("fault", "vault.restored", Target::None, Ends::AtOnce, &[]),
     verb("check", "points", Target::None, Ends::AtOnce, &[]),
     verb("check", "leftovers", Target::None, Ends::AtOnce, &[]),
+    verb("check", "mounts", Target::None, Ends::AtOnce, &[]),
 ];
 
 /// Oracles, by the names used in `[expect] always`.

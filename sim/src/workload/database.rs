@@ -7,6 +7,7 @@
 //! - DB-3 Transactions are written to the log one after another, without a gap.
 
 use super::guest::{GuestDisk, GuestError, Recorder};
+use super::pace::LONG;
 use super::stamp::{Seen, recognise};
 use redoubt_core::Extent;
 use std::sync::Arc;
@@ -102,10 +103,9 @@ pub async fn run(
     recorder: Recorder,
     disk: Arc<dyn GuestDisk>,
     volume: u16,
-    rate: u32,
+    pause: Duration,
     stop: Arc<AtomicBool>,
 ) {
-    let pause = Duration::from_micros(1_000_000 / u64::from(rate.max(1)));
     while !stop.load(Ordering::Relaxed) {
         match serve(&recorder, disk.as_ref(), volume, pause, &stop).await {
             Err(GuestError::Gone) => return,
@@ -133,6 +133,9 @@ async fn serve(
     let mut transaction = recovered.last;
     while !stop.load(Ordering::Relaxed) {
         tokio::time::sleep(pause).await;
+        if pause > LONG && stop.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         transaction += 1;
         let durable = transaction.is_multiple_of(3);
         recorder.write(disk, volume, slot(transaction), transaction, durable).await?;

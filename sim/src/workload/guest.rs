@@ -1,7 +1,7 @@
 //! The guest's hand on its disks, as an NBD client has it, and the recorder in front of it.
 
 use super::log::{MachineLog, OpKind};
-use super::stamp::{self, Stamp};
+use super::stamp::{self, Density, Stamp};
 use async_trait::async_trait;
 use bytes::Bytes;
 use redoubt_core::Extent;
@@ -57,6 +57,8 @@ pub struct Recorder {
     pub notices: Arc<Mutex<Vec<Notice>>>,
     /// Number of the machine.
     pub machine: u16,
+    /// How well what it writes compresses.
+    pub density: Density,
     /// Simulated time.
     pub clock: RunClock,
 }
@@ -108,7 +110,8 @@ impl Recorder {
         durable: bool,
     ) -> Result<(), GuestError> {
         let op = lock(&self.log).submit(volume, OpKind::Write, Some(extent));
-        let payload = stamp::content(Stamp { machine: self.machine, volume, op, note }, extent);
+        let payload =
+            stamp::content(Stamp { machine: self.machine, volume, op, note, density: self.density }, extent);
         self.recorded(op, volume, "write", disk.write(extent, payload, durable)).await
     }
 

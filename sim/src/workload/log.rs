@@ -100,6 +100,12 @@ impl MachineLog {
         self.bases.push(Base { tick, volumes });
     }
 
+    /// Returns how many bytes were written, zeros not counted.
+    pub fn written_bytes(&self) -> u64 {
+        let writes = self.ops.iter().filter(|op| op.kind == OpKind::Write);
+        writes.filter_map(|op| Some(op.extent?.bytes())).sum()
+    }
+
     /// Returns the number of operations.
     pub fn len(&self) -> usize {
         self.ops.len()

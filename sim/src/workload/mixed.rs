@@ -1,6 +1,7 @@
 //! The mixed guest: overlapping writes of all sizes, zeros, trims and flushes, several at once.
 
 use super::guest::{GuestDisk, GuestError, Recorder};
+use super::pace::{LONG, Pace};
 use crate::plan::GuestPlan;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
@@ -39,13 +40,17 @@ pub async fn job(
     recorder: Recorder,
     volumes: Arc<Vec<Volume>>,
     plan: GuestPlan,
+    mut pace: Pace,
     number: u32,
     stop: Arc<AtomicBool>,
 ) {
     let mut rng = ChaCha8Rng::seed_from_u64(plan.seed ^ (u64::from(number) << 48));
-    let pause = 1_000_000 * u64::from(plan.jobs) / u64::from(plan.rate).max(1);
     while !stop.load(Ordering::Relaxed) {
-        tokio::time::sleep(Duration::from_micros(pause / 2 + rng.next_u64() % pause.max(1))).await;
+        let pause = pace.pause((recorder.clock)(), rng.next_u64());
+        tokio::time::sleep(pause).await;
+        if pause > LONG && stop.load(Ordering::Relaxed) {
+            return;
+        }
         let together = rng.next_u64().is_multiple_of(3);
         if together {
             let past = (recorder.clock)().as_micros() as u64 % MEETING;

@@ -8,8 +8,10 @@ pub mod database;
 pub mod guest;
 pub mod log;
 pub mod mixed;
+pub mod pace;
 pub mod stamp;
 
 pub use guest::{GuestDisk, GuestError, Recorder};
 pub use log::{Base, Cut, MachineLog, Op, OpKind};
-pub use stamp::{Seen, Stamp};
+pub use pace::Pace;
+pub use stamp::{Density, Seen, Stamp};

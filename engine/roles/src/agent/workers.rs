@@ -18,6 +18,8 @@ use std::time::Duration;
 
 /// Beat of the machine: seals what lies open, retries, markers.
 const TICK: Duration = Duration::from_millis(25);
+/// Least time between two beats.
+const BEAT_LEAST: Duration = Duration::from_millis(1);
 /// How often extents are cooled; each time costs one flush of the disk.
 const COOL_EVERY: Duration = Duration::from_secs(5);
 /// How lazy the planted bug of the activity log is.
@@ -66,7 +68,8 @@ async fn tick_loop(shell: Arc<Shell>) {
     loop {
         // On the beat, also after a rest.
         let past = shell.now().since(began).as_nanos() % TICK.as_nanos();
-        tokio::time::sleep(beat(&shell).saturating_sub(Duration::from_nanos(past as u64))).await;
+        let left = beat(&shell).saturating_sub(Duration::from_nanos(past as u64));
+        tokio::time::sleep(left.max(BEAT_LEAST)).await;
         shell.step(AgentEvent::Tick);
         let rest = {
             let mut core = shell.lock();

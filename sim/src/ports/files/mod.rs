@@ -159,6 +159,11 @@ impl SimFiles {
         state.names.iter().map(|(name, node)| (name.clone(), lock(node).len() as u64)).collect()
     }
 
+    /// Returns the size of all files together.
+    pub fn bytes(&self) -> u64 {
+        lock(&self.state).names.values().map(|node| lock(node).len() as u64).sum()
+    }
+
     /// A new process starts: locks of the older one are gone.
     pub(super) fn next_process(&self) {
         let mut state = lock(&self.state);

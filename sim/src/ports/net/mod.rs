@@ -20,6 +20,10 @@ use stream::Direction;
 /// What a lost packet costs until it is sent again.
 const RETRANSMIT: Duration = Duration::from_millis(200);
 
+/// Bytes of a message that do not grow with its data: headers of frames, batches and records, and the whole of a ping
+/// or an acknowledgement. In a scaled estate a page stands for as many as the scale says, and a header for itself.
+const FIXED: u64 = 176;
+
 struct HostState {
     site: String,
     powered: bool,
@@ -43,11 +47,12 @@ struct State {
 #[derive(Clone)]
 pub struct SimNet {
     shared: Shared,
+    scale: u64,
     state: Arc<Mutex<State>>,
 }
 
 impl SimNet {
-    pub(super) fn new(shared: Shared, lan: LinkModel, wan: LinkModel) -> SimNet {
+    pub(super) fn new(shared: Shared, lan: LinkModel, wan: LinkModel, scale: u64) -> SimNet {
         let state = State {
             hosts: BTreeMap::new(),
             lan,
@@ -58,7 +63,7 @@ impl SimNet {
             listens: 0,
             pipes: Vec::new(),
         };
-        SimNet { shared, state: Arc::new(Mutex::new(state)) }
+        SimNet { shared, scale, state: Arc::new(Mutex::new(state)) }
     }
 
     pub(super) fn add_host(&self, name: &str, site: &str) {
@@ -122,8 +127,9 @@ impl SimNet {
         lock(&self.state).link(from, to)
     }
 
-    /// Returns what lies between, and how long a sender has to wait at its entrance, if at all.
-    fn entrance(&self, from: &str, to: &str) -> (LinkModel, Option<Duration>) {
+    /// Returns what lies between, and how long a sender of these bytes has to wait at its entrance, if at all. In a
+    /// scaled estate what is fixed goes in between two pages, as it would between two packets.
+    fn entrance(&self, from: &str, to: &str, bytes: u64) -> (LinkModel, Option<Duration>) {
         let state = lock(&self.state);
         let link = state.link(from, to);
         if link.cut {
@@ -131,12 +137,24 @@ impl SimNet {
         }
         let queued = state.busy(from, to);
         let free = queued.saturating_sub(link.transfer(link.queue));
-        let now = self.shared.now();
-        (link, (free > now).then(|| free - now))
+        let (now, is_small) = (self.shared.now(), self.scale > 1 && bytes <= FIXED);
+        (link, (free > now && !is_small).then(|| free - now))
     }
 
-    /// Sends bytes; returns when they arrive.
-    pub(super) fn carry(&self, from: &str, to: &str, bytes: u64) -> Duration {
+    /// Returns the factor by which rates are divided.
+    pub(super) fn scale(&self) -> u64 {
+        self.scale
+    }
+
+    /// Returns what a message weighs on a link of a scaled estate.
+    fn weight(&self, bytes: u64, fixed: u64) -> u64 {
+        let fixed = bytes.min(fixed);
+        bytes - fixed + fixed / self.scale
+    }
+
+    /// Sends a message, of which so many bytes do not grow with its data; returns when it arrives.
+    pub(super) fn carry(&self, from: &str, to: &str, bytes: u64, fixed: u64) -> Duration {
+        let bytes = self.weight(bytes, fixed);
         let mut state = lock(&self.state);
         let link = state.link(from, to);
         if link.speed < state.plain(from, to).speed {
@@ -188,6 +206,9 @@ impl State {
 
     fn link(&self, from: &str, to: &str) -> LinkModel {
         let mut model = self.plain(from, to);
+        if self.faults.is_empty() {
+            return model;
+        }
         let (from_site, to_site) = (self.site(from), self.site(to));
         let is_between_sites = from_site != to_site;
         for ((a, b), fault) in &self.faults {

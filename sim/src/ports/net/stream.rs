@@ -164,7 +164,7 @@ impl AsyncWrite for SimStream {
         let now = shared.now();
         let direction = Arc::clone(&this.outgoing);
         let (from, to) = (direction.from.as_str(), direction.to.as_str());
-        let (link, wait) = this.net.entrance(from, to);
+        let (link, wait) = this.net.entrance(from, to, bytes.len() as u64);
         let mut pipe = lock(&direction.pipe);
         if pipe.reset && !link.cut {
             return Poll::Ready(Err(reset()));
@@ -184,7 +184,7 @@ impl AsyncWrite for SimStream {
             let what = format!("guest data in the clear on the link {from} -> {to}");
             shared.trace.finding(Finding::new("secrets", what));
         }
-        let ready = this.net.carry(from, to, piece.len() as u64);
+        let ready = this.net.carry(from, to, piece.len() as u64, super::FIXED);
         pipe.last = ready.max(pipe.last);
         let ready = pipe.last;
         pipe.held += piece.len();

@@ -14,6 +14,9 @@ const SITE: &str = "target";
 /// Bytes of a request or an answer beside its body.
 const REQUEST: usize = 500;
 
+/// Bytes of a request that do not grow with its data: its own, and the headers of the object in it.
+const FIXED: u64 = REQUEST as u64 + 500;
+
 /// Bytes of one name in a listing.
 const ENTRY: usize = 150;
 
@@ -21,11 +24,17 @@ const ENTRY: usize = 150;
 pub(in crate::ports) struct HostStore {
     store: SimStore,
     host: String,
+    /// It is as fast as it is, whatever the scale.
+    is_whole: bool,
 }
 
 impl HostStore {
     pub(in crate::ports) fn new(store: SimStore, host: &str) -> HostStore {
-        HostStore { store, host: host.to_owned() }
+        HostStore { store, host: host.to_owned(), is_whole: false }
+    }
+
+    pub(super) fn whole(store: SimStore, host: &str) -> HostStore {
+        HostStore { is_whole: true, ..HostStore::new(store, host) }
     }
 
     fn knobs(&self) -> Knobs {
@@ -39,14 +48,19 @@ impl HostStore {
 
     /// Carries bytes over the link and waits for their arrival.
     async fn carry(&self, from: &str, to: &str, bytes: usize) {
-        let arrival = self.store.net.carry(from, to, bytes as u64);
+        let arrival = {
+            let fixed = if self.is_whole { u64::MAX } else { FIXED };
+            self.store.net.carry(from, to, bytes as u64, fixed)
+        };
         tokio::time::sleep(arrival.saturating_sub(self.store.shared.now())).await;
     }
 
     /// The store's own time for a request with or for this many bytes.
     async fn serve(&self, bytes: usize) {
         let (shared, model) = (&self.store.shared, &self.store.model);
-        let transfer = Duration::from_nanos(bytes as u64 * 1_000_000_000 / model.bytes_per_second.max(1));
+        let factor = if self.is_whole { self.store.net.scale() } else { 1 };
+        let rate = model.bytes_per_second.saturating_mul(factor).max(1);
+        let transfer = Duration::from_nanos(bytes as u64 * 1_000_000_000 / rate);
         tokio::time::sleep(shared.draw(&model.request_us) + transfer).await;
     }
 

@@ -6,7 +6,7 @@
 
 mod comments;
 
-use super::keys::{ESTATE, GROUP, GUST, MACHINE, Place, SCENARIO, SEEDS, SERVER, STEP, Takes, WEATHER};
+use super::keys::{DAY, ESTATE, GROUP, GUST, MACHINE, Place, SCENARIO, SEEDS, SERVER, STEP, Takes, WEATHER};
 use super::known::{KNOWN, KNOWN_FILE_KEYS};
 use super::tree::{self, Key, Node, Table, Val};
 use comments::{Around, Attached, Line};
@@ -332,6 +332,7 @@ fn place_of_item(key: &str) -> Option<&'static Place> {
         "machines" => Some(&MACHINE),
         "process-servers" => Some(&SERVER),
         "seeds" => Some(&SEEDS),
+        "day" => Some(&DAY),
         _ => None,
     }
 }
