@@ -16,7 +16,6 @@
 //! - AG-6 No extent is cooled while changes stamped before this start may be outside the vault.
 //! - AG-7 The record of a clean stop is asked for only when every change is flushed on its disk and durable
 //!   in the spill; nothing is stamped behind it, and no flush of this run failed or is under way.
-//! - AG-8 in `rest`.
 //!
 //! What is *not* here: IO, frames, cryptography (a [`Sealer`] is handed in), names of files.
 
