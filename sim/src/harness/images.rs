@@ -146,7 +146,7 @@ mod tests {
     fn written(by: &[(u64, u64, u64)]) -> Vec<u8> {
         let mut image = vec![0; SECTORS as usize * SECTOR];
         for (op, first, sectors) in by {
-            let stamp = Stamp { machine: 3, volume: 0, op: *op, note: 0 };
+            let stamp = Stamp { machine: 3, volume: 0, op: *op, note: 0, density: stamp::Density::default() };
             let bytes = content(stamp, Extent::new(*first, *sectors));
             image[*first as usize * SECTOR..][..bytes.len()].copy_from_slice(&bytes);
         }
