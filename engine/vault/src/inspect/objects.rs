@@ -74,6 +74,9 @@ impl Shown<'_> {
             dump.findings.push(Finding::new(0, dump.bytes, what));
             Ok(())
         };
+        if names::without_twin(self.name) != self.name {
+            dump.summary.push_str(", stored a second time");
+        }
         dump
     }
 
@@ -133,7 +136,8 @@ impl Shown<'_> {
             walk.must(of == machine.0, "its name says another machine");
             walk.id("wrap")?;
             let by = walk.number("vault key", 4)?;
-            let named = self.name.rsplit_once('.').is_none_or(|(_, name)| name == format!("{by:08x}"));
+            let name = names::without_twin(self.name);
+            let named = name.rsplit_once('.').is_none_or(|(_, name)| name == format!("{by:08x}"));
             walk.must(named, "its name says another vault key");
             walk.reserved(4)?;
             walk.sealed("sealed key", 32)?;
