@@ -54,7 +54,7 @@ pub fn prey(bug: Bug) -> Prey {
             ("points-restorable", &["old-copy-of-the-vault-under-a-running-process-server"][..])
         }
         Bug::ScrubGuessesBetween => ("scrub-exact", &["scrub-finds-exactly-the-damage"][..]),
-        // Of `Bug::OF_FOLDING`: what guards against them leaves the lab nothing to see.
+        // Of `Bug::OF_FOLDING`: what guards against them leaves the lab nothing, or too little, to see.
         Bug::FoldForgetsTheEnd | Bug::DeleteGarbageAtOnce => ("points-restorable", &[][..]),
         Bug::FoldForgetsPoints => ("prefix", &["mounts-race-with-retention"][..]),
         Bug::KeepGarbage | Bug::LeaveOrphans => ("nothing-left-behind", FOLDING),
