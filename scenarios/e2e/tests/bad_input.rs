@@ -233,6 +233,8 @@ fn a_wrong_key_a_damaged_state_and_a_foreign_vault_are_refused_unchanged() {
         refused(&place, REFUSED, "vault has format 2.x, this program knows 1.x", command);
     }
     std::fs::write(&header, good).unwrap();
+    // Its twin alone would do.
+    std::fs::remove_file(site.vault.join("vault.twin")).unwrap();
     damaged(&place, &header, FAILED, "vault is damaged", &points);
 }
 
