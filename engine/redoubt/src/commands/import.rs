@@ -167,14 +167,14 @@ async fn copy(seed: &mut Seed, at: usize, image: &ImageSource, progress: &Progre
 /// Cuts a window into parts that hold data, of one read each, and those between them that do not.
 fn steps(window: Extent, data: &[Extent]) -> Vec<(Extent, bool)> {
     let (mut steps, mut at) = (Vec::new(), window.lba.0);
-    let end = Extent::new(window.end(), 0);
-    for part in data.iter().chain([&end]) {
-        if at < part.lba.0 {
-            steps.push((Extent::new(at, part.lba.0 - at), false));
+    let parts = data.iter().map(|part| part.lba.0..part.end());
+    for part in parts.chain([window.end()..window.end()]) {
+        if at < part.start {
+            steps.push((Extent::new(at, part.start - at), false));
         }
-        let starts = (part.lba.0..part.end()).step_by(STEP_SECTORS as usize);
-        steps.extend(starts.map(|from| (Extent::new(from, STEP_SECTORS.min(part.end() - from)), true)));
-        at = part.end();
+        let starts = part.clone().step_by(STEP_SECTORS as usize);
+        steps.extend(starts.map(|from| (Extent::new(from, STEP_SECTORS.min(part.end - from)), true)));
+        at = part.end;
     }
     steps
 }
