@@ -168,7 +168,7 @@ async fn copy(seed: &mut Seed, at: usize, image: &ImageSource, progress: &Progre
 fn steps(window: Extent, data: &[Extent]) -> Vec<(Extent, bool)> {
     let (mut steps, mut at) = (Vec::new(), window.lba.0);
     let parts = data.iter().map(|part| part.lba.0..part.end());
-    for part in parts.chain([window.end()..window.end()]) {
+    for part in parts.chain(std::iter::once(window.end()..window.end())) {
         if at < part.start {
             steps.push((Extent::new(at, part.start - at), false));
         }
