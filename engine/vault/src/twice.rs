@@ -87,13 +87,18 @@ impl Store {
         if planted::active(Bug::KeysStoredOnce) {
             return Ok(());
         }
-        for name in [name, &names::twin(name)] {
-            let Created::Other(found) = self.create(name, body).await? else { continue };
+        let mut damaged = Vec::new();
+        for name in [name.clone(), names::twin(name)] {
+            let Created::Other(found) = self.create(&name, body).await? else { continue };
             if check(&found).is_ok() {
                 return Err(VaultError::damaged(name, "it changed since it was read"));
             }
-            self.delete(name).await?;
-            if let Created::Other(_) = self.create(name, body).await? {
+            damaged.push(name);
+        }
+        // Only now: the whole one was put again, so it is durable while the other one is away.
+        for name in damaged {
+            self.delete(&name).await?;
+            if let Created::Other(_) = self.create(&name, body).await? {
                 return Err(VaultError::damaged(name, "it is damaged and cannot be replaced"));
             }
         }
