@@ -1,7 +1,7 @@
 //! The bars that are measured, by name. What each means is in the module that measures it.
 
 use super::figure::Figure;
-use super::{churn, first_copy, hashing, index, lab, lag, pipeline, serving, write_path};
+use super::{churn, first_copy, hashing, index, lab, ladder, lag, pipeline, serving, write_path};
 use anyhow::Result;
 
 /// Takes so many interleaved rounds.
@@ -22,11 +22,12 @@ const fn measurement(bars: &'static [&'static str], title: &'static str, measure
 }
 
 /// Every measurement, in the order in which they run.
-pub(crate) const ALL: [Measurement; 13] = [
+pub(crate) const ALL: [Measurement; 14] = [
     measurement(&["P1", "P2"], "price of replication for the guest", write_path::cost_of_replication),
     measurement(&["P3"], "plain export against NBD servers of others", write_path::plain_export),
     measurement(&["P4"], "pipeline against the roofline of its parts", pipeline::roofline),
     measurement(&["P5"], "bytes uploaded for random churn", churn::amplification),
+    measurement(&["P6"], "bytes written over a day of the ladder", ladder::amplification),
     measurement(&["P7"], "lag and points each second", lag::lag),
     measurement(&["P8", "P15"], "the vault's index: 1 TiB, 20 M extents, 1 000 points", index::index),
     measurement(&["P9"], "reads from a mounted point", serving::reads),

@@ -13,6 +13,7 @@ mod hashing;
 mod history;
 mod index;
 mod lab;
+mod ladder;
 mod lag;
 mod machine;
 mod pipeline;
