@@ -117,7 +117,8 @@ impl Vault {
         Ok(self.open_data_key(machine, id).await?.key.key)
     }
 
-    /// Loads a data key from its original or from our copy, whichever opens, or from the twin of either.
+    /// Loads a data key from its original or from our copy, whichever opens, or from the twin of either. Twins come last:
+    /// once older vault keys are retired there is no original, and an opening must not ask for its twin before the copy.
     pub(crate) async fn open_data_key(&self, machine: MachineId, id: u32) -> Result<Opened, VaultError> {
         let mut damage = None;
         let mut others = BTreeSet::new();

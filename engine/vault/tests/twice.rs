@@ -3,11 +3,13 @@
 
 mod support;
 
+use async_trait::async_trait;
 use bytes::Bytes;
-use redoubt_ports::StoreKey;
+use redoubt_ports::{RawStore, StoreAround, StoreError, StoreKey};
 use redoubt_vault::scrub::{Scrub, ScrubSettings, ScrubWatch, Takes};
 use redoubt_vault::{MachineReader, MachineWriter, MemStore, Vault, VaultError, VaultKeys};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
 use support::model::{MACHINE, Shape, history, position, settings};
 use support::{Seeded, run, stranger};
 
@@ -172,5 +174,154 @@ fn a_key_that_only_a_replaced_vault_key_opens_is_no_obstacle() {
         let vault = Vault::open(store.clone(), new).await.unwrap();
         let reader = MachineReader::open(&vault, MACHINE).await.unwrap();
         assert_eq!(reader.head().position, end);
+    });
+}
+
+/// What a power loss may leave of an object.
+type Outcomes = BTreeSet<Option<Bytes>>;
+
+/// A moment: all that can be read, and what a power loss may make of two of it.
+type Moment = (BTreeMap<StoreKey, Bytes>, BTreeMap<StoreKey, Outcomes>);
+
+/// A directory on a disk with a volatile cache: a put is durable on its return, and so is what it finds; a delete may
+/// come undone. Remembers every moment of a pair.
+struct Watched {
+    inner: Arc<MemStore>,
+    whole: Bytes,
+    pair: Mutex<BTreeMap<StoreKey, Outcomes>>,
+    moments: Mutex<Vec<Moment>>,
+}
+
+impl Watched {
+    fn objects(&self) -> BTreeMap<StoreKey, Bytes> {
+        self.inner
+            .names()
+            .into_iter()
+            .filter_map(|name| Some((name.clone(), self.inner.peek(&name)?)))
+            .collect()
+    }
+
+    /// An effect on an object of the pair: changes what a power loss may leave of it.
+    fn effect(&self, key: &StoreKey, change: impl FnOnce(&mut Outcomes)) {
+        let mut pair = self.pair.lock().unwrap();
+        if let Some(outcomes) = pair.get_mut(key) {
+            change(outcomes);
+        }
+        self.moments.lock().unwrap().push((self.objects(), pair.clone()));
+    }
+}
+
+#[async_trait]
+impl StoreAround for Watched {
+    fn inner(&self) -> &dyn RawStore {
+        &*self.inner
+    }
+
+    async fn put_if_absent(&self, key: &StoreKey, body: Bytes) -> Result<(), StoreError> {
+        let put = self.inner.put_if_absent(key, body).await;
+        let found = self.inner.peek(key);
+        self.effect(key, |outcomes| _ = outcomes.insert(found.clone()));
+        self.effect(key, |outcomes| *outcomes = BTreeSet::from([found.clone()]));
+        put
+    }
+
+    async fn delete(&self, key: &StoreKey) -> Result<(), StoreError> {
+        if let Some(outcomes) = self.pair.lock().unwrap().get(&other(key)) {
+            assert_eq!(outcomes, &BTreeSet::from([Some(self.whole.clone())]), "TX-2, as {key} goes");
+        }
+        self.inner.delete(key).await?;
+        self.effect(key, |outcomes| _ = outcomes.insert(None));
+        Ok(())
+    }
+}
+
+/// In what state a start finds one of two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Of {
+    Durable,
+    /// Whole, and its maker died before its sync.
+    Cached,
+    Rotten,
+    Missing,
+}
+
+impl Of {
+    const ALL: [Of; 4] = [Of::Durable, Of::Cached, Of::Rotten, Of::Missing];
+
+    fn outcomes(self, whole: &Bytes) -> Outcomes {
+        let (whole, rot) = (Some(whole.clone()), damages(whole)[whole.len() / 2].clone());
+        match self {
+            Of::Durable => BTreeSet::from([whole]),
+            Of::Cached => BTreeSet::from([None, whole]),
+            Of::Rotten => BTreeSet::from([rot]),
+            Of::Missing => BTreeSet::from([None]),
+        }
+    }
+}
+
+/// Every store that a power loss at this moment may leave.
+fn after_power_loss((objects, pair): &Moment) -> Vec<Arc<MemStore>> {
+    let mut stores = vec![objects.clone()];
+    for (name, outcomes) in pair {
+        let with = |store: &BTreeMap<StoreKey, Bytes>, outcome: &Option<Bytes>| {
+            let mut store = store.clone();
+            store.remove(name);
+            store.extend(outcome.clone().map(|body| (name.clone(), body)));
+            store
+        };
+        stores = stores.iter().flat_map(|store| outcomes.iter().map(move |one| with(store, one))).collect();
+    }
+    let made = |objects: BTreeMap<StoreKey, Bytes>| {
+        let store = MemStore::new();
+        objects.into_iter().for_each(|(name, body)| store.tamper(&name, Some(body)));
+        Arc::new(store)
+    };
+    stores.into_iter().map(made).collect()
+}
+
+/// A writer starts on a pair in these states; the power is lost at each moment of it.
+async fn power_is_lost_while_it_is_made_good(name: &str, states: [Of; 2]) {
+    let (store, count) = vault().await;
+    let first = store.names().into_iter().find(|found| found.as_str().ends_with(name)).expect("the object");
+    let whole = store.peek(&first).unwrap();
+    let names = [first.clone(), other(&first)];
+    let pair = names.iter().zip(states).map(|(name, of)| (name.clone(), of.outcomes(&whole))).collect();
+    for (name, outcomes) in &pair {
+        let outcomes: &Outcomes = outcomes;
+        store.tamper(name, outcomes.last().unwrap().clone());
+    }
+    let (pair, moments) = (Mutex::new(pair), Mutex::default());
+    let watched = Arc::new(Watched { inner: store, whole: whole.clone(), pair, moments });
+    watched.effect(&first, |_| {});
+    let dice = Seeded::new(12);
+    let vault = Vault::open(watched.clone(), keys()).await.unwrap();
+    MachineWriter::claim(&vault, MACHINE, dice).await.unwrap();
+    let moments = watched.moments.lock().unwrap().clone();
+    let mut must_open = states.contains(&Of::Durable);
+    for (at, moment) in moments.iter().enumerate() {
+        let mut opened = true;
+        for store in after_power_loss(moment) {
+            let found = points(&store).await;
+            opened &= found.as_ref().is_ok_and(|(found, _)| *found == count);
+            assert!(opened || !must_open, "{name} {states:?}, lost at effect {at}: {found:?}");
+        }
+        must_open |= opened;
+    }
+    let (_, end) = moments.last().unwrap();
+    let durable = |outcomes: &Outcomes| *outcomes == BTreeSet::from([Some(whole.clone())]);
+    assert!(end.values().all(durable), "{name} {states:?}: who builds on it has both");
+    assert!(moments.len() > 4, "the moments are there");
+}
+
+#[test]
+fn no_power_loss_while_a_pair_is_made_good_takes_both() {
+    run(async {
+        for name in ["vault", "/key/00000002"] {
+            for (first, second) in Of::ALL.iter().flat_map(|one| Of::ALL.map(|two| (*one, two))) {
+                if [Of::Durable, Of::Cached].iter().any(|of| [first, second].contains(of)) {
+                    power_is_lost_while_it_is_made_good(name, [first, second]).await;
+                }
+            }
+        }
     });
 }
