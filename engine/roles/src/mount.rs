@@ -15,6 +15,7 @@ mod overlay_log;
 mod ranges;
 #[cfg(test)]
 mod tests;
+mod told;
 
 pub use cache::{CACHE_BYTES_DEFAULT, CACHE_BYTES_MIN, CacheStatus, LocalCache};
 pub use hydrate::{HydrationState, HydrationStatus};
@@ -34,6 +35,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
+use told::Told;
 
 /// Largest read from the vault at once.
 const READ_SECTORS_MAX: u64 = (4 << 20) / SECTOR_BYTES;
@@ -55,6 +57,7 @@ pub struct PointDisk {
     streams: Mutex<ReadAhead>,
     ahead: Arc<Semaphore>,
     asked: Asked,
+    told: Told,
     /// Reads ahead and hydration; they end with the mount.
     tasks: Tasks,
 }
@@ -65,8 +68,8 @@ impl PointDisk {
         let sectors = view.volumes().get(&volume)?.sectors;
         let (streams, ahead) =
             (Mutex::new(ReadAhead::new(sectors.0)), Arc::new(Semaphore::new(AHEAD_AT_ONCE)));
-        let (asked, tasks) = (Asked::default(), Tasks::default());
-        Some(PointDisk { view, volume, sectors, overlay, streams, ahead, asked, tasks })
+        let (asked, told, tasks) = (Asked::default(), Told::default(), Tasks::default());
+        Some(PointDisk { view, volume, sectors, overlay, streams, ahead, asked, told, tasks })
     }
 
     /// Keeps what is read of the vault in a local cache, and reads it from there.
@@ -90,7 +93,24 @@ impl PointDisk {
             self.read_ahead(next);
         }
         let _asking = self.asked.begin();
-        self.view.read(self.volume, extent).await.map_err(|error| failure(extent, &error))
+        let read = self.view.read(self.volume, extent).await;
+        read.map_err(|error| {
+            self.told.failed(extent, &error);
+            failure(extent, &error)
+        })
+    }
+
+    /// Bounds how long a client waits (MO-3).
+    async fn in_time<T>(
+        &self,
+        extent: Extent,
+        call: impl Future<Output = Result<T, IoError>>,
+    ) -> Result<T, IoError> {
+        timeout(READ_DEADLINE, call).await.unwrap_or_else(|_| {
+            let detail = format!("the vault gave no answer for {} s", READ_DEADLINE.as_secs());
+            self.told.away(extent, &detail);
+            Err(IoError::new(IoKind::Device, format!("read {extent} of the point"), detail))
+        })
     }
 
     async fn read_parts(&self, extent: Extent) -> Result<Bytes, IoError> {
@@ -153,14 +173,6 @@ fn failure(extent: Extent, error: &ReadError) -> IoError {
     IoError::new(IoKind::Device, format!("read {extent} of the point"), error.to_string())
 }
 
-/// Bounds how long a client waits (MO-3).
-async fn in_time<T>(extent: Extent, call: impl Future<Output = Result<T, IoError>>) -> Result<T, IoError> {
-    timeout(READ_DEADLINE, call).await.unwrap_or_else(|_| {
-        let detail = format!("the vault gave no answer for {} s", READ_DEADLINE.as_secs());
-        Err(IoError::new(IoKind::Device, format!("read {extent} of the point"), detail))
-    })
-}
-
 #[async_trait]
 impl Disk for PointDisk {
     fn info(&self) -> DiskInfo {
@@ -173,7 +185,7 @@ impl Disk for PointDisk {
 
     async fn read(&self, extent: Extent) -> Result<Bytes, IoError> {
         self.check(extent)?;
-        let read = in_time(extent, self.read_parts(extent)).await;
+        let read = self.in_time(extent, self.read_parts(extent)).await;
         if read.is_err() && planted::active(Bug::ZerosForUnread) {
             return Ok(Bytes::from(vec![0; extent.bytes() as usize]));
         }
@@ -204,7 +216,7 @@ impl Disk for PointDisk {
         let held = async {
             self.view.data_extents(self.volume, extent).await.map_err(|error| failure(extent, &error))
         };
-        let held = in_time(extent, held).await?;
+        let held = self.in_time(extent, held).await?;
         Ok(match &self.overlay {
             Some(overlay) => overlay.data_extents(extent, held),
             None => held,
