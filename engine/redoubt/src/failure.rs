@@ -175,7 +175,12 @@ impl From<VaultError> for Failure {
 
 impl From<ReadError> for Failure {
     fn from(error: ReadError) -> Failure {
-        Failure::new(Exit::Failed, format!("vault: {error}"))
-            .hint("try another point, or a copy of the vault")
+        let hint = match &error {
+            ReadError::Damaged { .. } => {
+                "`redoubt scrub` says what is lost, and which points miss nothing; take one of these, or a copy of the vault"
+            }
+            _ => "try another point, or a copy of the vault",
+        };
+        Failure::new(Exit::Failed, format!("vault: {error}")).hint(hint)
     }
 }

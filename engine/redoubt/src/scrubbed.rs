@@ -105,6 +105,8 @@ pub(crate) struct Scrubbed {
     damage: Vec<DamageJson>,
     more_damage: u64,
     lost_points: Vec<String>,
+    /// Points that miss nothing; none if it is not known of each.
+    whole_points: Vec<String>,
     unread: Vec<UnreadJson>,
     orphans: Vec<OrphanJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -140,6 +142,7 @@ impl Scrubbed {
             damage,
             more_damage: report.more,
             lost_points: report.lost.iter().map(name).collect(),
+            whole_points: report.whole.iter().map(name).collect(),
             unread: unread.map(|u| UnreadJson { object: u.object.clone(), why: u.why.clone() }).collect(),
             orphans: orphans.map(|o| OrphanJson { object: o.object.clone(), bytes: o.bytes }).collect(),
             repair: None,
@@ -293,16 +296,29 @@ fn ranges(ranges: &[RangeJson]) -> String {
     text.join(", ")
 }
 
+/// What can be recovered all the same, if that is known.
+fn left(scrubbed: &Scrubbed) -> String {
+    let all = scrubbed.points + scrubbed.lost_points.len() as u64;
+    match scrubbed.whole_points.last() {
+        Some(newest) => {
+            let whole = scrubbed.whole_points.len();
+            format!("; {whole} of {all} recovery points miss nothing, the newest of them is {newest}")
+        }
+        None => String::new(),
+    }
+}
+
 fn last_line(scrubbed: &Scrubbed) -> String {
     let mut text = match scrubbed.verdict {
-        Word::Whole if scrubbed.with_key => {
-            format!(" WHOLE: every unit opens, {} recovery points have all they need", scrubbed.points)
-        }
+        Word::Whole if scrubbed.with_key => match scrubbed.points {
+            1 => " WHOLE: every unit opens, the one recovery point has all it needs".to_owned(),
+            points => format!(" WHOLE: every unit opens, {points} recovery points have all they need"),
+        },
         Word::Whole => " WHOLE: every checksum holds".to_owned(),
         Word::Harmless => " DAMAGED, and no recovery point needs what is lost".to_owned(),
         Word::Damaged => match scrubbed.damage.len() as u64 + scrubbed.more_damage {
-            1 => " DAMAGED: 1 place".to_owned(),
-            places => format!(" DAMAGED: {places} places"),
+            1 => format!(" DAMAGED: 1 place{}", left(scrubbed)),
+            places => format!(" DAMAGED: {places} places{}", left(scrubbed)),
         },
         Word::Unread => format!(" NOT KNOWN: could not read {}", objects(scrubbed.unread.len() as u64)),
         Word::Stopped => " STOPPED: what was checked is whole".to_owned(),
@@ -366,6 +382,7 @@ mod tests {
         };
         report.damage = vec![ranged, record, claim];
         report.orphans = vec![Orphan { object: "g/5e7f/seg/00000001/aa".to_owned(), bytes: 5 << 20 }];
+        report.whole = vec![point(1, 0), point(2, 0), point(11, 0)];
         report
     }
 

@@ -8,6 +8,7 @@ use redoubt_core::SECTOR_BYTES;
 use redoubt_vault::PointInfo;
 use redoubt_verifier::{Damage, Hit, Point, Proof};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// What is known of the log's beginning from folds alone.
@@ -97,6 +98,9 @@ impl From<&Point> for PointJson {
 
 #[derive(Debug, Serialize)]
 struct HitJson {
+    /// Its place among all points.
+    #[serde(skip)]
+    at: usize,
     point: String,
     wall_ms: u64,
     volume: String,
@@ -145,11 +149,13 @@ impl Verdict {
         named: impl Fn(u16) -> String,
     ) -> Verdict {
         volumes.iter_mut().for_each(|volume| volume.name = named(volume.volume));
-        let at = |(slot, ordinal): (u64, u16)| {
-            proof.points.iter().find(|point| (point.slot, point.ordinal) == (slot, ordinal))
+        let place = |(slot, ordinal): (u64, u16)| {
+            proof.points.iter().position(|point| (point.slot, point.ordinal) == (slot, ordinal))
         };
+        let at = |id| place(id).map(|at| &proof.points[at]);
         let compared = point.and_then(|point| at((point.id.slot, point.id.ordinal)));
         let hit = |hit: &Hit| HitJson {
+            at: place(hit.point).unwrap_or(usize::MAX),
             point: format!("{}.{}", hit.point.0, hit.point.1),
             wall_ms: at(hit.point).map_or(0, |point| point.wall_ms),
             volume: named(hit.volume),
@@ -269,9 +275,37 @@ fn checks(verdict: &Verdict) -> Vec<Vec<Cell>> {
         if volume.lost_bytes > 0 {
             what += &format!(", {} lost", show_size(volume.lost_bytes));
         }
-        rows.push(check("bytes", volume.agrees(), "DIFFER", what));
+        let bad = if volume.agrees() { "DAMAGED" } else { "DIFFER" };
+        rows.push(check("bytes", volume.agrees() && volume.lost_bytes == 0, bad, what));
     }
     rows
+}
+
+/// One row for all points in a row that miss the same.
+fn hit_rows(hits: &[HitJson]) -> Vec<Vec<Cell>> {
+    let mut runs: Vec<(&HitJson, &HitJson)> = Vec::new();
+    let mut open: BTreeMap<(&str, u64, u64), usize> = BTreeMap::new();
+    for hit in hits {
+        let range = (hit.volume.as_str(), hit.offset, hit.bytes);
+        match open.get(&range).map(|run| &mut runs[*run].1) {
+            Some(last) if last.at + 1 == hit.at => *last = hit,
+            _ => {
+                open.insert(range, runs.len());
+                runs.push((hit, hit));
+            }
+        }
+    }
+    let row = |(first, last): (&HitJson, &HitJson)| {
+        let points = if first.at == last.at {
+            first.point.clone()
+        } else {
+            format!("{} to {}", first.point, last.point)
+        };
+        let (taken, length) = (show_wall(first.wall_ms), show_size(first.bytes));
+        let cells = [points, taken, first.volume.clone(), first.offset.to_string(), length];
+        cells.into_iter().map(Cell::from).collect()
+    };
+    runs.into_iter().map(row).collect()
 }
 
 /// Shows it to people.
@@ -302,18 +336,8 @@ pub(crate) fn show(verdict: &Verdict) -> String {
         text += &output::beginning(&["DAMAGED OBJECT", ">BYTES", "WHAT"], damage.iter().map(row).collect());
     }
     if !verdict.hits.is_empty() {
-        let row = |hit: &HitJson| {
-            let cells = [
-                hit.point.clone(),
-                show_wall(hit.wall_ms),
-                hit.volume.clone(),
-                hit.offset.to_string(),
-                show_size(hit.bytes),
-            ];
-            cells.into_iter().map(Cell::from).collect()
-        };
-        let header = ["POINT HIT", "TAKEN (UTC)", "VOLUME", ">FROM BYTE", ">LENGTH"];
-        text += &output::beginning(&header, verdict.hits.iter().map(row).collect());
+        let header = ["POINTS HIT", "FIRST TAKEN (UTC)", "VOLUME", ">FROM BYTE", ">LENGTH"];
+        text += &output::beginning(&header, hit_rows(&verdict.hits));
     }
     if !verdict.lost.is_empty() {
         let row = |point: &PointJson| {
@@ -365,9 +389,11 @@ fn last_line(verdict: &Verdict) -> String {
                 let sum = |of: fn(&Compared) -> u64| show_size(verdict.volumes.iter().map(of).sum());
                 let (lost, differing) =
                     (sum(|volume| volume.lost_bytes), sum(|volume| volume.differing_bytes));
-                return format!(
-                    " NOT PROVEN: {lost} of the point are lost, in {differing} two readers differ"
-                );
+                let differ = match verdict.volumes.iter().all(Compared::agrees) {
+                    true => String::new(),
+                    false => format!(", in {differing} two readers differ"),
+                };
+                return format!(" NOT PROVEN: {lost} of the point are lost{differ}");
             }
             let mut hit: Vec<&str> = verdict.hits.iter().map(|hit| hit.point.as_str()).collect();
             hit.dedup();
@@ -437,13 +463,17 @@ mod tests {
         (verdict.units, verdict.damage) = (199, vec![damage(false)]);
         (verdict.broken, verdict.lost) = (Some(damage(true)), vec![point("18.0")]);
         let hit = |number: u64| HitJson {
+            at: number as usize,
             point: format!("{number}.0"),
             wall_ms: 1_772_373_731_000,
             volume: "erp".into(),
             offset: 1 << 20,
             bytes: 64 << 10,
         };
-        verdict.hits = (1..=22).map(hit).collect();
+        let elsewhere = |number| HitJson { offset: 0, ..hit(number) };
+        let rows =
+            (1..=22).flat_map(|number| [(number % 7 > 2).then(|| hit(number)), Some(elsewhere(number))]);
+        verdict.hits = rows.flatten().collect();
         verdict.volumes[0].lost_bytes = 64 << 10;
         verdict
     }

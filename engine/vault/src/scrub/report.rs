@@ -101,6 +101,8 @@ pub struct Report {
     pub more: u64,
     /// Points whose records can be read and that cannot be had.
     pub lost: Vec<PointId>,
+    /// Points that miss nothing; none if it is not known of each.
+    pub whole: Vec<PointId>,
     /// What could not be read.
     pub unread: Vec<Unread>,
     /// What nothing names.
@@ -125,6 +127,7 @@ impl Report {
             damage: Vec::new(),
             more: 0,
             lost: Vec::new(),
+            whole: Vec::new(),
             unread: Vec::new(),
             orphans: Vec::new(),
             garbage: BTreeSet::new(),
@@ -133,6 +136,20 @@ impl Report {
 
     pub(super) fn add(&mut self, damage: Damage) {
         if self.damage.len() < DAMAGE_MAX { self.damage.push(damage) } else { self.more += 1 }
+    }
+
+    /// Returns those of the points that no damage takes anything of, if it is known of each damage what it takes.
+    pub(super) fn whole_of(&self, points: impl Iterator<Item = PointId>) -> Vec<PointId> {
+        let is_known = |damage: &Damage| damage.takes != Takes::Unknown;
+        if self.more > 0 || !self.damage.iter().all(is_known) {
+            return Vec::new();
+        }
+        let hits = self.damage.iter().flat_map(|damage| match &damage.takes {
+            Takes::Points(hits) => &hits[..],
+            _ => &[],
+        });
+        let hits: Vec<&Hit> = hits.collect();
+        points.filter(|point| !hits.iter().any(|hit| (hit.first..=hit.last).contains(point))).collect()
     }
 
     /// Tells whether damage costs content, or may.

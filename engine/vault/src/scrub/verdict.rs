@@ -63,6 +63,8 @@ impl Run<'_> {
                 Err(_) => damage.takes = Takes::Unknown,
             }
         }
+        sights.pop();
+        self.report.whole = self.report.whole_of(sights.iter().map(|sight| sight.id));
         Ok(())
     }
 
