@@ -155,7 +155,9 @@ impl fmt::Display for RefusedReason {
             RefusedReason::Version => "no protocol version in common",
             RefusedReason::Busy => "the process server cannot serve now",
             RefusedReason::Fenced => "a newer writer claimed the vault",
-            RefusedReason::WrongKey => "the stream key differs from the process server's",
+            RefusedReason::WrongKey => {
+                "the stream key differs from the process server's: start the agent with a copy of the vault's key"
+            }
             RefusedReason::Gap => "the batch leaves out sequences",
             RefusedReason::Protocol => "a message was malformed or out of place",
             RefusedReason::Replaced => "a newer session of this machine took over",

@@ -458,9 +458,9 @@ pub(crate) struct Export {
     /// Image to make; it must not exist
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
-    /// Form of the image
-    #[arg(long, value_enum, default_value_t = ImageFormat::Raw, value_name = "FORM")]
-    pub(crate) to_format: ImageFormat,
+    /// Form of the image [default: qcow2 if the name ends so, else raw]
+    #[arg(long, value_enum, value_name = "FORM")]
+    pub(crate) to_format: Option<ImageFormat>,
     #[command(flatten)]
     pub(crate) common: Common,
 }

@@ -5,11 +5,11 @@
 use crate::failure::{Exit, Failure, Outcome};
 use crate::kit::Kit;
 use crate::output::say;
+use crate::secret_file;
 use redoubt_host::StoreUrl;
 use redoubt_ports::{Entropy, RawStore};
 use redoubt_vault::{Vault, VaultKeys};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use zeroize::Zeroizing;
@@ -121,20 +121,11 @@ fn read_bytes(path: &Path) -> Outcome<Zeroizing<[u8; KEY_BYTES]>> {
 
 /// Makes a key file with a fresh key, durably; fails if the file exists.
 pub(crate) fn create(path: &Path, entropy: &dyn Entropy) -> Outcome<VaultKeys> {
-    let cannot = |error: std::io::Error| {
-        let exit = if error.kind() == ErrorKind::AlreadyExists { Exit::Refused } else { Exit::Unreachable };
-        Failure::new(exit, format!("cannot make key file {}: {error}", path.display()))
-            .hint("its directory must exist and be writable")
-    };
     let mut key = Zeroizing::new([0; KEY_BYTES]);
     entropy.fill(&mut key[..]);
     let text: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
     let text = Zeroizing::new(text + "\n");
-    let mut file =
-        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(cannot)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(cannot)?;
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::File::open(parent).and_then(|parent| parent.sync_all()).map_err(cannot)?;
+    secret_file::make(path, "key file", &text)?;
     Ok(VaultKeys::new(*key))
 }
 

@@ -21,6 +21,7 @@ mod qcow2;
 mod qcow2_reader;
 mod recovery;
 mod scrubbed;
+mod secret_file;
 mod services;
 mod settings;
 mod signals;
@@ -106,8 +107,14 @@ fn run(command: Command) -> Outcome<()> {
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Exit::Tool, format!("cannot start the runtime: {error}")))?;
-    let result = runtime.block_on(commands::run(command));
+    let result = runtime.block_on(async {
+        signals::survive_limits();
+        commands::run(command).await
+    });
     // Blocking work that is stuck in a dead device must not hold the process back for ever.
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));
-    result
+    match result {
+        Err(failure) if failure.exit != Exit::Warned => Err(failure),
+        done => output::is_complete().and(done),
+    }
 }

@@ -3,13 +3,17 @@
 //! Colour is a help, never the message: everything is said in words too. It is used only on a terminal
 //! that has it, and never with `NO_COLOR`.
 
-use crate::failure::{Exit, Failure};
+use crate::failure::{Exit, Failure, Outcome};
 use comfy_table::{Attribute, CellAlignment, Color};
 use serde::Serialize;
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::sync::OnceLock;
 
 /// Rows of a table's beginning: what fits on a screen.
 const ROWS_MAX: usize = 20;
+
+/// Why data could not be printed, the first time.
+static LOST: OnceLock<String> = OnceLock::new();
 
 /// Form of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -28,9 +32,20 @@ pub(crate) fn data<T: Serialize>(format: Format, value: &T, table: impl FnOnce(&
         }
         Format::Table => table(value),
     };
-    // A closed pipe (`| head`) is the reader's choice, not an error.
     let mut stdout = std::io::stdout().lock();
-    let _ = writeln!(stdout, "{}", text.trim_end()).and_then(|()| stdout.flush());
+    match writeln!(stdout, "{}", text.trim_end()).and_then(|()| stdout.flush()) {
+        // A closed pipe (`| head`) is the reader's choice, not an error.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => _ = LOST.set(error.to_string()),
+        _ => {}
+    }
+}
+
+/// Fails if some of the data did not get to where stdout goes: a script must not take the half for the whole.
+pub(crate) fn is_complete() -> Outcome<()> {
+    LOST.get().map_or(Ok(()), |why| {
+        Err(Failure::new(Exit::Failed, format!("cannot write all of the output: {why}"))
+            .hint("look at where the output goes, then ask again"))
+    })
 }
 
 /// Says something to the person in front of the terminal.

@@ -62,31 +62,54 @@ impl OverlayFile {
     }
 }
 
-/// Makes a sparse file; false if there is one already.
+/// Makes a sparse file; false if there is one already that holds something.
 fn make(path: &Path, bytes: u64) -> Outcome<bool> {
     let cannot = |error: std::io::Error| {
-        Failure::new(Exit::Unreachable, format!("cannot make overlay {}: {error}", path.display()))
-            .hint("choose a file in a writable directory with --overlay-file")
+        let hint = match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+                "make room, choose a smaller --overlay-max, or a file elsewhere with --overlay-file"
+            }
+            _ => "choose a file in a writable directory with --overlay-file",
+        };
+        Failure::new(Exit::Unreachable, format!("cannot make overlay {}: {error}", path.display())).hint(hint)
     };
-    match std::fs::OpenOptions::new().write(true).create_new(true).open(path) {
-        Ok(file) => {
-            file.set_len(bytes).map_err(cannot)?;
-            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-            std::fs::File::open(parent.unwrap_or(Path::new(".")))
-                .and_then(|directory| directory.sync_all())
-                .map_err(cannot)?;
-            Ok(true)
+    let file = match std::fs::OpenOptions::new().write(true).create_new(true).open(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            grow_empty(path, bytes).map_err(cannot)?;
+            return Ok(false);
         }
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => Err(cannot(error)),
+        made => made.map_err(cannot)?,
+    };
+    file.set_len(bytes).map_err(|error| {
+        let _ = std::fs::remove_file(path);
+        cannot(error)
+    })?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    std::fs::File::open(parent.unwrap_or(Path::new(".")))
+        .and_then(|directory| directory.sync_all())
+        .map_err(cannot)?;
+    Ok(true)
+}
+
+/// Gives a file without a byte its size: its mount died while it made it.
+fn grow_empty(path: &Path, bytes: u64) -> std::io::Result<()> {
+    let is_empty = |file: &std::fs::Metadata| file.is_file() && file.len() == 0;
+    if !std::fs::metadata(path).is_ok_and(|found| is_empty(&found)) {
+        return Ok(());
     }
+    let file = std::fs::OpenOptions::new().write(true).open(path)?;
+    // Whoever uses it by now holds the lock.
+    if file.try_lock().is_ok() && is_empty(&file.metadata()?) {
+        file.set_len(bytes)?;
+    }
+    Ok(())
 }
 
 fn refused(path: &Path, error: OverlayError) -> Failure {
     let path = path.display();
     match error {
         OverlayError::Io(error) if error.kind == IoKind::Busy => {
-            Failure::new(Exit::Refused, format!("overlay {path} is used by another mount"))
+            Failure::new(Exit::Refused, format!("overlay {path} is in use by another process"))
                 .hint("choose another file with --overlay-file")
         }
         OverlayError::Io(error) if error.kind != IoKind::Unsupported => Failure::from(error),

@@ -44,7 +44,8 @@ pub(crate) fn no_contact(settings: &StoreSettings, error: &StoreError) -> Failur
 pub(crate) async fn open_store(settings: &StoreSettings) -> Outcome<Arc<dyn RawStore>> {
     if let Some(directory) = settings.url.directory().filter(|directory| !directory.is_dir()) {
         let what = format!("there is no vault directory {}", directory.display());
-        return Err(Failure::new(Exit::Unreachable, what).hint("check the path given with --vault"));
+        return Err(Failure::new(Exit::Unreachable, what)
+            .hint("check the path; if the vault was moved, pass its new place with --vault"));
     }
     let store = redoubt_host::store::open(settings)?;
     if settings.url.directory().is_none() {
@@ -69,16 +70,29 @@ async fn open_vault_for(
     machine: Option<MachineId>,
 ) -> Outcome<Vault> {
     let store = open_store(settings).await?;
-    let keys = key.read()?;
+    let keys = match key.read() {
+        Ok(keys) => keys,
+        // Where no vault is, no key is missing.
+        Err(failure) => match Vault::identity(store).await {
+            Err(VaultError::NoVault) => return Err(no_vault(settings)),
+            _ => return Err(failure),
+        },
+    };
     key.check_vault(store.clone(), &settings.url).await?;
     let opened = match machine {
         Some(machine) => Vault::open_for(store, keys, machine).await,
         None => Vault::open(store, keys).await,
     };
-    opened.map_err(|error| {
-        let failure = Failure::from(error);
-        Failure { what: format!("{} ({})", failure.what, settings.url), ..failure }
-    })
+    opened.map_err(|error| of_vault(error, settings))
+}
+
+fn no_vault(settings: &StoreSettings) -> Failure {
+    of_vault(VaultError::NoVault, settings)
+}
+
+fn of_vault(error: VaultError, settings: &StoreSettings) -> Failure {
+    let failure = Failure::from(error);
+    Failure { what: format!("{} ({})", failure.what, settings.url), ..failure }
 }
 
 /// Where a vault is, and what the service of the state directory knows of it.

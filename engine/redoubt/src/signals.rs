@@ -1,8 +1,15 @@
-//! The two signals that ask a service to stop.
+//! The two signals that ask a service to stop, and the one that must not end it.
 
 use crate::failure::{Exit, Failure, Outcome};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+
+/// From now on a file that may not grow (`ulimit -f`) is an error of the write that wanted it, as a full disk is. Without
+/// this it is the end of the process, without a word. Must be called within the runtime.
+pub(crate) fn survive_limits() {
+    // The handler stays when this value goes. Where it cannot be had, nothing is worse than before.
+    let _ = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()));
+}
 
 /// SIGTERM and SIGINT, caught from the moment this value exists.
 pub(crate) struct Signals {

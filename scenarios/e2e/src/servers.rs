@@ -20,6 +20,9 @@ const MOTO: &str = "moto-5.2.5/bin/python";
 const ACCOUNT: &str = "devstoreaccount1";
 const ACCOUNT_KEY: &str =
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+/// What a segment begins with, and how long that beginning is (`engine/docs/vault-format.md`).
+const SEGMENT: &[u8] = b"DRSEG1\0\0";
+const SEGMENT_HEADER: usize = 128;
 /// Makes a container: endpoint, account, key and name are its arguments.
 const MAKE_CONTAINER: &str = r#"
 import base64, email.utils, hashlib, hmac, sys, urllib.request
@@ -54,6 +57,8 @@ urllib.request.urlopen(urllib.request.Request(f"{sys.argv[1]}/{sys.argv[2]}", me
 pub struct Server {
     child: Child,
     scheme: &'static str,
+    /// Where it keeps objects, if that is on disk.
+    objects: Option<PathBuf>,
     /// Address for clients.
     pub endpoint: String,
     /// File of credentials for it.
@@ -70,17 +75,19 @@ fn tool(name: &str) -> Result<PathBuf> {
 }
 
 impl Server {
-    /// Starts Azure Blob Storage's emulator, in memory.
+    /// Starts Azure Blob Storage's emulator, with its objects on disk.
     pub fn azurite(place: &Place) -> Result<Server> {
         let mut command = Command::new("node");
+        let objects = place.path("azurite");
         command.arg(tool(AZURITE)?).args(["--blobHost", "127.0.0.1", "--blobPort", "0"]);
-        command.args(["--inMemoryPersistence", "--disableTelemetry", "--silent"]);
+        command.args(["--location", text(&objects), "--disableTelemetry", "--silent"]);
         // Clients of newer versions are as good.
         command.arg("--skipApiVersionCheck");
         let credentials =
             format!("AZURE_STORAGE_ACCOUNT_NAME={ACCOUNT}\nAZURE_STORAGE_ACCOUNT_KEY={ACCOUNT_KEY}\n");
         let mut server = Server::start("az", command, place, &credentials)?;
         server.endpoint = format!("{}/{ACCOUNT}", server.endpoint);
+        server.objects = Some(objects.join("__blobstorage__"));
         Ok(server)
     }
 
@@ -103,6 +110,23 @@ impl Server {
         Ok(format!("{}://{name}", self.scheme))
     }
 
+    /// Changes a byte of the first unit of the oldest segment behind the server's back; false if it has nothing on disk.
+    pub fn rot(&self) -> Result<bool> {
+        let Some(objects) = &self.objects else { return Ok(false) };
+        let mut files: Vec<PathBuf> =
+            std::fs::read_dir(objects)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+        files.sort_by_key(|file| std::fs::metadata(file).and_then(|data| data.created()).ok());
+        for file in files {
+            let mut bytes = std::fs::read(&file)?;
+            if let Some(at) = bytes.windows(SEGMENT.len()).position(|window| window == SEGMENT) {
+                bytes[at + SEGMENT_HEADER + 100] ^= 1;
+                std::fs::write(&file, bytes)?;
+                return Ok(true);
+            }
+        }
+        bail!("no segment is stored in {}", objects.display())
+    }
+
     fn start(scheme: &'static str, mut command: Command, place: &Place, credentials: &str) -> Result<Server> {
         let file = place.path(&format!("{scheme}.credentials"));
         let mut options = std::fs::OpenOptions::new();
@@ -120,7 +144,7 @@ impl Server {
         let child = command.spawn().with_context(|| format!("start {command:?}"))?;
         // Our own ends of the pipe go with it.
         drop(command);
-        let mut server = Server { child, scheme, endpoint: String::new(), credentials: file };
+        let mut server = Server { child, scheme, objects: None, endpoint: String::new(), credentials: file };
         server.endpoint = announced(output).with_context(|| format!("{scheme} server"))?;
         Ok(server)
     }

@@ -54,6 +54,8 @@ fn a_missing_directory_or_option_is_named_with_a_remedy() {
     refused(&place, UNREACHABLE, "no vault directory", &["points", "--vault", "v"]);
     refused(&place, UNREACHABLE, "no service runs", &["status"]);
     refused(&place, UNREACHABLE, "no vault directory", &["verify", "--vault", "v"]);
+    std::fs::create_dir(place.path("other")).unwrap();
+    refused(&place, UNREACHABLE, "there is no vault", &["points", "--vault", "other"]);
     refused(&place, UNREACHABLE, "no vault directory", &["vault-dump", "--vault", "v"]);
     refused(&place, USAGE, "no name of an object", &["vault-dump", "Vault", "--vault", "v"]);
 }
@@ -209,6 +211,12 @@ fn a_wrong_key_a_damaged_state_and_a_foreign_vault_are_refused_unchanged() {
         &["diff", "newest", "newest", "--volume", "b", "--vault", &vault],
     );
     refused(&place, REFUSED, "no object's name begins with", &["vault-dump", "zz", "--vault", &vault]);
+    refused(
+        &place,
+        USAGE,
+        "a vmdk image cannot be written",
+        &["export", "newest", "x.vmdk", "--vault", &vault],
+    );
     for command in ["verify", "vault-dump"] {
         let wrong = [command, "--vault", &vault, "--key", "wrong.key"];
         refused(&place, REFUSED, "wrong vault key", &wrong);

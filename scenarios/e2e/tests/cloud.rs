@@ -1,5 +1,6 @@
 //! A vault in a cloud's store: the machine that was protected is gone with all it had, and any of its points
-//! comes back from the store, the recovery kit and the credentials alone.
+//! comes back from the store, the recovery kit and the credentials alone. A byte that changed in the store takes the
+//! points that need it, by name, and no other.
 #![allow(clippy::disallowed_methods)]
 
 use rand_chacha::ChaCha8Rng;
@@ -8,10 +9,15 @@ use redoubt_e2e::nbd::Client;
 use redoubt_e2e::servers::Server;
 use redoubt_e2e::service::{Service, Site};
 use redoubt_e2e::{Place, binary, run, text, try_run};
+use serde_json::Value;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 const UNREACHABLE: i32 = 3;
+const FAILED: i32 = 5;
+const WARNED: i32 = 6;
 const DISK_BYTES: u64 = 4 << 20;
 const STEP: usize = 1 << 20;
 
@@ -75,7 +81,7 @@ fn a_lost_machine_comes_back(server: &Server, place: &Place) {
     let kit = ["--recovery-kit", text(&kit), "--passphrase-file", text(&phrase)];
     let vault = [&kit[..], &["--vault-credentials", text(&server.credentials)]].concat();
     let list = run(binary(), &[&["points", "--format", "json"], &vault[..]].concat()).unwrap();
-    let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+    let list: Value = serde_json::from_str(&list).unwrap();
     let names: Vec<&str> =
         list["points"].as_array().unwrap().iter().map(|point| point["point"].as_str().unwrap()).collect();
     assert!(names.len() >= 4, "{names:?}");
@@ -99,8 +105,97 @@ fn a_lost_machine_comes_back(server: &Server, place: &Place) {
     let kit_only = [&["vault-dump", &log], &vault[..]].concat();
     let dump = run(binary(), &kit_only).unwrap();
     assert!(dump.contains("erp") && dump.contains(host), "{dump}");
+    as_the_readme_says(place, names[0]);
     let scrubbed = run(binary(), &[&["scrub"], &vault[..]].concat()).unwrap();
     assert!(scrubbed.contains("WHOLE: every unit opens"), "{scrubbed}");
+    if server.rot().unwrap() {
+        let keyless = [&["--vault", &url], &server.options()[..]].concat();
+        rot_is_named(place, &vault, &keyless, &names);
+    }
+}
+
+/// Runs the README's commands for this day as they are written, in a directory with the kit and the credentials.
+fn as_the_readme_says(place: &Place, oldest: &str) {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md");
+    let readme = std::fs::read_to_string(path).unwrap();
+    let section = readme.split("### When the site is gone").nth(1).expect("the section");
+    let block = section.split("```").nth(1).expect("its commands");
+    let commands: Vec<&str> = block.lines().filter_map(|line| line.strip_prefix("$ redoubt ")).collect();
+    assert_eq!(commands.len(), 6, "{commands:?}");
+    let credentials = std::fs::read_dir(place.path(".")).unwrap().map(|entry| entry.unwrap().path());
+    let credentials =
+        credentials.into_iter().find(|path| path.extension().is_some_and(|end| end == "credentials"));
+    std::fs::copy(credentials.unwrap(), place.path("vault.credentials")).unwrap();
+    for command in commands {
+        let is_left_running = command.ends_with('&');
+        let command = command.trim_end_matches(" &").replace("mount 3.0 ", &format!("mount {oldest} "));
+        let line = format!("exec {} {command} --passphrase-file phrase", text(&binary()));
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &line]).current_dir(place.path(".")).stdin(Stdio::null());
+        if is_left_running {
+            let mut child = shell.stdout(Stdio::piped()).spawn().unwrap();
+            let mut address = String::new();
+            BufReader::new(child.stdout.take().unwrap()).read_line(&mut address).unwrap();
+            // SAFETY: a plain system call; the child has not been waited for, so the id is its own.
+            unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGTERM) };
+            assert!(child.wait().unwrap().success() && address.starts_with("nbd+unix:"), "{line}: {address}");
+        } else {
+            let output = shell.output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success() && !output.stdout.is_empty(), "{line}: {said}");
+        }
+    }
+}
+
+/// Runs a command that prints JSON, whatever it ends with.
+fn json(arguments: &[&[&str]]) -> (i32, Value) {
+    let arguments = [&arguments.concat()[..], &["--format", "json"]].concat();
+    let output = try_run(binary().as_os_str(), &arguments, None).unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    (output.status.code().expect("a code"), serde_json::from_slice(&output.stdout).expect(&stderr))
+}
+
+/// Which points need what rotted is found by exporting each of them. Scrub and verify must say the same.
+fn rot_is_named(place: &Place, vault: &[&str], keyless: &[&str], points: &[&str]) {
+    let (mut lost, mut whole) = (Vec::new(), Vec::new());
+    for point in points {
+        let image = place.path(&format!("{point}-after.img"));
+        let export = [&["export", point, text(&image)], vault].concat();
+        let output = try_run(binary().as_os_str(), &export, None).unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        match output.status.code() {
+            Some(0) => whole.push(*point),
+            code => {
+                assert_eq!(code, Some(FAILED), "{stderr}");
+                assert!(
+                    stderr.contains("the seal is broken") && stderr.contains("redoubt scrub"),
+                    "{stderr}"
+                );
+                assert!(!image.exists(), "half an image is none");
+                lost.push(*point);
+            }
+        }
+    }
+    assert!(lost.first() == points.first() && whole.last() == points.last(), "{lost:?} {whole:?}");
+    let (exit, all) = json(&[&["scrub"], vault]);
+    let [damage] = &all[0]["damage"].as_array().unwrap()[..] else { panic!("one place: {all}") };
+    let at = |name: &Value| points.iter().position(|point| *point == name).expect("a point that is listed");
+    let hits = damage["points"].as_array().unwrap().iter();
+    let named: Vec<&str> = hits.flat_map(|hit| &points[at(&hit["from"])..=at(&hit["to"])]).copied().collect();
+    assert_eq!((exit, &named), (FAILED, &lost), "{all}");
+    assert_eq!(all[0]["whole_points"], serde_json::json!(whole), "{all}");
+    // Whoever has no keys learns of the same place, and nothing of points.
+    let (exit, all) = json(&[&["scrub", "--without-key"], keyless]);
+    assert_eq!((exit, &all[0]["damage"][0]["object"]), (FAILED, &damage["object"]), "{all}");
+    assert_eq!(all[0]["damage"][0]["takes"], "unknown", "{all}");
+    for (point, exit, verdict) in
+        [(lost[lost.len() - 1], FAILED, "not-proven"), (whole[0], WARNED, "proven-with-damage")]
+    {
+        let (code, proof) = json(&[&["verify", point], vault]);
+        assert_eq!((code, proof["verdict"].as_str()), (exit, Some(verdict)), "{point}: {proof}");
+        let hits = proof["hits"].as_array().unwrap();
+        assert!(hits.iter().all(|hit| lost.iter().any(|lost| hit["point"] == *lost)), "{proof}");
+    }
 }
 
 #[test]

@@ -5,8 +5,12 @@ use redoubt_e2e::nbd::Client;
 use redoubt_e2e::service::{Service, Site};
 use redoubt_e2e::{Place, binary, run, text, try_run};
 use serde_json::Value;
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 
 const REFUSED: i32 = 4;
 const MIB: usize = 1 << 20;
@@ -106,6 +110,76 @@ fn a_kit_alone_opens_the_vault_when_the_site_is_gone() {
     assert!(!line.contains(PASSPHRASE) && !line.contains(key.trim()));
     assert!(service.terminate().unwrap().success());
     assert!(!place.path("elsewhere.key").exists(), "no key file is made of a kit");
+}
+
+/// Runs a command at a terminal of its own and types an answer to each question; returns its code, what the terminal
+/// showed, and whether it shows what is typed again.
+fn at_a_terminal(arguments: &[&str], answers: &[&str]) -> (Option<i32>, String, bool) {
+    let (mut near, mut far) = (0, 0);
+    let (name, modes, size) = (std::ptr::null_mut(), std::ptr::null(), std::ptr::null());
+    // SAFETY: two places for the new descriptors; the rest may be null.
+    assert_eq!(unsafe { libc::openpty(&mut near, &mut far, name, modes, size) }, 0);
+    // SAFETY: they are new, and nobody else's.
+    let (near, far) = unsafe { (OwnedFd::from_raw_fd(near), OwnedFd::from_raw_fd(far)) };
+    let mut command = Command::new(binary());
+    command.args(arguments).stdin(far.try_clone().unwrap());
+    command.stdout(far.try_clone().unwrap()).stderr(far.try_clone().unwrap());
+    // SAFETY: both calls are safe between fork and exec.
+    unsafe {
+        command.pre_exec(|| match libc::setsid() >= 0 && libc::ioctl(0, libc::TIOCSCTTY, 0) == 0 {
+            true => Ok(()),
+            false => Err(std::io::Error::last_os_error()),
+        });
+    }
+    let mut child = command.spawn().unwrap();
+    let mut terminal = std::fs::File::from(near);
+    let (mut shown, mut part) = (String::new(), [0; 4096]);
+    for answer in answers {
+        while !shown.ends_with(": ") {
+            let read = terminal.read(&mut part).unwrap();
+            shown += &String::from_utf8_lossy(&part[..read]);
+        }
+        shown.push('\n');
+        terminal.write_all(answer.as_bytes()).unwrap();
+    }
+    let ended = child.wait().unwrap();
+    // SAFETY: a place for the modes of an open terminal.
+    let modes = unsafe {
+        let mut modes = std::mem::zeroed();
+        assert_eq!(libc::tcgetattr(far.as_raw_fd(), &mut modes), 0);
+        modes
+    };
+    // With the last of the other ends closed reading comes to an end.
+    drop((far, command));
+    while let Ok(read @ 1..) = terminal.read(&mut part) {
+        shown += &String::from_utf8_lossy(&part[..read]);
+    }
+    (ended.code(), shown, modes.c_lflag & libc::ECHO != 0)
+}
+
+#[test]
+fn a_passphrase_is_typed_unseen_and_giving_up_leaves_the_terminal_as_it_was() {
+    let place = Place::new();
+    let site = Site::new(&place);
+    let disk = format!("erp={}", text(&place.image("disk.img", MIB as u64)));
+    let service = site.up(&["--disk", &disk]).unwrap();
+    site.caught_up().unwrap();
+    assert!(service.terminate().unwrap().success());
+    let (kit, vault) = (place.path("kit.txt"), text(&site.vault).to_owned());
+    let export = ["keys", "export-kit", text(&kit), "--vault", &vault];
+    let typed = format!("{PASSPHRASE}\n");
+    let (code, shown, _) = at_a_terminal(&export, &[&typed, "walrus pencil harbour tulips\n"]);
+    assert!(code == Some(2) && shown.contains("differ") && !kit.exists(), "{shown}");
+    let (code, shown, echoes) = at_a_terminal(&export, &[&typed, &typed]);
+    assert!(code == Some(0) && echoes && !shown.contains("walrus"), "{shown}");
+    let points = ["points", "--recovery-kit", text(&kit)];
+    let (code, shown, _) = at_a_terminal(&points, &[&typed]);
+    assert!(code == Some(0) && shown.contains("oldest reachable point"), "{shown}");
+    // Whether the command catches signals or not.
+    for command in ["points", "scrub"] {
+        let (code, shown, echoes) = at_a_terminal(&[command, "--recovery-kit", text(&kit)], &["wal\x03"]);
+        assert!(code == Some(5) && echoes && shown.contains("interrupted"), "{shown}");
+    }
 }
 
 #[test]

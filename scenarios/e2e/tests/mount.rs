@@ -80,7 +80,7 @@ fn an_overlay_outlives_a_killed_mount_and_serves_its_own_point_only() {
     client.flush().unwrap();
     let second =
         try_mount(&place, &site, &old, &["--listen", "unix:n.sock", "--overlay", "--overlay-file", "m.ov"]);
-    assert!(second.contains("used by another mount"), "{second}");
+    assert!(second.contains("in use by another process"), "{second}");
     mount.kill().unwrap();
     assert!(file.exists());
     // The file of one point is refused for another, for another file's content, and when it is damaged.

@@ -114,7 +114,7 @@ fn is_upload(name: &str) -> bool {
 
 fn of_io(error: &std::io::Error, otherwise: StoreError) -> StoreError {
     match error.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => StoreError::NoSpace,
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => StoreError::NoSpace,
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => StoreError::Denied(error.to_string()),
         _ => otherwise,
     }

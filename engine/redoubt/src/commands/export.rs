@@ -16,13 +16,18 @@ use futures::stream::{self, Stream, StreamExt};
 use indicatif::ProgressBar;
 use redoubt_core::{Extent, Sectors, VolumeIndex};
 use redoubt_vault::{PointView, ReadError};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 use serde::Serialize;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// Sectors read at once, 8 MiB: large requests for the store, little enough for memory and progress.
 const STEP_SECTORS: u64 = 16384;
 /// Such reads at once: with requests of 4 MiB enough to hide a round trip to a cloud.
 const READS_AT_ONCE: usize = 6;
+/// Endings of other programs' images.
+const FOREIGN: [&str; 7] = ["vmdk", "vhd", "vhdx", "vdi", "qcow", "qed", "ova"];
 /// Sectors asked for their data at once, 1 GiB: bounds what a large disk holds in memory.
 const LOOK_SECTORS: u64 = 1 << 21;
 
@@ -38,6 +43,7 @@ struct Exported {
 
 pub(crate) async fn run(args: Export) -> Outcome<()> {
     let mut signals = Signals::catch()?;
+    let format = form(&args)?;
     let found = recovery::find(&args.point).await?;
     let bytes = found.view()?.2.bytes();
     let part = Part::create(&args.file)?;
@@ -46,7 +52,7 @@ pub(crate) async fn run(args: Export) -> Outcome<()> {
         tokio::select! {
             biased;
             () = signals.stop() => Err(Failure::new(Exit::Failed, "interrupted; nothing was made")),
-            copied = copy(&found, &part, args.to_format, &progress) => copied,
+            copied = copy(&found, &part, format, &progress) => copied,
         }
     };
     let copied = while_held(&found, copying).await;
@@ -57,7 +63,7 @@ pub(crate) async fn run(args: Export) -> Outcome<()> {
         file: args.file.display().to_string(),
         point: point_name(&found.point),
         volume: found.volume,
-        image_format: args.to_format,
+        image_format: format,
         bytes,
         data_bytes,
     };
@@ -66,6 +72,24 @@ pub(crate) async fn run(args: Export) -> Outcome<()> {
         format!("{}: {} of point {}, {size}, {data} of it data", done.file, done.volume, done.point)
     });
     found.recovery.done()
+}
+
+/// Tells in which form the image is written. A name that promises another one must not be given to what is none.
+fn form(args: &Export) -> Outcome<ImageFormat> {
+    if let Some(form) = args.to_format {
+        return Ok(form);
+    }
+    let ending = args.file.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    match ending.to_ascii_lowercase().as_str() {
+        "qcow2" => Ok(ImageFormat::Qcow2),
+        other if FOREIGN.contains(&other) => {
+            let hint = format!(
+                "write qcow2, then `qemu-img convert` makes a {other} of it; or say --to-format raw if raw is meant"
+            );
+            Err(Failure::usage(format!("a {other} image cannot be written, only raw and qcow2")).hint(hint))
+        }
+        _ => Ok(ImageFormat::Raw),
+    }
 }
 
 /// Copies what of the volume holds data, in the order of its addresses. Reads go on while what was read is written.
@@ -161,11 +185,28 @@ impl Part {
 
     fn finish(&self, target: &Path) -> Outcome<()> {
         self.file.sync_all().map_err(|error| self.failed(&error))?;
-        // A link, unlike a rename, never replaces what somebody put there meanwhile.
-        std::fs::hard_link(&self.path, target).map_err(|error| self.failed(&error))?;
+        self.name_it(target).map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => {
+                let what =
+                    format!("{} was made by somebody else meanwhile; it was not changed", target.display());
+                Failure::new(Exit::Refused, what).hint("choose another name")
+            }
+            _ => self.failed(&error),
+        })?;
         let parent =
             target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         std::fs::File::open(parent).and_then(|parent| parent.sync_all()).map_err(|error| self.failed(&error))
+    }
+}
+
+impl Part {
+    /// Gives the image its name, which nobody else must have taken meanwhile.
+    fn name_it(&self, target: &Path) -> std::io::Result<()> {
+        match renameat_with(CWD, &self.path, CWD, target, RenameFlags::NOREPLACE) {
+            // Not every file system knows such a rename (NFS), and not every one knows links (FAT).
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => std::fs::hard_link(&self.path, target),
+            named => Ok(named?),
+        }
     }
 }
 

@@ -10,14 +10,13 @@ mod armour;
 pub(crate) mod passphrase;
 
 use crate::failure::{Exit, Failure, Outcome};
+use crate::secret_file;
 use crate::units::show_wall;
 use argon2::{Algorithm, Argon2, Params, Version};
 use passphrase::Passphrase;
 use redoubt_host::{StoreSettings, StoreUrl};
 use redoubt_ports::Entropy;
 use redoubt_wire::aead::{KEY_BYTES, Key, TAG_BYTES};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -76,17 +75,7 @@ impl Kit {
     /// Writes the kit to a new file, durably.
     pub(crate) fn write(&self, path: &Path, passphrase: &Passphrase, entropy: &dyn Entropy) -> Outcome<()> {
         let text = self.text(passphrase, COST, entropy)?;
-        let cannot = |error: std::io::Error| {
-            let exit =
-                if error.kind() == ErrorKind::AlreadyExists { Exit::Refused } else { Exit::Unreachable };
-            Failure::new(exit, format!("cannot make recovery kit {}: {error}", path.display()))
-                .hint("name a new file in a directory that is there and writable")
-        };
-        let mut options = std::fs::OpenOptions::new();
-        let mut file = options.write(true).create_new(true).mode(0o600).open(path).map_err(cannot)?;
-        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(cannot)?;
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        std::fs::File::open(parent).and_then(|parent| parent.sync_all()).map_err(cannot)
+        secret_file::make(path, "recovery kit", &text)
     }
 
     /// The kit as text: what it is in words, then the armoured bytes.

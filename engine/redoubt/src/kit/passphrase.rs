@@ -1,9 +1,9 @@
 //! A passphrase from a file, from the environment or from the terminal; never from the command line.
 
 use crate::failure::{Exit, Failure, Outcome};
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::path::Path;
 use zeroize::Zeroizing;
 
@@ -29,7 +29,7 @@ pub(crate) fn fresh(file: Option<&Path>) -> Outcome<Passphrase> {
     let passphrase = match given(file)? {
         Some(passphrase) => passphrase,
         None => {
-            let mut terminal = Terminal::open()?;
+            let terminal = Terminal::open()?;
             let first = terminal.ask("passphrase for the kit: ")?;
             if *terminal.ask("once more: ")? != *first {
                 return Err(Failure::usage("the two passphrases differ").hint("try again"));
@@ -60,7 +60,7 @@ fn given(file: Option<&Path>) -> Outcome<Option<Passphrase>> {
 }
 
 /// The terminal, whatever stdin and stdout are.
-struct Terminal(BufReader<File>);
+struct Terminal(File);
 
 /// Shows again what is typed, however asking ends.
 struct Quiet<'a>(&'a File, Termios);
@@ -74,29 +74,95 @@ impl Drop for Quiet<'_> {
 impl Terminal {
     fn open() -> Outcome<Terminal> {
         let opened = File::options().read(true).write(true).open("/dev/tty");
-        opened.map(|file| Terminal(BufReader::new(file))).map_err(|_| {
+        opened.map(Terminal).map_err(|_| {
             let hint = format!("write it to a file and name that with --passphrase-file, or set {VARIABLE}");
             Failure::usage("there is no terminal to ask for the passphrase").hint(hint)
         })
     }
 
-    fn ask(&mut self, question: &str) -> Outcome<Passphrase> {
-        let cannot = |error: std::io::Error| {
-            Failure::new(Exit::Unreachable, format!("cannot use the terminal: {error}"))
-        };
-        let mut line = Zeroizing::new(String::new());
-        self.0.get_mut().write_all(question.as_bytes()).map_err(cannot)?;
-        let shown = tcgetattr(self.0.get_ref()).map_err(|error| cannot(error.into()))?;
+    fn ask(&self, question: &str) -> Outcome<Passphrase> {
+        let typed = self
+            .typed(question)
+            .map_err(|error| Failure::new(Exit::Unreachable, format!("cannot use the terminal: {error}")))?;
+        match typed {
+            Some(line) => Ok(line),
+            None => Err(Failure::new(Exit::Failed, "interrupted; nothing was touched")),
+        }
+    }
+
+    /// Reads a line that nobody sees; none if it was interrupted. The keys are ours meanwhile: a signal would end the
+    /// process before the terminal shows again what is typed, or not at all where signals are caught.
+    fn typed(&self, question: &str) -> std::io::Result<Option<Passphrase>> {
+        let shown = tcgetattr(&self.0)?;
         let mut hidden = shown.clone();
-        hidden.local_modes.remove(LocalModes::ECHO);
-        tcsetattr(self.0.get_ref(), OptionalActions::Flush, &hidden).map_err(|error| cannot(error.into()))?;
-        let (read, mut screen) = {
-            let file = self.0.get_ref().try_clone().map_err(cannot)?;
-            let _quiet = Quiet(&file, shown);
-            (self.0.read_line(&mut line), file.try_clone().map_err(cannot)?)
+        hidden.local_modes.remove(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG);
+        hidden.special_codes[SpecialCodeIndex::VMIN] = 1;
+        hidden.special_codes[SpecialCodeIndex::VTIME] = 0;
+        tcsetattr(&self.0, OptionalActions::Flush, &hidden)?;
+        let _quiet = Quiet(&self.0, shown);
+        // Only now: what is typed before the terminal is quiet is thrown away.
+        (&self.0).write_all(question.as_bytes())?;
+        let (mut line, mut byte) = (Zeroizing::new(Vec::new()), [0]);
+        let is_whole = loop {
+            if (&self.0).read(&mut byte)? == 0 {
+                break false;
+            }
+            match take(&mut line, byte[0]) {
+                Key::Typed => {}
+                Key::Enter => break true,
+                Key::Interrupt => break false,
+            }
         };
-        read.map_err(cannot)?;
-        screen.write_all(b"\n").map_err(cannot)?;
-        Ok(Zeroizing::new(line.trim_end_matches(['\r', '\n']).to_owned()))
+        (&self.0).write_all(b"\n")?;
+        let text = std::str::from_utf8(&line).map_err(|_| std::io::Error::other("that is no UTF-8"))?;
+        Ok(is_whole.then(|| Zeroizing::new(text.to_owned())))
+    }
+}
+
+/// What a key did.
+#[derive(Debug, PartialEq, Eq)]
+enum Key {
+    /// It changed the line, or nothing.
+    Typed,
+    Enter,
+    Interrupt,
+}
+
+/// Takes one byte of what is typed, as a terminal does that is not asked to be quiet.
+fn take(line: &mut Vec<u8>, byte: u8) -> Key {
+    match byte {
+        b'\n' | b'\r' => return Key::Enter,
+        // Ctrl-D.
+        4 if !line.is_empty() => return Key::Enter,
+        // Ctrl-C, Ctrl-D, Ctrl-backslash.
+        3 | 4 | 28 => return Key::Interrupt,
+        // Ctrl-U.
+        21 => line.clear(),
+        // Backspace: a character may have several bytes, all but the first of this form.
+        8 | 127 => while line.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {},
+        _ if line.len() < BYTES_MAX as usize => line.push(byte),
+        _ => {}
+    }
+    Key::Typed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn typed(bytes: &[u8]) -> (String, Option<Key>) {
+        let mut line = Vec::new();
+        let end = bytes.iter().map(|byte| take(&mut line, *byte)).find(|key| *key != Key::Typed);
+        (String::from_utf8(line).unwrap(), end)
+    }
+
+    #[test]
+    fn a_line_is_typed_and_mended_as_on_any_terminal() {
+        assert_eq!(typed(b"tulip\nmore"), ("tulip".into(), Some(Key::Enter)));
+        assert_eq!(typed(b"tulo\x7fip\r"), ("tulip".into(), Some(Key::Enter)));
+        assert_eq!(typed("gr\u{fc}\u{df}\x7f\x08un\n".as_bytes()), ("grun".into(), Some(Key::Enter)));
+        assert_eq!(typed(b"wrong\x15\x7fright\x04"), ("right".into(), Some(Key::Enter)));
+        assert_eq!(typed(b"wal\x03"), ("wal".into(), Some(Key::Interrupt)));
+        assert_eq!(typed(b"\x04"), (String::new(), Some(Key::Interrupt)));
     }
 }
