@@ -223,6 +223,8 @@ fn a_wrong_key_a_damaged_state_and_a_foreign_vault_are_refused_unchanged() {
     }
     place.image("there.img", 512);
     refused(&place, REFUSED, "exists already", &["export", "newest", "there.img", "--vault", &vault]);
+    let said = refused(&place, REFUSED, "exists already", &["export", "newest", ".", "--vault", &vault]);
+    assert!(said.contains("a new file in that directory"), "{said}");
     let again = ["up", "--state", text(&site.state), "--vault", &vault];
     damaged(&place, &site.state.join("redoubt.json"), REFUSED, "redoubt.json is unusable", &again);
     let header = site.vault.join("vault");

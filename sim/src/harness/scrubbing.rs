@@ -103,14 +103,29 @@ pub(super) async fn damaged(
     // Where an object ends too soon the scrub may name all of it.
     let bytes = estate.world.store.spoilt().filter(|_| damage == Damage::Rot);
     let place = format!("{key} ({damage:?} at {bytes:?})");
-    let truth = Truth { object: Some(key.to_string()), bytes, shows, losses };
     let points = whole.images.keys().copied().map(point).collect();
+    if let Some(what) = misses_nothing(&report, &points, &losses) {
+        found.push(Finding::new("scrub-exact", format!("{place}: {what}")));
+    }
+    let truth = Truth { object: Some(key.to_string()), bytes, shows, losses };
     found.extend(
         judge(&truth, &told(&report, &points))
             .into_iter()
             .map(|finding| Finding::new(finding.oracle, format!("{place}: {}", finding.what))),
     );
     is_costly
+}
+
+/// Compares the points that are said to miss nothing with those that do; none may be named unless each is known. Of a
+/// point that was given up and came back (decision 0027) nothing is known here.
+fn misses_nothing(report: &Report, points: &BTreeSet<Point>, losses: &Losses) -> Option<String> {
+    let told = report.whole.iter().copied().map(point).filter(|at| points.contains(at));
+    let told: BTreeSet<Point> = told.collect();
+    let is_unknown = |damage: &redoubt_vault::scrub::Damage| damage.takes == Takes::Unknown;
+    let is_known = !report.damage.iter().any(is_unknown) && report.unread.is_empty();
+    let true_ones = || points.iter().copied().filter(|at| !losses.contains_key(at)).collect::<BTreeSet<_>>();
+    let expected = if is_known { true_ones() } else { BTreeSet::new() };
+    (told != expected).then(|| format!("it says that {told:?} miss nothing, and {expected:?} do"))
 }
 
 /// Reads what the scrub said as a set; `points` are those there were.

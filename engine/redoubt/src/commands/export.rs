@@ -19,7 +19,9 @@ use redoubt_vault::{PointView, ReadError};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use serde::Serialize;
+use std::fs::FileType;
 use std::io::ErrorKind;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 /// Sectors read at once, 8 MiB: large requests for the store, little enough for memory and progress.
@@ -92,6 +94,17 @@ fn form(args: &Export) -> Outcome<ImageFormat> {
     }
 }
 
+/// Says what to do if the target is there: nobody is told to remove a disk.
+fn instead_of(found: FileType) -> &'static str {
+    if found.is_block_device() {
+        "an export makes a new file; to fill a disk serve the point with `redoubt mount` and copy it with `nbdcopy`"
+    } else if found.is_dir() {
+        "add the name of a new file in that directory"
+    } else {
+        "choose another name, or remove it"
+    }
+}
+
 /// Copies what of the volume holds data, in the order of its addresses. Reads go on while what was read is written.
 async fn copy(found: &Found, part: &Part, format: ImageFormat, progress: &ProgressBar) -> Outcome<u64> {
     let (view, volume, sectors) = found.view()?;
@@ -156,9 +169,9 @@ struct Part {
 
 impl Part {
     fn create(target: &Path) -> Outcome<Part> {
-        if target.exists() {
+        if let Ok(found) = std::fs::metadata(target) {
             let what = format!("{} exists already; nothing was changed", target.display());
-            return Err(Failure::new(Exit::Refused, what).hint("choose another name, or remove it"));
+            return Err(Failure::new(Exit::Refused, what).hint(instead_of(found.file_type())));
         }
         let mut name = target.as_os_str().to_owned();
         name.push(".part");
