@@ -59,6 +59,7 @@ pub fn prey(bug: Bug) -> Prey {
         Bug::FoldForgetsTheEnd | Bug::DeleteGarbageAtOnce => ("points-restorable", &[][..]),
         Bug::FoldForgetsPoints => ("prefix", &["mounts-race-with-retention"][..]),
         Bug::KeepGarbage => ("nothing-left-behind", &["what-is-given-up-is-deleted"][..]),
+        Bug::DeleteUnseen => ("points-restorable", &["old-copy-takes-the-place-while-the-log-is-folded"][..]),
         Bug::LeaveOrphans => ("nothing-left-behind", FOLDING),
         Bug::DeleteBeforePublish => ("scrub-exact", &["process-server-dies-with-each-effect"][..]),
         Bug::TrustWallClock => ("points-restorable", &["retention-with-a-clock-years-off"][..]),

@@ -46,6 +46,11 @@ impl Avoid {
         self.versions.insert(version, next);
     }
 
+    /// Tables are not there.
+    pub(crate) fn lost(&mut self, tables: impl Iterator<Item = u128>) {
+        self.tables.extend(tables);
+    }
+
     /// Nothing of a version can be used.
     pub(crate) fn spoilt(&mut self, version: u64) {
         self.versions.insert(version, Damage::All);

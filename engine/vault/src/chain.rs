@@ -7,7 +7,7 @@
 
 use crate::error::VaultError;
 use crate::fold::newest_listed;
-use crate::index::{HEADER_BYTES, peek};
+use crate::index::{HEADER_BYTES, StoredIndex, peek};
 use crate::key_ring::KeyRing;
 use crate::load::Log;
 use crate::log::{self, HeadState, LogRecord};
@@ -187,8 +187,9 @@ async fn try_list_end(
     keys: &KeyRing,
 ) -> Result<(Vec<StoreKey>, u64), VaultError> {
     let prefix = names::log(machine);
-    let begins = begins(vault, machine).await?;
-    for begin in begins.iter().flatten() {
+    let catalogues = newest_catalogues(vault, machine).await?;
+    for (name, version) in &catalogues {
+        let Some(begin) = begin(vault, machine, name, *version).await? else { continue };
         // The record before the last one covered, unless that was folded.
         let from = begin.covered.saturating_sub(1).max(begin.log_from);
         let after =
@@ -209,8 +210,8 @@ async fn try_list_end(
             listed.retain(|name| *name >= names::slot(machine, from));
             Ok((listed, from))
         }
-        None if begins.is_empty() => Ok((listed, 1)),
-        None => Err(no_begin(machine, begins.len())),
+        None if catalogues.is_empty() => Ok((listed, 1)),
+        None => Err(no_begin(machine, catalogues.len())),
     }
 }
 
@@ -229,23 +230,58 @@ pub(crate) struct Begin {
     /// The last slot that the catalogue covers.
     covered: u64,
     /// The first slot that was not folded.
-    pub(crate) log_from: u64,
+    log_from: u64,
 }
 
-/// Reads the newest catalogues' clear headers, newest first; none for one that cannot be read.
-pub(crate) async fn begins(vault: &Vault, machine: MachineId) -> Result<Vec<Option<Begin>>, VaultError> {
+/// Lists the newest catalogues, newest first, with their versions.
+async fn newest_catalogues(vault: &Vault, machine: MachineId) -> Result<Vec<(StoreKey, u64)>, VaultError> {
     let listed = vault.store.page(&names::catalogues(machine), None, CATALOGUES_TRIED).await?;
-    let mut begins = Vec::new();
-    for (name, _) in listed {
-        let Some(version) = names::catalogue_version(&name, machine) else { continue };
-        let header = vault.store.get(&name, Some(0..HEADER_BYTES as u64)).await?.unwrap_or_default();
-        let header = peek(&header, vault.uuid, machine, version).ok();
-        begins.push(header.map(|header| Begin { covered: header.slot, log_from: header.log_from }));
-        if begins.len() == 1 && begins[0].is_some() {
-            break;
+    let of = |(name, _)| names::catalogue_version(&name, machine).map(|version| (name, version));
+    Ok(listed.into_iter().filter_map(of).collect())
+}
+
+/// Reads a catalogue's clear header; none if that cannot be read.
+async fn begin(
+    vault: &Vault,
+    machine: MachineId,
+    name: &StoreKey,
+    version: u64,
+) -> Result<Option<Begin>, VaultError> {
+    let header = vault.store.get(name, Some(0..HEADER_BYTES as u64)).await?.unwrap_or_default();
+    let header = peek(&header, vault.uuid, machine, version).ok();
+    Ok(header.map(|header| Begin { covered: header.slot, log_from: header.log_from }))
+}
+
+/// Returns the first slot that is needed of the log by what the newest catalogues say in the clear, whatever else is
+/// wrong with them.
+pub(crate) async fn newest_begin(vault: &Vault, machine: MachineId) -> Result<u64, VaultError> {
+    for (name, version) in newest_catalogues(vault, machine).await? {
+        if let Some(begin) = begin(vault, machine, &name, version).await? {
+            return Ok(begin.log_from);
         }
     }
-    Ok(begins)
+    Ok(1)
+}
+
+/// Tells whether the log's first slots were folded, as far as anybody can tell. Catalogues of another life of the
+/// vault say nothing of this log.
+pub(crate) async fn is_cut(log: &Log, index: &StoredIndex) -> Result<bool, VaultError> {
+    let Log { vault, machine, .. } = log;
+    let first = vault.store.page(&names::log(*machine), None, 1).await?;
+    if first.first().is_some_and(|(name, _)| *name != names::slot(*machine, 1)) {
+        return Ok(true);
+    }
+    for (name, version) in newest_catalogues(vault, *machine).await? {
+        let begin = begin(vault, *machine, &name, version).await?;
+        if begin.is_none_or(|begin| begin.log_from == 1) {
+            continue;
+        }
+        match index.decoded(version).await? {
+            Ok((catalogue, _)) if index.is_stray(&catalogue).await? => {}
+            _ => return Ok(true),
+        }
+    }
+    Ok(false)
 }
 
 /// VC-1: slots are dense.

@@ -51,6 +51,13 @@ pub(crate) enum Created {
     Other(Bytes),
 }
 
+/// An object as it was seen: its first bytes tell it from any other that ever had this name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) name: StoreKey,
+    pub(crate) header: Bytes,
+}
+
 /// A store whose answers can be relied upon.
 #[derive(Clone)]
 pub(crate) struct Store {
@@ -276,6 +283,30 @@ impl Store {
                 return Ok(names);
             }
         }
+    }
+
+    /// Deletes some objects, at most [`REQUESTS_MAX`], right after a look that found an object beginning as it was seen;
+    /// tells whether it did. Each look is followed by one deletion of each; missing is fine. They have their turn
+    /// before the look, so that nothing is sent long after it.
+    pub(crate) async fn delete_if(&self, seen: &Seen, names: &[StoreKey]) -> Result<bool, StoreFailure> {
+        let _turn = self.requests.acquire_many(names.len().min(REQUESTS_MAX) as u32).await.ok();
+        let first = names.first().map_or("", StoreKey::as_str);
+        let mut attempts = Attempts::new("delete", first);
+        loop {
+            match attempts.run(self.try_delete_if(seen, names)).await {
+                Ok(was_seen) => return Ok(was_seen),
+                Err(error) => attempts.pause(error).await?,
+            }
+        }
+    }
+
+    async fn try_delete_if(&self, seen: &Seen, names: &[StoreKey]) -> Result<bool, StoreError> {
+        let header = self.raw.get(&seen.name, Some(0..seen.header.len() as u64)).await?;
+        if header.as_ref() != Some(&seen.header) && !planted::active(Bug::DeleteUnseen) {
+            return Ok(false);
+        }
+        let deleted = futures::future::join_all(names.iter().map(|name| self.raw.delete(name))).await;
+        deleted.into_iter().collect::<Result<(), StoreError>>().map(|()| true)
     }
 
     /// Deletes an object; missing is fine.

@@ -7,6 +7,7 @@ use redoubt_core::planted::{Bug, activate};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use support::damage::flips_are_noticed;
 use support::model::{Shape, folded_schedule, one_schedule};
+use support::old_copy::an_old_copy_loses_no_more_than_is_on_its_way;
 use support::run;
 
 /// Schedules tried per bug, at most.
@@ -35,6 +36,14 @@ fn folded(seeds: u64) -> Option<String> {
     })
 }
 
+fn old_copy() -> Option<String> {
+    (1..40).step_by(3).find_map(|at| {
+        complaint(|| {
+            an_old_copy_loses_no_more_than_is_on_its_way(at);
+        })
+    })
+}
+
 /// Flips within the units of the segment object, where only opening them can tell.
 fn damage() -> Option<String> {
     let in_a_unit = |name: &str, length: u64| match length {
@@ -60,11 +69,13 @@ fn every_planted_bug_is_caught_and_nothing_else_is() {
         Bug::FoldForgetsTheEnd,
         Bug::FoldForgetsPoints,
         Bug::DeleteGarbageAtOnce,
+        Bug::DeleteUnseen,
     ] {
         activate(Some(bug));
         let complaint = match bug {
             Bug::ServeUnchecked => damage(),
             Bug::FoldForgetsTheEnd | Bug::FoldForgetsPoints | Bug::DeleteGarbageAtOnce => folded(SEEDS),
+            Bug::DeleteUnseen => old_copy(),
             _ => model(SEEDS),
         };
         outcomes.push((Some(bug), complaint));
@@ -80,13 +91,16 @@ fn every_planted_bug_is_caught_and_nothing_else_is() {
             Some(Bug::PublishBeforeLastSegment) => &["segment is missing"],
             // An old writer acknowledges, or goes on with a log that has grown behind its back.
             Some(Bug::SkipClaimCheck) => &["I1", "I6"],
-            // Lost slots and segments, two writers with a data key each, or two in one epoch.
-            Some(Bug::TrustAlreadyExists) => &["I1", "I6", "missing", "the seal is broken"],
+            // Lost slots and segments, a slot of another, two writers with a data key each, or two in one epoch.
+            Some(Bug::TrustAlreadyExists) => {
+                &["I1", "I6", "missing", "not in the vault any more", "the seal is broken"]
+            }
             Some(Bug::PointInsideResync) => &["exactly the exact markers"],
             // The proof of a fold knows the end of the stretch by itself, the points by the same list.
             Some(Bug::FoldForgetsTheEnd) => &["does not show what it replaces"],
             Some(Bug::FoldForgetsPoints) => &["I3"],
             Some(Bug::DeleteGarbageAtOnce) => &["without its newest version"],
+            Some(Bug::DeleteUnseen) => &["GD-1"],
             Some(_) => &["I4"],
         };
         let text = complaint.unwrap_or_else(|| panic!("{bug:?} is not caught"));

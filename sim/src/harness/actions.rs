@@ -259,6 +259,10 @@ pub(super) fn restart(estate: &Arc<Estate>, account: &mut Account, now: u64) {
 pub(super) fn mend(estate: &Arc<Estate>, account: &mut Account, now: u64) {
     if account.mend_at.is_some_and(|at| at <= now) {
         account.mend_at = None;
+        // First what fills gaps, then what lies behind one.
+        if estate.world.store.put_back() > 0 {
+            account.marks.insert("taken-from-the-copy-put-back");
+        }
         if estate.world.store.remove_behind_gaps() > 0 {
             account.marks.insert("slot-behind-a-gap-removed");
         }

@@ -275,8 +275,6 @@ impl Estate {
         let ports = server.host.world();
         if let Some(count) = self.keep {
             settings.keep = Ladder::new(vec![Rule::Newest { count, which: Which::Any }]);
-            // Whoever keeps few points wants their space back.
-            settings.folds = true;
         }
         let keys = lock(&self.keys).clone();
         let trace = self.world.shared.clone();

@@ -130,9 +130,12 @@ fn misses_nothing(report: &Report, points: &BTreeSet<Point>, losses: &Losses) ->
 
 /// Reads what the scrub said as a set; `points` are those there were.
 fn told(report: &Report, points: &BTreeSet<Point>) -> Told {
-    let mut objects: Vec<_> =
-        report.damage.iter().map(|damage| (damage.object.clone(), damage.from..damage.to)).collect();
-    objects.extend(report.unread.iter().map(|unread| (unread.object.clone(), 0..0)));
+    let damaged = report
+        .damage
+        .iter()
+        .map(|damage| (damage.object.clone(), damage.from..damage.to, damage.what.clone()));
+    let unread = report.unread.iter().map(|unread| (unread.object.clone(), 0..0, unread.why.clone()));
+    let objects = damaged.chain(unread).collect();
     let mut losses = Some(Losses::new());
     for damage in &report.damage {
         let Takes::Points(hits) = &damage.takes else {

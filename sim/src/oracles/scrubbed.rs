@@ -28,8 +28,8 @@ pub type Losses = BTreeMap<Point, Loss>;
 /// What a scrub told.
 #[derive(Clone, Debug, Default)]
 pub struct Told {
-    /// Objects called damaged, with the bytes.
-    pub objects: Vec<(String, Range<u64>)>,
+    /// Objects called damaged, with the bytes and what is said of them.
+    pub objects: Vec<(String, Range<u64>, String)>,
     /// What the points lack; none: the scrub says that it cannot know.
     pub losses: Option<Losses>,
 }
@@ -51,13 +51,14 @@ pub struct Truth {
 pub fn judge(truth: &Truth, told: &Told) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut find = |what: String| findings.push(Finding::new("scrub-exact", what));
-    for (object, _) in told.objects.iter().filter(|(object, _)| Some(object) != truth.object.as_ref()) {
+    for (object, _, what) in told.objects.iter().filter(|(object, ..)| Some(object) != truth.object.as_ref())
+    {
         let damaged = truth.object.as_deref().unwrap_or("nothing");
-        find(format!("the scrub calls {object} damaged; {damaged} is"));
+        find(format!("the scrub calls {object} damaged; {damaged} is: {what}"));
     }
     if let Some(object) = &truth.object {
         let mut of =
-            told.objects.iter().filter(|(name, _)| name == object).map(|(_, bytes)| bytes).peekable();
+            told.objects.iter().filter(|(name, ..)| name == object).map(|(_, bytes, _)| bytes).peekable();
         let is_named = of.peek().is_some();
         if truth.shows && !is_named {
             find(format!("the scrub does not name {object}"));
@@ -110,7 +111,7 @@ mod tests {
     }
 
     fn told(object: &str, losses: Losses) -> Told {
-        Told { objects: vec![(object.to_owned(), 0..64)], losses: Some(losses) }
+        Told { objects: vec![(object.to_owned(), 0..64, String::new())], losses: Some(losses) }
     }
 
     #[test]

@@ -280,6 +280,8 @@ pub const MARKS: &[&str] = &[
     "vault-went-back-told",
     "slot-was-gone",
     "slot-behind-a-gap-removed",
+    "old-copy-was-struck",
+    "taken-from-the-copy-put-back",
     "stage-did-not-follow",
 ];
 

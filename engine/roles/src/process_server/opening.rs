@@ -88,8 +88,7 @@ pub(super) async fn open(
     let state = ReceiverState { generation, vaulted, staged, exact: known.is_exact };
     let claim = writer.watch();
     let every = if chance.forces(Rare::IndexEachSlot) { 1 } else { settings.index_slots };
-    let (keep, folds) = (settings.keep.clone(), settings.folds);
-    let told = MaintainerSettings { every, keep, folds };
+    let told = MaintainerSettings { every, keep: settings.keep.clone(), ..MaintainerSettings::default() };
     let maintainer = MaintainerTask::start(vault.clone(), machine, shared.world.clone(), told, claim.clone());
     let packer = Packer::start(writer, key.clone(), chance.clone());
     Ok(Opened { stage, state, known, vault, packer, maintainer, claim })

@@ -37,8 +37,6 @@ pub struct PsSettings {
     pub index_slots: u64,
     /// Recovery points that are kept.
     pub keep: Ladder,
-    /// Whether what no kept point needs is given back (`MaintainerSettings::folds`).
-    pub folds: bool,
     /// Longest wait of a staged batch for its commit.
     pub commit_delay: Duration,
     /// How long the start waits for the vault, to refuse a wrong one. Zero: who starts it has looked.
@@ -58,7 +56,6 @@ impl PsSettings {
             objects: WriterSettings::default(),
             index_slots: INDEX_SLOTS,
             keep: Ladder::default(),
-            folds: false,
             commit_delay: COMMIT_DELAY_DEFAULT,
             vault_check: VAULT_CHECK_DEFAULT,
             name: name.into(),

@@ -50,10 +50,11 @@ use crate::load::Log;
 use crate::lru::Lru;
 use crate::names;
 use crate::near::{Near, PartId, Purpose, Reach};
+use crate::store::Store;
 use futures::StreamExt;
 use key::Cell;
-use redoubt_core::VolumeIndex;
 use redoubt_core::planted::{self, Bug};
+use redoubt_core::{MachineId, VolumeIndex};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -231,10 +232,33 @@ impl StoredIndex {
 
     /// Tells whether a catalogue was made of this log (CA-1).
     pub(crate) async fn fits(&self, catalogue: &Catalogue) -> Result<bool, StoreFailure> {
-        let Log { vault, machine, .. } = &self.log;
-        let last = vault.store.get(&names::slot(*machine, catalogue.slot), None).await?;
-        Ok(last.and_then(|bytes| crate::log::peek_digest(&bytes)) == Some(catalogue.digest))
+        fits(&self.log.vault.store, self.log.machine, catalogue).await
     }
+
+    /// As the function of that name.
+    pub(crate) async fn is_stray(&self, catalogue: &Catalogue) -> Result<bool, StoreFailure> {
+        is_stray(&self.log.vault.store, self.log.machine, catalogue).await
+    }
+}
+
+async fn fits(store: &Store, machine: MachineId, catalogue: &Catalogue) -> Result<bool, StoreFailure> {
+    let last = store.get(&names::slot(machine, catalogue.slot), None).await?;
+    Ok(last.and_then(|bytes| crate::log::peek_digest(&bytes)) == Some(catalogue.digest))
+}
+
+/// Tells whether a catalogue is of another life of the vault: its creation was on its way when an old copy took the
+/// vault's place. Neither the log has the slot that it ends with, nor the catalogues the version that it was built on.
+pub(crate) async fn is_stray(
+    store: &Store,
+    machine: MachineId,
+    catalogue: &Catalogue,
+) -> Result<bool, StoreFailure> {
+    // Zeros: the version before could not be read when it was built.
+    if catalogue.version <= 1 || catalogue.before == [0; 32] || fits(store, machine, catalogue).await? {
+        return Ok(false);
+    }
+    let before = store.get(&names::catalogue(machine, catalogue.version - 1), None).await?;
+    Ok(before.is_none_or(|bytes| *blake3::hash(&bytes).as_bytes() != catalogue.before))
 }
 
 /// Explains what one run knows of a granule.

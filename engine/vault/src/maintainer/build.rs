@@ -7,6 +7,7 @@ use crate::error::{ReadError, StoreFailure, VaultError};
 use crate::index::{Catalogue, Item, Merged, Object, Run, RunBuilder, TableBytes, TableId, TableInfo, Tail};
 use crate::key_ring::DataKey;
 use crate::load::STRETCH_SLOTS;
+use crate::names;
 use crate::reader::{PointId, PointInfo};
 use crate::store::Created;
 use bytes::Bytes;
@@ -72,8 +73,10 @@ impl Maintainer {
             let stretch = self.log.stretch(read.end.clone(), limit).await;
             let is_all = stretch.outcome.clone()?;
             read.end = stretch.append(&mut read.tail, &mut read.points);
-            if is_all {
-                break;
+            if is_all && read.end.slot < last {
+                let what = "the slot was durable and is not there: the vault is another now";
+                let slot = names::slot(self.log.machine, read.end.slot + 1);
+                return Err(VaultError::damaged(slot, what));
             }
         }
         Ok(read)

@@ -9,12 +9,15 @@
 //! - MT-2 A version is published behind the newest one there is, and never behind one of a newer maintainer.
 //! - MT-3 Memory is bounded: one stretch of the log, one block per run that is merged, one table.
 //! - MT-4 Catalogues never go back: what the newest one covered, every later one covers.
+//! - MT-5 A version is built upon only if all tables that it names are there: one that was put while an old copy took the
+//!   vault's place names what was never in that copy, and gives up what is.
 //!
-//! What is *not* here: making a run (`build`), publishing and deleting (`publish`); what is decided without reading
+//! What is *not* here: making a run (`build`), publishing (`publish`), deleting (`delete`, `sweep`); what is decided without reading
 //! or writing anything (`redoubt_core::maintenance`).
 
 mod anew;
 mod build;
+mod delete;
 mod fold;
 mod live;
 mod pack;
@@ -22,26 +25,28 @@ mod proof;
 mod publish;
 mod retain;
 mod sift;
+mod sweep;
 #[cfg(test)]
 mod tests;
 
 use crate::avoid::{Avoid, Damage};
-use crate::chain::{begins, no_begin};
+use crate::chain::{is_cut, no_begin};
 use crate::claims::{Claim, take_claim};
 use crate::error::{ReadError, VaultError};
 use crate::fold::newest_listed;
-use crate::index::{Catalogue, Object, StoredIndex};
+use crate::index::{Catalogue, Object, StoredIndex, TableInfo};
 use crate::key_ring::KeyRing;
 use crate::load::Log;
 use crate::names::{self, Role};
 use crate::reader::PointId;
+use crate::store::Seen;
 use crate::units::Units;
 use crate::vault::Vault;
 use build::Built;
 use redoubt_core::MachineId;
 use redoubt_core::maintenance::{CATALOGUES_KEPT, Ladder, PinListing, PinWatch, Tenure};
 use redoubt_core::{Instant, WallTime};
-use redoubt_ports::Entropy;
+use redoubt_ports::{Entropy, StoreKey};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -60,14 +65,13 @@ pub struct MaintainerSettings {
     /// Recovery points that are kept.
     pub keep: Ladder,
     /// Whether stretches of the log whose points are all decided are folded, and the log before them given up: gives
-    /// back the space of what no kept point shows. Off by default: deletions that are on their way when an old copy takes
-    /// the vault's place would take from that copy what it needs (decision 0027).
+    /// back the space of what no kept point shows.
     pub folds: bool,
 }
 
 impl Default for MaintainerSettings {
     fn default() -> MaintainerSettings {
-        MaintainerSettings { every: INDEX_SLOTS, keep: Ladder::default(), folds: false }
+        MaintainerSettings { every: INDEX_SLOTS, keep: Ladder::default(), folds: true }
     }
 }
 
@@ -101,6 +105,8 @@ pub struct Maintainer {
     /// From this version on what dead maintainers left is looked for; 0: it was not yet.
     sweep_at: u64,
     superseded: Option<u64>,
+    /// The newest version that this maintainer published.
+    seen: Option<Seen>,
 }
 
 impl std::fmt::Debug for Maintainer {
@@ -129,6 +135,8 @@ struct Base {
     garbage: BTreeMap<Object, u64>,
     /// Versions that are in the store.
     versions: BTreeSet<u64>,
+    /// Those of the newest that are of another life of the vault.
+    foreign: BTreeSet<u64>,
 }
 
 impl Maintainer {
@@ -164,6 +172,7 @@ impl Maintainer {
             is_unfoldable: false,
             sweep_at,
             superseded,
+            seen: None,
         })
     }
 
@@ -298,15 +307,27 @@ async fn newest_base(log: &Log, index: &StoredIndex, avoid: &mut Avoid) -> Resul
     base.newest = base.versions.last().copied().unwrap_or(0);
     let tried: Vec<u64> = base.versions.iter().rev().take(CATALOGUES_TRIED).copied().collect();
     let mut folded: Option<(Damage, Catalogue)> = None;
+    let tables = log.vault.store.list(&names::tables(log.machine), None).await?;
+    let tables: BTreeSet<StoreKey> = tables.into_iter().collect();
     for version in &tried {
         let read = index.decoded(*version).await?;
         let Ok((catalogue, digest)) = read else { continue };
-        if base.newest_maintainer == 0 {
-            (base.newest_slot, base.newest_maintainer) = (catalogue.slot, catalogue.maintainer);
+        // Whoever published it may do so again.
+        base.newest_maintainer = base.newest_maintainer.max(catalogue.maintainer);
+        if index.is_stray(&catalogue).await? {
+            avoid.spoilt(*version);
+            base.foreign.insert(*version);
+            continue;
         }
+        base.newest_slot = base.newest_slot.max(catalogue.slot);
         if !index.fits(&catalogue).await? {
             avoid.spoilt(*version);
         }
+        // MT-5
+        let is_there = |(uuid, info): &(&u128, &TableInfo)| {
+            tables.contains(&names::table(log.machine, info.epoch, **uuid))
+        };
+        avoid.lost(catalogue.tables.iter().filter(|table| !is_there(table)).map(|(uuid, _)| *uuid));
         let damage = avoid.of(&catalogue);
         let is_base = damage.is_none();
         // What an older base is built on is not garbage, whatever newer versions folded.
@@ -328,7 +349,7 @@ async fn newest_base(log: &Log, index: &StoredIndex, avoid: &mut Avoid) -> Resul
     }
     if let Some((damage, catalogue)) = folded {
         (base.is_anew, base.catalogue) = (damage == Damage::Folded, catalogue);
-    } else if is_cut(log).await? {
+    } else if is_cut(log, index).await? {
         match newest_listed(log).await? {
             Some(catalogue) => (base.is_anew, base.catalogue) = (true, catalogue),
             None if tried.is_empty() => {}
@@ -336,12 +357,4 @@ async fn newest_base(log: &Log, index: &StoredIndex, avoid: &mut Avoid) -> Resul
         }
     }
     Ok(base)
-}
-
-/// Tells whether the log's first slots are gone.
-async fn is_cut(log: &Log) -> Result<bool, VaultError> {
-    let first = log.vault.store.page(&names::log(log.machine), None, 1).await?;
-    let is_first = first.first().is_none_or(|(name, _)| *name == names::slot(log.machine, 1));
-    let begins = begins(&log.vault, log.machine).await?;
-    Ok(!is_first || begins.iter().flatten().any(|begin| begin.log_from > 1))
 }

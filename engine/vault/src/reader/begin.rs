@@ -3,11 +3,11 @@
 
 use super::{Inner, PointId, State};
 use crate::avoid::{Avoid, Damage};
-use crate::chain::{CATALOGUE_TRIES, begins, no_begin};
+use crate::chain::{CATALOGUE_TRIES, is_cut, newest_begin, no_begin};
 use crate::error::{StoreFailure, VaultError};
 use crate::fold;
 use crate::index::{Catalogue, Tail};
-use crate::load::{Log, STRETCH_SLOTS};
+use crate::load::STRETCH_SLOTS;
 use crate::maintainer::CATALOGUES_TRIED;
 use crate::names;
 use crate::opening;
@@ -49,7 +49,7 @@ impl Inner {
             let (state, damage) = self.follow(state, at).await?;
             let Some(damage) = damage else { return Ok((state, None)) };
             if state.tail.slot == 0
-                && !self.is_whole().await?
+                && is_cut(&self.log, &self.stored).await?
                 && let Some(listed) = self.listed().await?
             {
                 self.tell(VaultError::damaged(names::catalogues(self.log.machine), "no catalogue is left"));
@@ -85,8 +85,7 @@ impl Inner {
 
     /// Tells whether the log behind a slot was folded since it was read up to there.
     pub(super) async fn is_overtaken(&self, slot: u64) -> Result<bool, VaultError> {
-        let newest = begins(&self.log.vault, self.log.machine).await?;
-        Ok(newest.iter().flatten().any(|begin| begin.log_from > slot + 1))
+        Ok(newest_begin(&self.log.vault, self.log.machine).await? > slot + 1)
     }
 
     /// Returns a state of the newest catalogue that can be used; tells what is wrong with newer ones.
@@ -136,7 +135,7 @@ impl Inner {
                 state => return state,
             }
         }
-        if listed.is_empty() || self.is_whole().await? {
+        if listed.is_empty() || !is_cut(&self.log, &self.stored).await? {
             return Ok(State::to_load());
         }
         self.listed().await?.ok_or_else(|| no_begin(self.log.machine, listed.len()))
@@ -166,15 +165,6 @@ impl Inner {
             state.index.add_folded(&segments, &zeros);
         }
         Ok(state)
-    }
-
-    /// Tells whether the log is there from its first slot on, as far as anybody can tell.
-    async fn is_whole(&self) -> Result<bool, VaultError> {
-        let Log { vault, machine, .. } = &self.log;
-        let begins = begins(vault, *machine).await?;
-        let first = vault.store.page(&names::log(*machine), None, 1).await?;
-        let is_first = first.first().is_none_or(|(name, _)| *name == names::slot(*machine, 1));
-        Ok(is_first && begins.iter().flatten().all(|begin| begin.log_from == 1))
     }
 
     /// Reads a version of the catalogue, if it can be used. Unless it has the point asked for, it must fit to

@@ -32,7 +32,7 @@ impl Run<'_> {
     pub(super) async fn folded(&mut self, newest: Option<&Catalogue>) {
         let Some(catalogue) = newest else {
             // Its clear header says at least what is not missing.
-            let slot = self.mark_now().await;
+            let slot = self.mark_in_clear().await;
             self.mark = Mark { slot, ..Mark::default() };
             return;
         };
@@ -88,8 +88,13 @@ impl Run<'_> {
         }
     }
 
-    /// Returns the last slot that was folded, by the clear header of the newest catalogue that there is now.
+    /// Returns the last slot that was folded by now: of a newer catalogue only its clear header is looked at.
     pub(super) async fn mark_now(&self) -> u64 {
+        if self.is_outdated().await { self.mark_in_clear().await } else { self.mark.slot }
+    }
+
+    /// Returns the last slot that was folded, by the clear header of the newest catalogue that there is now.
+    async fn mark_in_clear(&self) -> u64 {
         let prefix = names::catalogues(self.machine);
         let newest = self.scrub.store.page(&prefix, None, 1).await.unwrap_or_default();
         let Some((name, _)) = newest.first() else { return 0 };

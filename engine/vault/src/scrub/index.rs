@@ -69,6 +69,7 @@ impl Run<'_> {
                         }
                         Ok((_, Some(dek))) => {
                             match index::decode(&bytes, self.vault, machine, version, dek) {
+                                Ok(catalogue) if self.is_stray(&name, &catalogue).await => None,
                                 Ok(catalogue) => {
                                     self.garbage(&catalogue, found.newest.is_none());
                                     // Of older ones the tables may be gone already.
@@ -91,6 +92,15 @@ impl Run<'_> {
             found.faults.extend(fault.map(|fault| (name, fault)));
         }
         found
+    }
+
+    /// What was on its way when an old copy took the vault's place is no damage: nobody uses it.
+    async fn is_stray(&mut self, name: &StoreKey, catalogue: &Catalogue) -> bool {
+        let is_stray = index::is_stray(&self.scrub.store, self.machine, catalogue).await.unwrap_or(false);
+        if is_stray {
+            self.named.remove(name);
+        }
+        is_stray
     }
 
     /// Garbage has its reason to be there.

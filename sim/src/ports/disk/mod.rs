@@ -65,6 +65,9 @@ struct Opened {
     _hold: Arc<()>,
 }
 
+/// How soon a hang that was lifted early is noticed.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
 /// A change of sectors on its way through the hardware.
 struct Change {
     what: &'static str,
@@ -167,17 +170,17 @@ impl SimDisk {
         lock(&self.state).clock.serve(&self.model, self.shared.now(), what, chance)
     }
 
-    /// Waits until a time of the run, and as long as the disk hangs.
+    /// Waits until a time of the run, and as long as the disk hangs. The hang's end may be moved meanwhile, both ways.
     async fn reach(&self, until: Duration) {
-        let now = self.shared.now();
-        let stuck = lock(&self.state).stuck_until;
-        tokio::time::sleep(until.max(stuck).saturating_sub(now)).await;
-        // It may have begun to hang meanwhile.
-        let stuck = lock(&self.state).stuck_until;
-        if stuck > now {
+        tokio::time::sleep(until.saturating_sub(self.shared.now())).await;
+        loop {
+            let left = lock(&self.state).stuck_until.saturating_sub(self.shared.now());
+            if left.is_zero() {
+                return;
+            }
             self.shared.trace.bite("disk.hang");
             self.shared.trace.mark("disk-hung");
-            tokio::time::sleep(stuck.saturating_sub(self.shared.now())).await;
+            tokio::time::sleep(left.min(LOOK_EVERY)).await;
         }
     }
 

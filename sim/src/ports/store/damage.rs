@@ -6,8 +6,12 @@ use crate::plan::Damage;
 use async_trait::async_trait;
 use bytes::Bytes;
 use redoubt_ports::{RawStore, StoreError, StoreKey};
+use std::collections::BTreeMap;
 use std::ops::{Bound, Range};
 use std::sync::Arc;
+
+/// Where the header of a catalogue says with which slot the log begins that is needed (`engine/docs/vault-format.md`).
+const LOG_FROM_AT: Range<usize> = 104..112;
 
 /// An object that an operator will meet damaged.
 pub(super) struct Spoilt {
@@ -77,22 +81,45 @@ impl SimStore {
         let Some((objects, effects)) = state.copy.clone() else { return false };
         state.objects = objects;
         state.effects.truncate(effects);
+        state.turned = Some(self.shared.now());
         true
+    }
+
+    /// Puts back from the copy what deletions took that were on their way when it took the place of everything: what an
+    /// operator does who had not stopped the process servers. Returns how much there was.
+    pub fn put_back(&self) -> usize {
+        let mut state = lock(&self.state);
+        let struck = std::mem::take(&mut state.struck);
+        let count = struck.len();
+        for (key, body) in struck {
+            state.objects.entry(key).or_insert(body);
+        }
+        count
     }
 
     /// Removes the log slots behind a gap: what an operator does who is told of one, which nobody acknowledged.
     /// Returns how many there were.
     pub fn remove_behind_gaps(&self) -> usize {
-        let (mut expected, mut strays) = ((String::new(), 1), Vec::new());
-        for (key, _) in self.truth() {
-            let Some((log, slot)) = key.as_str().split_once("/log/") else { continue };
-            if expected.0 != log {
-                expected = (log.to_owned(), 1);
-            }
-            if u64::from_str_radix(slot, 16) == Ok(expected.1) {
-                expected.1 += 1;
-            } else {
-                strays.push(key);
+        let (mut next, mut strays) = (BTreeMap::new(), Vec::new());
+        for (key, body) in lock(&self.state).objects.iter() {
+            match key.as_str().split('/').collect::<Vec<_>>()[..] {
+                // Names sort the catalogues of a machine before its log.
+                ["g", machine, "cat", _] => {
+                    let from = body.get(LOG_FROM_AT).and_then(|from| from.try_into().ok());
+                    let from = from.map_or(1, u64::from_le_bytes);
+                    let first = next.entry(machine.to_owned()).or_insert(1);
+                    *first = from.max(*first);
+                }
+                ["g", machine, "log", slot] => {
+                    let next = next.entry(machine.to_owned()).or_insert(1);
+                    let slot = u64::from_str_radix(slot, 16).unwrap_or(0);
+                    if slot == *next {
+                        *next += 1;
+                    } else if slot > *next {
+                        strays.push(key.clone());
+                    }
+                }
+                _ => {}
             }
         }
         strays.iter().for_each(|key| drop(self.remove("operator", key)));

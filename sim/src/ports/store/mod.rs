@@ -28,6 +28,9 @@ use tokio::sync::Notify;
 /// Bytes of an object that its effect remembers: the clear headers of the vault's format are not longer.
 const HEADER: usize = 144;
 
+/// Where the header of a catalogue says the last slot that it covers (`engine/docs/vault-format.md`).
+const SLOT_AT: Range<usize> = 80..88;
+
 /// Objects by name.
 type Objects = BTreeMap<StoreKey, Bytes>;
 
@@ -43,10 +46,40 @@ struct State {
     seals: Seals,
     /// Every object as it was, and how much had happened then.
     copy: Option<(Objects, usize)>,
+    /// When the copy was put in the place of everything.
+    turned: Option<Duration>,
+    /// When hosts had their last answers from before that.
+    misled: BTreeMap<String, Duration>,
+    /// What deletions took from the copy that were on their way when it was put there.
+    struck: Objects,
     /// Hosts whose process is to end, with the effects that it still has.
     tripwires: BTreeMap<String, u64>,
     /// Hosts whose process ends with what it just did.
     tripped: BTreeSet<String>,
+}
+
+impl State {
+    /// Tells whether who asked at this time may have known only what was there before an old copy took its place.
+    fn was_before_turn(&self, host: &str, at: Duration) -> bool {
+        let is_misled = self.misled.get(host).is_some_and(|until| at <= *until);
+        is_misled || self.turned.is_some_and(|turned| at < turned)
+    }
+
+    /// Tells whether a new object is bound to the vault whose place an old copy took: a slot that was on its way, or a
+    /// catalogue that covers slots which are not there. A claim is one in any copy.
+    fn is_of_before(&self, host: &str, key: &StoreKey, body: &Bytes, at: Duration) -> bool {
+        let parts: Vec<&str> = key.as_str().split('/').collect();
+        match parts[..] {
+            ["g", _, "log", _] => self.was_before_turn(host, at),
+            ["g", machine, "cat", _] => {
+                let slot =
+                    body.get(SLOT_AT).and_then(|slot| slot.try_into().ok()).map_or(0, u64::from_le_bytes);
+                let last = StoreKey::new(format!("g/{machine}/log/{slot:016x}"));
+                self.turned.is_some() && !self.objects.contains_key(&last)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// The store of a world.
@@ -155,6 +188,12 @@ impl SimStore {
     }
 
     fn create(&self, host: &str, key: &StoreKey, body: &Bytes) -> Result<(), StoreError> {
+        self.create_asked(host, key, body, self.shared.now())
+    }
+
+    /// As [`SimStore::create`], asked for at a time: it may have been on its way when an old copy took the place of
+    /// everything.
+    fn create_asked(&self, host: &str, key: &StoreKey, body: &Bytes, at: Duration) -> Result<(), StoreError> {
         let mut state = lock(&self.state);
         if state.objects.contains_key(key) {
             return Err(StoreError::AlreadyExists);
@@ -164,8 +203,34 @@ impl SimStore {
         }
         self.shared.trace.event(self.shared.now(), key.as_str(), body);
         state.objects.insert(key.clone(), body.clone());
-        self.note(&mut state, host, key, Deed::Created, &body[..body.len().min(HEADER)]);
+        let is_of_before = state.is_of_before(host, key, body, at);
+        if !is_of_before {
+            self.note(&mut state, host, key, Deed::Created, &body[..body.len().min(HEADER)]);
+        }
         Ok(())
+    }
+
+    /// A host was told what was true at a time.
+    fn told(&self, host: &str, of: Duration) {
+        let mut state = lock(&self.state);
+        if state.turned.is_some_and(|turned| of < turned) {
+            state.misled.insert(host.to_owned(), self.shared.now());
+        }
+    }
+
+    /// As [`SimStore::remove`], asked for at a time. If it was on its way when an old copy took the place of everything, it
+    /// is the doing of whoever put that there.
+    fn remove_asked(&self, host: &str, key: &StoreKey, at: Duration) -> Option<Bytes> {
+        let mut state = lock(&self.state);
+        if !state.was_before_turn(host, at) {
+            drop(state);
+            return self.remove(host, key);
+        }
+        let body = state.objects.remove(key)?;
+        self.shared.trace.event(self.shared.now(), &format!("delete {key}, late"), &[]);
+        self.shared.trace.mark("old-copy-was-struck");
+        state.struck.insert(key.clone(), body);
+        None
     }
 
     /// Removes an object; returns its bytes if it was there.

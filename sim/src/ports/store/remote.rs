@@ -102,13 +102,14 @@ impl HostStore {
         lock(&self.store.state).unanswered.insert((self.host.clone(), key.clone()));
     }
 
-    /// The way back: an answer that is lost, or that nobody hears because its process ends with the effect.
-    async fn answer(&self, bytes: usize) -> Result<(), StoreError> {
+    /// The way back of what was true at a time: an answer that is lost, or that nobody hears because its process ends with the effect.
+    async fn answer(&self, bytes: usize, of: Duration) -> Result<(), StoreError> {
         let shared = &self.store.shared;
         if self.store.has_tripped(&self.host) {
             return std::future::pending().await;
         }
         self.carry(SITE, &self.host, bytes + REQUEST).await;
+        self.store.told(&self.host, of);
         let back = self.store.net.link(SITE, &self.host);
         if back.cut || shared.bites("store.lost-replies", self.knobs().lost_replies) {
             self.met();
@@ -131,22 +132,23 @@ impl HostStore {
 impl RawStore for HostStore {
     async fn put_if_absent(&self, key: &StoreKey, body: Bytes) -> Result<(), StoreError> {
         self.store.sent(key, &body);
+        let at = self.store.shared.now();
         self.reach(key.as_str(), body.len()).await?;
         let (shared, knobs) = (&self.store.shared, self.knobs());
         if shared.bites("store.full", knobs.full) {
             self.met();
             shared.trace.mark("store-was-full");
-            self.answer(0).await?;
+            self.answer(0, self.store.shared.now()).await?;
             return Err(StoreError::NoSpace);
         }
         if let Some(delay) = knobs.lateness(shared) {
             let (host, key) = (self.host.clone(), key.clone());
-            let create = move |store: &SimStore| drop(store.create(&host, &key, &body));
+            let create = move |store: &SimStore| drop(store.create_asked(&host, &key, &body, at));
             return Err(self.leave(delay, create).await);
         }
         if shared.bites("store.false-conflicts", knobs.false_conflicts) {
             self.met();
-            if shared.below(2) == 0 && self.store.create(&self.host, key, &body).is_ok() {
+            if shared.below(2) == 0 && self.store.create_asked(&self.host, key, &body, at).is_ok() {
                 self.was_misled(key);
             }
             return Err(StoreError::AlreadyExists);
@@ -159,8 +161,8 @@ impl RawStore for HostStore {
                 lock(&self.store.state).objects.remove(key);
             }
         }
-        let result = self.store.create(&self.host, key, &body);
-        let answer = self.answer(0).await;
+        let result = self.store.create_asked(&self.host, key, &body, at);
+        let answer = self.answer(0, self.store.shared.now()).await;
         if result.is_ok() && answer.is_err() {
             self.was_misled(key);
         }
@@ -174,9 +176,10 @@ impl RawStore for HostStore {
             true => None,
             false => self.store.read(key, range),
         };
+        let of = self.store.shared.now();
         let bytes = found.as_ref().map_or(0, Bytes::len);
         self.serve(bytes).await;
-        self.answer(bytes).await?;
+        self.answer(bytes, of).await?;
         if bytes > 0 && lock(&self.store.state).unanswered.remove(&(self.host.clone(), key.clone())) {
             self.store.shared.trace.mark("lost-reply-read-back");
         }
@@ -194,20 +197,22 @@ impl RawStore for HostStore {
         if let Ok(found) = &mut found {
             found.retain(|(key, _)| !self.store.hides(BrokenPromise::StaleList, key));
         }
-        self.answer(found.as_ref().map_or(0, |found| found.len() * ENTRY)).await?;
+        let of = self.store.shared.now();
+        self.answer(found.as_ref().map_or(0, |found| found.len() * ENTRY), of).await?;
         found
     }
 
     async fn delete(&self, key: &StoreKey) -> Result<(), StoreError> {
+        let at = self.store.shared.now();
         self.reach(key.as_str(), 0).await?;
         let (shared, knobs) = (&self.store.shared, self.knobs());
         if let Some(delay) = knobs.lateness(shared) {
             let (host, key) = (self.host.clone(), key.clone());
-            let remove = move |store: &SimStore| drop(store.remove(&host, &key));
+            let remove = move |store: &SimStore| drop(store.remove_asked(&host, &key, at));
             return Err(self.leave(delay, remove).await);
         }
-        let removed = self.store.remove(&self.host, key);
-        self.answer(0).await?;
+        let removed = self.store.remove_asked(&self.host, key, at);
+        self.answer(0, self.store.shared.now()).await?;
         if let Some(body) = removed
             && shared.bites("store.resurrections", knobs.resurrections)
         {
