@@ -144,6 +144,7 @@ mod tests {
             build: Default::default(),
             marks: Default::default(),
             faults: Default::default(),
+            oracles: Default::default(),
             scenarios,
         };
         let found: Vec<_> =

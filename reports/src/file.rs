@@ -89,6 +89,7 @@ pub fn merge(sets: Vec<(String, RunSet)>) -> Result<Option<RunSet>, FileError> {
         all.command = format!("{}; {}", all.command, set.command);
         all.marks.extend(set.marks);
         all.faults.extend(set.faults);
+        all.oracles.extend(set.oracles);
         for scenario in set.scenarios {
             match all.scenarios.iter_mut().find(|known| known.name == scenario.name) {
                 Some(known) => add(known, scenario, &file)?,
@@ -121,6 +122,7 @@ fn add(known: &mut Scenario, more: Scenario, file: &str) -> Result<(), FileError
     for (measure, samples) in &more.measured {
         known.measured.entry(*measure).or_default().add(samples);
     }
+    known.capacity = known.capacity.take().or(more.capacity);
     known.runs.extend(more.runs);
     known.runs.sort_by_key(|run| run.seed);
     Ok(())
@@ -130,7 +132,7 @@ fn add(known: &mut Scenario, more: Scenario, file: &str) -> Result<(), FileError
 mod tests {
     use super::*;
     use crate::model::{Build, Run, Totals};
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     fn set(commit: &str, seeds: &[u64]) -> RunSet {
         let runs: Vec<Run> = seeds.iter().map(|seed| Run { seed: *seed, ..Run::default() }).collect();
@@ -142,6 +144,7 @@ mod tests {
             build: Build { commit: Some(commit.into()), ..Build::default() },
             marks: BTreeSet::new(),
             faults: BTreeSet::new(),
+            oracles: BTreeMap::new(),
             scenarios: vec![scenario],
         }
     }

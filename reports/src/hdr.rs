@@ -64,6 +64,7 @@ mod tests {
             build: Build::default(),
             marks: Default::default(),
             faults: Default::default(),
+            oracles: Default::default(),
             scenarios: vec![scenario],
         };
         let log = hdr_log(&set);

@@ -81,6 +81,7 @@ mod tests {
             build: Default::default(),
             marks: Default::default(),
             faults: Default::default(),
+            oracles: Default::default(),
             scenarios: vec![scenario],
         };
         assert_eq!(super::known(&set), 1);
@@ -97,6 +98,7 @@ mod tests {
             build: Default::default(),
             marks: Default::default(),
             faults: ["disk.hang", "files.full", "link.cut"].map(str::to_owned).into(),
+            oracles: Default::default(),
             scenarios: vec![Scenario { faults, ..Scenario::default() }],
         };
         assert_eq!(unmet(&set), (vec!["disk.hang"], vec!["files.full"]));

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod annotations;
+pub mod capacity;
 mod causes;
 mod file;
 mod hdr;
@@ -30,4 +31,5 @@ pub use junit::junit;
 pub use model::RunSet;
 pub use samples::Samples;
 pub use summary::{invalid_summary, summary};
+pub use text::rate;
 pub use view::html;

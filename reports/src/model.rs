@@ -5,6 +5,7 @@
 //!
 //! What is *not* here: reading and merging files (`file`), and everything that is derived from a set.
 
+use crate::capacity::Capacity;
 use crate::samples::Samples;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +28,9 @@ pub struct RunSet {
     /// Every fault that a plan may have.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub faults: BTreeSet<String>,
+    /// What each oracle watches over, in words.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub oracles: BTreeMap<String, String>,
     /// The scenarios, by name.
     pub scenarios: Vec<Scenario>,
 }
@@ -68,6 +72,9 @@ pub struct Scenario {
     pub faults: BTreeMap<String, Met>,
     /// What was measured, over all runs.
     pub measured: BTreeMap<Measure, Samples>,
+    /// What it keeps of its promise on which link, if that was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<Capacity>,
     /// The runs by seed; of very many that held, some are only in the totals.
     pub runs: Vec<Run>,
 }
@@ -92,6 +99,20 @@ pub struct Promises {
     pub always: Vec<String>,
     /// Marks that at least one run must reach.
     pub sometimes: Vec<String>,
+    /// Promises in figures.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub objectives: Vec<Objective>,
+}
+
+/// A promise in figures, such as `lag.p99 <= rpo`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Objective {
+    /// As its author wrote it.
+    pub text: String,
+    /// What is measured.
+    pub measure: Measure,
+    /// The bounds: one for all machines, or one for each group that promises another one.
+    pub at_most_ms: BTreeSet<u64>,
 }
 
 /// Sums over runs.
@@ -138,6 +159,18 @@ pub struct Estate {
     pub hardware: Vec<Hardware>,
     /// Bounds of the roles in bytes, by name.
     pub bounds: BTreeMap<String, u64>,
+    /// The scale at which it was played, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<Scale>,
+}
+
+/// How an estate was made small enough to be played. All sizes and rates in a set are those of the whole estate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scale {
+    /// Sizes and rates of the run are divided by this.
+    pub by: u64,
+    /// Figures are no finer than this.
+    pub finest_ms: u64,
 }
 
 /// A protected machine.

@@ -56,6 +56,22 @@ pub(crate) fn moment(ms: u64) -> String {
     format!("{}.{:03}{SPACE}s", ms / 1000, ms % 1000)
 }
 
+/// Returns what a link carries, in bits per second, in which links are sold: three digits are all that is known.
+pub fn rate(bytes_per_second: u64) -> String {
+    let bits = bytes_per_second as f64 * 8.0;
+    let (value, unit) = match bits {
+        1e9.. => (bits / 1e9, "Gbit/s"),
+        1e6.. => (bits / 1e6, "Mbit/s"),
+        _ => (bits / 1e3, "kbit/s"),
+    };
+    let digits = match value {
+        100.0.. => format!("{value:.0}"),
+        10.0.. => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    };
+    format!("{digits}{SPACE}{unit}")
+}
+
 /// Returns an amount of bytes.
 pub(crate) fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -84,6 +100,15 @@ mod tests {
         let sizes = [512, 2 << 20, 3 << 29].map(bytes);
         assert_eq!(sizes, ["512 B", "2 MiB", "1.5 GiB"].map(|text| text.replace(' ', "\u{a0}")));
         assert_eq!(of(1, "run"), "1\u{a0}run");
+    }
+
+    #[test]
+    fn links_have_three_digits_and_the_unit_of_their_size() {
+        let shown = [10_485_760, 12_500, 125_000_000].map(rate);
+        assert_eq!(
+            shown,
+            ["83.9 Mbit/s", "100 kbit/s", "1.00 Gbit/s"].map(|text| text.replace(' ', "\u{a0}"))
+        );
     }
 
     #[test]

@@ -30,6 +30,11 @@ fn every_reader_sees_all_of_the_page_and_the_page_asks_for_nothing() {
     let pages = [
         ("broken", redoubt_reports::html(&broken, Some(&held)), "Failures by cause"),
         ("held", redoubt_reports::html(&held, None), "Every promise held"),
+        (
+            "capacity",
+            redoubt_reports::html(&common::capacity(), None),
+            "The smallest link that keeps it: 16.8",
+        ),
     ];
     let mut browser = Browser::start(&place.join("browser"));
     for (name, html, words) in pages {

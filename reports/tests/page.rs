@@ -63,6 +63,42 @@ fn failures_stand_by_cause_with_their_replay_lines() {
 }
 
 #[test]
+fn a_failure_says_what_was_promised_and_what_its_story_is() {
+    let page = html(&common::broken(), None);
+    let failures = section(&page, "failures");
+    for words in [
+        "<dt>Promised</dt><dd>each recovery point equals the state after an exact prefix",
+        "<dt>Promised</dt><dd>the engine watches invariants of its own",
+        "<dt>Story</dt><dd>The way to the process server is cut; the agent spills and catches up. A cut must cost",
+        "the same in other runs",
+    ] {
+        assert!(failures.contains(words), "{words}");
+    }
+    assert!(page.contains("did not hold, for 3 causes: "), "the first sentence tells who spoke");
+}
+
+#[test]
+fn capacity_says_what_is_kept_which_link_would_do_and_at_what_scale() {
+    let set = common::capacity();
+    let page = html(&read("run.json", &write(&set)).unwrap(), None);
+    assert_eq!(page, html(&set, None));
+    let page = page.replace('\u{a0}', " ").replace("&#x2f;", "/");
+    let capacity = section(&page, "capacity");
+    for words in [
+        "The promise is not kept on 10.0 Mbit/s: lag.p99 &lt;= rpo (at most 60 s): 71.25 s of",
+        "The smallest link that keeps it: 16.8 Mbit/s.",
+        "It was played at 1/200",
+        "class=\"n over\"",
+        "sessions ended of silence",
+    ] {
+        assert!(capacity.contains(words), "{words}");
+    }
+    assert!(section(&page, "estates").contains("Played at 1/200: sizes of disks and bounds"));
+    assert!(section(&page, "measured").contains("Promised: lag.p99 &lt;= rpo; each group is held"));
+    assert!(!html(&common::held(), None).contains("id=\"capacity\""));
+}
+
+#[test]
 fn what_was_never_reached_is_said_and_counts() {
     let mut set = common::broken();
     set.scenarios.retain(|scenario| scenario.name == "rot-is-reported-not-served");

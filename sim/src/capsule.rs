@@ -60,6 +60,9 @@ pub struct Capsule {
     pub signature: Option<Signature>,
     /// What the oracle said, in full.
     pub said: String,
+    /// When the first finding was made, in simulated milliseconds; none if it was made at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found_ms: Option<u64>,
     /// Digest of the whole run.
     pub digest: String,
     /// Digests on the way.

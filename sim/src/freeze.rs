@@ -55,6 +55,25 @@ impl Frozen {
         }
     }
 
+    /// Returns the run with another course of time: each moment of its plan is moved to where `moved` says, which never
+    /// turns two of them around.
+    pub fn retimed(&self, moved: impl Fn(u64) -> u64) -> Frozen {
+        let mut other = self.clone();
+        for step in &mut other.steps {
+            let (from, to) = (moved(step.at), moved(step.at + step.lasts.unwrap_or(0)));
+            (step.at, step.lasts) = (from, step.lasts.map(|_| to - from));
+        }
+        other.length = moved(self.length);
+        for promise in &mut other.expect.protected {
+            if let (Since::At(at), Some((words, _))) = (&mut promise.since, promise.text.rsplit_once(" of "))
+            {
+                *at = moved(*at);
+                promise.text = format!("{words} of {}", millis(*at as i64).replace('"', ""));
+            }
+        }
+        other
+    }
+
     /// Returns the scenario file.
     pub fn text(&self) -> String {
         let mut text = String::new();

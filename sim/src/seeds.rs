@@ -224,6 +224,7 @@ mod tests {
             build: Default::default(),
             marks: ["spilled", "resync-done", "clock-stepped"].map(str::to_owned).into(),
             faults: ["disk.hang"].map(str::to_owned).into(),
+            oracles: Default::default(),
             scenarios: scenarios.iter().map(of).collect(),
         }
     }

@@ -4,12 +4,13 @@
 //! fails with the same signature? Whoever plays them (`cli::shrink`) bounds the time. *Alike* is a matter of
 //! [`crate::capsule::Signature`]: another failure met on the way is not followed.
 //!
-//! Order of the passes: what makes runs cheap comes first (an early end), then what makes them readable.
+//! Order of the passes: what makes runs cheap comes first, then what makes them readable. A long run is first [hurried](hurry):
+//! of forty minutes each answer would take as long as the whole search may.
 
 use crate::freeze::Frozen;
 use crate::plan::Fixed;
 use crate::scenario::{Estate, default_estate};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Smallest disk that every guest can work on.
 const DISK_MIN: u64 = 1 << 20;
@@ -41,6 +42,77 @@ const PASSES: [Pass; 8] = [
     ("pauses", pauses),
     ("figures", figures),
 ];
+
+/// A run that is longer than this is hurried before anything else.
+const LONG: u64 = 120 * SECOND;
+
+/// Nothing happens for so long at most between two moments of a hurried run.
+const PAUSES: [u64; 6] = [2 * SECOND, 5 * SECOND, 10 * SECOND, 20 * SECOND, 40 * SECOND, 80 * SECOND];
+
+/// So much of what came before a finding is kept.
+const BEFORE: [u64; 6] = [10 * SECOND, 30 * SECOND, 60 * SECOND, 120 * SECOND, 240 * SECOND, 480 * SECOND];
+
+/// Time for a first copy in front of what is kept, and time for the finding behind it.
+const AROUND: u64 = 5 * SECOND;
+
+/// Returns a run in which less time passes and which fails alike; none if none is found, or if the run is short. Either
+/// only the last things before the finding happen, or all of them, without the time between them.
+pub fn hurry(frozen: &Frozen, found_ms: Option<u64>, trial: &mut dyn Trial) -> Option<Frozen> {
+    if frozen.length <= LONG {
+        return None;
+    }
+    let found = found_ms.unwrap_or(frozen.length).min(frozen.length);
+    let windows = BEFORE.iter().map(|before| window(frozen, found.saturating_sub(*before), found));
+    let mut all: Vec<Frozen> = windows.chain(PAUSES.iter().map(|pause| paced(frozen, *pause))).collect();
+    all.retain(|hurried| hurried.length <= frozen.length / 2);
+    all.sort_by_key(|hurried| hurried.length);
+    // All of them together cost no more than the run that they may spare.
+    let mut costs = 0;
+    all.retain(|hurried| {
+        costs += hurried.length;
+        costs <= frozen.length
+    });
+    trial.first("time", all)
+}
+
+/// Only what happens between two moments; the first of them comes after a first copy.
+fn window(frozen: &Frozen, from: u64, to: u64) -> Frozen {
+    let mut smaller = frozen.clone();
+    smaller
+        .steps
+        .retain(|step| step.at < to && step.lasts.map_or(step.at >= from, |lasts| step.at + lasts > from));
+    let end = (to + AROUND).min(frozen.length.max(to));
+    let moved = |at: u64| at.max(from) - from + AROUND.min(from);
+    // What lasts beyond the end is lifted with all other faults.
+    let mut smaller = smaller.retimed(moved);
+    smaller.length = whole_seconds(moved(end));
+    smaller
+}
+
+/// Everything in its order, with shorter pauses between any two moments at which something begins or ends.
+fn paced(frozen: &Frozen, pause: u64) -> Frozen {
+    let steps = frozen.steps.iter().flat_map(|step| [step.at, step.at + step.lasts.unwrap_or(0)]);
+    let moments: BTreeSet<u64> = steps.chain([0, frozen.length]).collect();
+    let (mut moved, mut before, mut at) = (BTreeMap::new(), 0, 0);
+    for moment in moments {
+        at += (moment - before).min(pause);
+        moved.insert(moment, at);
+        before = moment;
+    }
+    let moved = |at: u64| {
+        // A promise may be about a moment at which nothing happens: it stays as far behind the one before it as it can.
+        let after = moved.range(at..).next().map(|(_, to)| *to);
+        let (from, to) = moved.range(..=at).next_back().map_or((0, 0), |(from, to)| (*from, *to));
+        after.map_or(to + at - from, |after| (to + at - from).min(after))
+    };
+    let mut smaller = frozen.retimed(moved);
+    smaller.length = whole_seconds(smaller.length);
+    smaller
+}
+
+fn whole_seconds(ms: u64) -> u64 {
+    (ms.div_ceil(SECOND) * SECOND).max(LENGTH_MIN)
+}
 
 /// Shrinks a run until nothing smaller fails alike, or until the time is over.
 pub fn shrink(mut frozen: Frozen, trial: &mut dyn Trial) -> Frozen {
@@ -378,6 +450,21 @@ mod tests {
         assert!(small.length <= 8_000 && small.guests["b"].rate == 1, "{}", small.text());
         assert!(small.steps.iter().all(|step| step.at % 1000 == 0), "{}", small.text());
         assert!(judge.asked < 600, "{} runs", judge.asked);
+    }
+
+    #[test]
+    fn a_long_run_is_hurried_to_what_came_before_its_finding_or_to_its_order() {
+        let mut judge = Judge { asked: 0, most: 5000 };
+        let near = hurry(&long(), Some(1_222_222), &mut judge).unwrap();
+        assert!(fails(&near) && near.length == 20_000, "{}", near.text());
+        assert!(near.steps.len() <= 3, "{}", near.text());
+        // Found at the end, long after its causes: their order is kept, and hardly any time.
+        let far = hurry(&long(), None, &mut judge).unwrap();
+        assert!(fails(&far) && far.steps.len() == long().steps.len(), "{}", far.text());
+        assert!(far.length <= long().length / 4, "{}", far.text());
+        assert!(judge.asked <= 24, "{} runs", judge.asked);
+        // What is short already needs no hurry.
+        assert_eq!(hurry(&near, None, &mut judge), None);
     }
 
     #[test]

@@ -121,10 +121,32 @@ fn the_smallest_link_for_noise_is_what_is_written() {
 
 #[test]
 fn a_link_that_is_too_small_is_21_and_the_one_that_would_do_is_named() {
-    let (code, text) = capacity("narrow", &NOISE.replace("{}", "40 Mbit/s"), &["--within", "40"]);
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let (page, set) = (place.join("narrow.html"), place.join("narrow.json"));
+    let files = ["--report", page.to_str().unwrap(), "--set", set.to_str().unwrap()];
+    let story = NOISE.replace("{}", "40 Mbit/s");
+    let (code, text) = capacity("narrow", &story, &[&["--within", "40"], &files[..]].concat());
     assert_eq!(code, 21, "{text}");
     assert!(text.contains("the promise is not kept on 40.0 Mbit/s: lag.p95 <= 5 s"), "{text}");
     assert!(text.contains("the smallest link that keeps it: "), "{text}");
+    let page = std::fs::read_to_string(page).unwrap().replace('\u{a0}', " ");
+    for words in [
+        "<section id=\"capacity\">",
+        "The promise is not kept on 40.0 Mbit/s: lag.p95 &lt;= 5 s",
+        "the smallest that keeps it",
+        "Played at 1/100: sizes of disks and bounds",
+        "<h4>Loss</h4>",
+        "Promised: <code>lag.p95 &lt;= 5 s</code>, <code>point-age.p95 &lt;= rpo</code>",
+    ] {
+        assert!(page.replace("&#x2f;", "/").contains(words), "{words} is not on the page");
+    }
+    // Made again from the set, it is the same page.
+    let again = place.join("narrow-again.html");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_redoubt-sim"));
+    let status = command.arg("report").arg(&set).arg("--report").arg(&again).output().unwrap().status;
+    assert!(status.success());
+    let again = std::fs::read_to_string(again).unwrap();
+    assert_eq!(again, std::fs::read_to_string(place.join("narrow.html")).unwrap());
 }
 
 #[test]

@@ -231,6 +231,48 @@ fn an_entry_that_matches_nothing_is_told_and_a_broken_file_is_refused() {
 }
 
 #[test]
+fn a_broken_file_of_known_failures_is_shown_at_its_lines_wherever_it_lies() {
+    let workspace = place("ci-known-apart");
+    let scenarios = workspace.join("tests/failures");
+    std::fs::create_dir_all(&scenarios).unwrap();
+    std::fs::rename(workspace.join("short.toml"), scenarios.join("short.toml")).unwrap();
+    known(&workspace, "*", "2026-12-32");
+    let (apart, beside) = (workspace.join("known-failures.toml"), scenarios.join("known-failures.toml"));
+    let play = |known: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_redoubt-sim"));
+        command.current_dir(&workspace).args([
+            "--scenarios",
+            "tests/failures",
+            "run",
+            "--ci",
+            "github",
+            "--out",
+            "job",
+        ]);
+        command
+            .args(known)
+            .env("GITHUB_WORKSPACE", &workspace)
+            .env("GITHUB_STEP_SUMMARY", workspace.join("step.md"));
+        let output = command.output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (code, text) = play(&["--known", "known-failures.toml"]);
+    assert_eq!((code, text.matches("::error file=").count()), (10, 1), "{text}");
+    assert!(text.contains("::error file=known-failures.toml,line=8,title=S035%3A"), "{text}");
+    assert!(read(&workspace, "step.md").contains("Nothing was played"));
+    assert!(read(&workspace, "job/summary.md").contains("known-failures.toml:8: S035"));
+    let quality = read(&workspace, "job/gl-code-quality-report.json");
+    assert!(quality.contains("\"path\": \"known-failures.toml\""), "{quality}");
+    // Beside the scenarios it is judged with them, and shown once.
+    std::fs::copy(&apart, &beside).unwrap();
+    let (code, text) = play(&["--known", "tests/../tests/failures/known-failures.toml"]);
+    assert_eq!((code, text.matches("::error file=").count()), (10, 1), "{text}");
+    assert!(text.contains("::error file=tests/failures/known-failures.toml,line=8,"), "{text}");
+    let (code, text) = play(&[]);
+    assert_eq!((code, text.matches("::error file=").count()), (10, 1), "{text}");
+}
+
+#[test]
 fn files_that_are_invalid_are_shown_at_their_lines() {
     let place = place("ci-invalid");
     std::fs::write(

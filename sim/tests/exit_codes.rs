@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "the tool is started as a process")]
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -242,4 +243,54 @@ fn the_core_tier_ends_with_the_same_codes_and_hands_over_a_line() {
     assert!(text.contains("lines before") && text.contains("digest"), "{text}");
     assert_eq!(sim(&scenarios, &["core", "nobody"]).0, 11);
     assert_eq!(sim(&scenarios, &["core", "short", "--for", "soon"]).0, 2);
+}
+
+/// The signal of a pipe that nobody reads.
+const SIGPIPE: i32 = 13;
+
+#[test]
+fn output_that_nobody_reads_ends_the_tool_as_it_ends_others() {
+    let (place, capsule) = failed("pipe");
+    let objective = STORY.replace("eventually", "objectives = [\"lag.max <= 60 s\"]\neventually");
+    std::fs::write(place.join("short.toml"), objective).unwrap();
+    let set = place.join("set.json");
+    assert_eq!(sim(&place, &["run", "--json", set.to_str().unwrap()]).0, 0);
+    let (capsule, set) = (capsule.to_str().unwrap(), set.to_str().unwrap());
+    let page = place.join("page.html");
+    for arguments in [
+        &["--help"][..],
+        &["list"],
+        &["check"],
+        &["explain"],
+        &["explain", "short"],
+        &["explain", "S002"],
+        &["fmt", "--check"],
+        &["schema"],
+        &["plan", "short@1"],
+        &["run"],
+        &["sweep", "--for", "1m", "--runs", "1"],
+        &["replay", "short@1"],
+        &["trace", "short@1"],
+        &["diff", "short@1"],
+        &["fork", "short@1", "--at", "1", "--futures", "1"],
+        &["cover", "--seeds", "1"],
+        &["corpus"],
+        &["shrink", capsule],
+        &["core", "--seeds", "1"],
+        &["capacity", "short", "--no-search"],
+        &["report", set, "--report", page.to_str().unwrap()],
+        &["meta", "--seeds", "1"],
+        &["bugs", "plaintext-frame"],
+        &["hw", "show"],
+        &["bench", "short", "--seeds", "1"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_redoubt-sim"));
+        command.arg("--scenarios").arg(&place).args(arguments).stdout(writer).stderr(Stdio::piped());
+        let output = command.spawn().unwrap().wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.signal(), Some(SIGPIPE), "{arguments:?}: {} {said}", output.status);
+        assert!(!said.contains("panicked"), "{arguments:?}: {said}");
+    }
 }

@@ -219,6 +219,26 @@ fn each_slip_is_told_once_at_its_place_with_its_code_and_advice() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
+#[test]
+fn what_follows_from_a_slip_is_not_told_as_another_one() {
+    for (from, to) in [
+        ("title  =", "titel  ="),
+        ("name = \"erp-app\"", "nmae = \"erp-app\""),
+        ("rpo      = \"30 s\"", "rpo      = 30"),
+        ("\"2..5 s\"", "5"),
+        ("\"2..5 s\"", "\"2..5 sec\""),
+        ("at = \"cut + 1 s\"", "att = \"cut + 1 s\""),
+    ] {
+        let problems = read(&GOOD.replacen(from, to, 1)).unwrap_err();
+        assert_eq!(problems.list.len(), 1, "{from} -> {to}\n{}", problems.render(false));
+        assert!(problems.list[0].help.is_some(), "{to} has no advice");
+    }
+    // A variable that is there and wrong is still the one that was meant.
+    let source = GOOD.replacen("\"2..5 s\"", "\"2..5 sec\"", 1).replacen("\"$cut\"", "\"$cutt\"", 1);
+    let shown = read(&source).unwrap_err().render(false);
+    assert!(shown.contains("did you mean \"cut\"?"), "{shown}");
+}
+
 /// Codes about known failures, which have a file of their own.
 fn of_known_failures() -> Vec<Code> {
     let entry = |expires: &str| {

@@ -1,6 +1,6 @@
 //! Estates: what stands where, and which hardware models it ran on, with where their numbers come from.
 
-use crate::model::{Estate, Hardware, Machine, RunSet};
+use crate::model::{Estate, Hardware, Machine, RunSet, Scale};
 use crate::text;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -19,6 +19,7 @@ pub(super) struct EstateView {
     disk: String,
     bounds: Vec<(String, String)>,
     used_by: String,
+    scale: String,
 }
 
 #[derive(Serialize)]
@@ -64,6 +65,7 @@ fn is_alike(one: &Estate, other: &Estate) -> bool {
         && one.servers == other.servers
         && one.hardware == other.hardware
         && one.bounds == other.bounds
+        && one.scale == other.scale
 }
 
 fn forget_other_loads(known: &mut Estate, other: &Estate) {
@@ -92,7 +94,17 @@ fn view(estate: &Estate, names: &[&str]) -> EstateView {
             0..=NAMED => names.join(", "),
             many => format!("{} scenarios", text::count(many as u64)),
         },
+        scale: estate.scale.as_ref().map(scale).unwrap_or_default(),
     }
+}
+
+fn scale(scale: &Scale) -> String {
+    format!(
+        "Played at 1/{}: sizes of disks and bounds, and the rates of guests, links, disks and store, were divided by {}. What is          shown is the whole estate. Times are not divided, so objectives and measured times are its own; what is shorter than {}          is not told apart.",
+        scale.by,
+        scale.by,
+        text::duration(scale.finest_ms)
+    )
 }
 
 fn machine(machine: &Machine) -> MachineView {

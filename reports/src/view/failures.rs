@@ -15,17 +15,24 @@ pub(super) struct CauseView {
     class: &'static str,
     verdict: &'static str,
     oracle: String,
-    pattern: String,
+    /// Its first sentence in the run that is shown.
+    first: String,
+    /// What was promised.
+    promise: String,
+    /// What the story of that run is about.
+    story: String,
     /// How many runs of which scenarios.
     spread: String,
-    /// The first finding in full.
-    example: String,
+    /// What the first finding says beyond its first sentence.
+    more: String,
     /// Scenario and seed of that.
     run: String,
     /// What else spoke in that run.
     others: Vec<(String, String)>,
     /// Until when it is excused, where it is mended, and why.
     known: Option<[String; 3]>,
+    replay: String,
+    /// Those of other seeds.
     replays: Vec<String>,
     more_replays: usize,
     events: Vec<EventView>,
@@ -51,23 +58,34 @@ pub(super) struct Vacuous {
 }
 
 pub(super) fn failures(set: &RunSet) -> Vec<CauseView> {
-    causes(set).iter().map(view).collect()
+    causes(set).iter().map(|cause| view(set, cause)).collect()
 }
 
-fn view(cause: &Cause<'_>) -> CauseView {
+/// Returns what was promised where an oracle spoke; an objective says it by itself.
+fn promise(set: &RunSet, oracle: &str) -> String {
+    let assertion = "the engine watches invariants of its own, and stops rather than go on without one";
+    let found = set.oracles.get(oracle).map(String::as_str);
+    found.or((oracle == "assertion").then_some(assertion)).unwrap_or_default().to_owned()
+}
+
+fn view(set: &RunSet, cause: &Cause<'_>) -> CauseView {
     // The case to read is one whose course was kept; failing that, any.
     let case = cause.cases.iter().find(|case| case.run.course.is_some()).unwrap_or(&cause.cases[0]);
     let findings = case.run.findings.iter().skip(1);
+    let (first, more) = case.finding.what.split_once('\n').unwrap_or((case.finding.what.as_str(), ""));
     CauseView {
         class: cause.verdict.class(),
         verdict: cause.verdict.words(),
         oracle: cause.oracle.clone(),
-        pattern: cause.pattern.clone(),
+        first: first.to_owned(),
+        promise: promise(set, &cause.oracle),
+        story: format!("{}. {}", case.scenario.title.trim_end_matches('.'), case.scenario.why),
         spread: spread(&cause.cases),
-        example: case.finding.what.clone(),
+        more: more.to_owned(),
         run: format!("{}@{}", case.scenario.name, case.run.seed),
         others: findings.map(|finding| (finding.oracle.clone(), finding.what.clone())).collect(),
         known: cause.known.map(|known| [known.expires.clone(), known.issue.clone(), known.why.clone()]),
+        replay: case.run.replay.clone(),
         replays: replays(case, &cause.cases),
         more_replays: cause.cases.len().saturating_sub(REPLAYS),
         events: events(case),
@@ -75,10 +93,10 @@ fn view(cause: &Cause<'_>) -> CauseView {
     }
 }
 
-/// The case that is shown comes first.
+/// Returns the lines of other seeds than the one that is shown.
 fn replays(shown: &Case<'_>, cases: &[Case<'_>]) -> Vec<String> {
     let others = cases.iter().map(|case| &case.run.replay).filter(|line| **line != shown.run.replay);
-    std::iter::once(&shown.run.replay).chain(others).take(REPLAYS).cloned().collect()
+    others.take(REPLAYS - 1).cloned().collect()
 }
 
 fn spread(cases: &[Case<'_>]) -> String {

@@ -6,6 +6,7 @@ use crate::samples::Samples;
 use crate::svg::{Plane, WIDTH};
 use crate::text;
 use serde::Serialize;
+use std::collections::BTreeSet;
 
 /// Every measure, its name and what it is.
 pub(super) const MEASURES: [(Measure, &str, &str); 6] = [
@@ -47,6 +48,8 @@ const NINES: f64 = 3.0;
 const PLACES: u32 = 60;
 /// Percentiles with a tick.
 const TICKS: [(f64, &str); 5] = [(0.0, "0"), (0.5, "50"), (0.9, "90"), (0.99, "99"), (0.999, "99.9 %")];
+/// Objectives that are quoted.
+const OBJECTIVES: usize = 3;
 /// A promise so many times the longest duration would flatten the curve.
 const FAR: u64 = 8;
 
@@ -165,7 +168,7 @@ fn view(
 /// Returns the promise if all scenarios have the same, and what to say of it.
 fn promise(set: &RunSet, measure: Measure) -> (Option<u64>, String) {
     if measure != Measure::Converged {
-        return (None, "No scenario of this set promises a bound for it.".into());
+        return objective(set, measure);
     }
     let promises = set.scenarios.iter().map(|scenario| scenario.promises.converges_ms);
     match (promises.clone().min(), promises.max()) {
@@ -175,6 +178,27 @@ fn promise(set: &RunSet, measure: Measure) -> (Option<u64>, String) {
             (None, format!("Promised within {low} to {high}: each scenario is held to its own."))
         }
         _ => (None, String::new()),
+    }
+}
+
+/// Returns the bound of the objectives about a measure if there is only one, and what to say of them.
+fn objective(set: &RunSet, measure: Measure) -> (Option<u64>, String) {
+    let all = set.scenarios.iter().flat_map(|scenario| &scenario.promises.objectives);
+    let own: Vec<_> = all.filter(|objective| objective.measure == measure).collect();
+    let texts: BTreeSet<&str> = own.iter().map(|objective| objective.text.as_str()).collect();
+    let bounds: BTreeSet<u64> = own.iter().flat_map(|objective| &objective.at_most_ms).copied().collect();
+    let all = texts.iter().take(OBJECTIVES).copied().collect::<Vec<_>>().join(", ");
+    match (texts.len(), bounds.first().filter(|_| bounds.len() == 1)) {
+        (0, _) => (None, "No scenario of this set promises a bound for it.".into()),
+        (1, Some(bound)) => (Some(*bound), format!("Promised: {all}.")),
+        (1, None) => (None, format!("Promised: {all}; each group is held to its own bound.")),
+        (..=OBJECTIVES, bound) => {
+            (bound.copied(), format!("Promised: {all}; each scenario is held to its own."))
+        }
+        (many, _) => (
+            None,
+            format!("Promised: {all} and {} more; each scenario is held to its own.", many - OBJECTIVES),
+        ),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The page: everything that is shown, in words and drawings, and the template that orders it.
 
 mod axis;
+mod capacity;
 mod compare;
 mod course;
 mod estates;
@@ -8,6 +9,7 @@ mod failures;
 mod measures;
 mod scenarios;
 
+use crate::causes::causes;
 use crate::file;
 use crate::judge;
 use crate::model::{RunSet, Verdict};
@@ -31,6 +33,7 @@ struct Page {
     command: String,
     is_planted: bool,
     sums: Vec<(String, &'static str)>,
+    capacities: Vec<capacity::CapacityView>,
     failures: Vec<failures::CauseView>,
     vacuous: Vec<failures::Vacuous>,
     scenarios: Vec<scenarios::ScenarioView>,
@@ -72,6 +75,7 @@ fn page(set: &RunSet, baseline: Option<&RunSet>) -> Page {
         command: set.command.clone(),
         is_planted: set.build.planted_bug.is_some(),
         sums: sums(set),
+        capacities: capacity::capacities(set),
         failures: failures::failures(set),
         vacuous: failures::vacuous(set),
         scenarios: scenarios::scenarios(set),
@@ -111,7 +115,21 @@ pub(crate) fn headline(set: &RunSet, verdict: Verdict) -> String {
         Verdict::NeverSeen => {
             format!("Every run held, but not everything that was to be tried was ever reached.{but}")
         }
-        _ => format!("{} of {} did not hold.{but}", text::count(failed), text::of(runs, "run")),
+        _ => format!("{} of {} did not hold{}.{but}", text::count(failed), text::of(runs, "run"), why(set)),
+    }
+}
+
+/// Returns how many causes failures have, and who spoke.
+fn why(set: &RunSet) -> String {
+    let causes = causes(set);
+    let mut oracles: Vec<&str> =
+        causes.iter().filter(|cause| cause.known.is_none()).map(|cause| cause.oracle.as_str()).collect();
+    let many = oracles.len();
+    oracles.dedup();
+    match many {
+        0 => String::new(),
+        1 => format!(", for one cause: {}", oracles[0]),
+        many => format!(", for {many} causes: {}", oracles.join(", ")),
     }
 }
 

@@ -13,6 +13,7 @@ const SEEDS: usize = 400;
 pub(super) struct ScenarioView {
     name: String,
     title: String,
+    scale: String,
     why: String,
     verdict: &'static str,
     class: &'static str,
@@ -53,6 +54,7 @@ fn view(scenario: &Scenario) -> ScenarioView {
     ScenarioView {
         name: scenario.name.clone(),
         title: scenario.title.clone(),
+        scale: scenario.estate.scale.map(|scale| format!("played at 1/{}", scale.by)).unwrap_or_default(),
         why: scenario.why.clone(),
         verdict: verdict.words(),
         class: verdict.class(),

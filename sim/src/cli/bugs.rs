@@ -3,7 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "the tool, not the engine, runs on a real clock")]
 
 use super::hunt::{Caught, Hunt};
-use super::{TOOL, files, interrupt, paint, pool};
+use super::{TOOL, call, files, interrupt, paint, pool};
 use crate::codes::INTERRUPTED;
 use crate::harness::Verdict;
 use crate::prey::prey;
@@ -141,7 +141,7 @@ fn row(bug: Bug, hunt: &Hunt, seconds: f64) {
     println!("{:<28} {word} {:>5} {seconds:>6.1} s", hunt.bug, hunt.runs);
     match &hunt.caught {
         Some(caught) => {
-            let run = format!("cargo sim replay {}@{} --bug {}", caught.scenario, caught.seed, hunt.bug);
+            let run = call::line(&format!("replay {}@{} --bug {}", caught.scenario, caught.seed, hunt.bug));
             println!("    {}", paint::faint(&run));
         }
         None if others.is_empty() => println!("    {oracle} should have spoken, and nothing did"),

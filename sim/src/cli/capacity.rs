@@ -7,14 +7,14 @@
 mod search;
 mod show;
 
-use super::{files, pool};
+use super::gather::Gather;
+use super::{files, pool, report};
 use crate::codes::{self, USAGE};
 use crate::harness::{Outcome, Record, Verdict, objectives};
 use crate::plan;
-use crate::scenario::{Scenario, finest, slowest_link};
-use redoubt_hw_models as hw;
+use crate::scenario::{Scenario, carries, finest, slowest_link};
+use redoubt_reports::capacity::{Capacity, Group, Link, Places};
 use redoubt_reports::model::Measure;
-use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -32,72 +32,13 @@ pub(super) struct Wanted<'a> {
     pub(super) within: u64,
     /// For programs.
     pub(super) json: bool,
-}
-
-/// Durations at four places of a distribution, in milliseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Places {
-    p50: u64,
-    p95: u64,
-    p99: u64,
-    max: u64,
-}
-
-/// One group of machines.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct GroupFigures {
-    name: String,
-    machines: usize,
-    /// Bytes written per second by all of it, in the mean.
-    writes: u64,
-    rpo_ms: Option<u64>,
-    lag_ms: Option<Places>,
-    /// What a disaster at a random second would lose: the age of the newest point in the vault.
-    loss_ms: Option<Places>,
-    /// Until the newest point shows its first block.
-    mount_ms: Option<Places>,
-}
-
-/// A link that was tried.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Tried {
-    /// Bytes per second.
-    link: u64,
-    verdict: &'static str,
-    is_kept: bool,
-    /// The worst machine's, in the worst seed.
-    lag_p99_ms: Option<u64>,
-    loss_p99_ms: Option<u64>,
-    /// Sessions ended although nothing failed: more machines had a backlog at once than the scale can play.
-    is_crowded: bool,
-    /// What was missed, in the first seed that missed something.
-    missed: Vec<String>,
-}
-
-/// All of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Capacity {
-    scenario: String,
-    seeds: u64,
-    scale: u64,
-    /// Bytes per second of the link as it is.
-    link: u64,
-    /// One page alone has the link so long: figures are no finer.
-    finest_ms: u64,
-    simulated_s: u64,
-    groups: Vec<GroupFigures>,
-    given: Tried,
-    /// All links that were tried, the slowest first.
-    tried: Vec<Tried>,
-    /// The smallest one that keeps the promise, if it was searched and found.
-    smallest: Option<u64>,
-    /// It may be smaller still: at this scale no slower link can be played.
-    is_bound_by_scale: bool,
+    /// Files to write.
+    pub(super) files: &'a report::CapacityFiles,
 }
 
 /// What one link came to.
 pub(super) struct Played {
-    tried: Tried,
+    tried: Link,
     verdict: Verdict,
     outcomes: Vec<Outcome>,
 }
@@ -117,7 +58,7 @@ pub(super) fn capacity(directory: &Path, wanted: &Wanted<'_>) -> Result<u8, u8> 
     }
     let seeds = wanted.seeds.unwrap_or(scenario.seeds.pr).max(1);
     let estate = Estate { scenario: &scenario, seeds, jobs: wanted.jobs, is_quiet: wanted.json };
-    let link = given(&scenario);
+    let link = carries(&scenario.estate);
     let played = estate.play(&[link])?.swap_remove(0);
     let floor = slowest_link(&scenario.estate);
     // What is broken says nothing about capacity, on no link.
@@ -145,17 +86,19 @@ pub(super) fn capacity(directory: &Path, wanted: &Wanted<'_>) -> Result<u8, u8> 
     } else {
         show::print(&capacity, played.verdict);
     }
+    if wanted.files.any() {
+        let mut gather =
+            Gather::new(std::slice::from_ref(&scenario), format!("cargo sim capacity {}", wanted.scenario));
+        played.outcomes.iter().for_each(|outcome| gather.take(0, &scenario, outcome, None));
+        let mut set = gather.finish(std::slice::from_ref(&scenario));
+        set.scenarios.iter_mut().for_each(|own| own.capacity = Some(capacity.clone()));
+        wanted.files.write(&set)?;
+    }
     Ok(match played.verdict {
         // What a link is too small for does not converge in time: the promise is missed all the same.
         Verdict::NotConverged => codes::MISSED,
         verdict => verdict.code(),
     })
-}
-
-/// Returns what the link of a scenario carries as it is.
-fn given(scenario: &Scenario) -> u64 {
-    let model = hw::find::<hw::LinkModel>(&hw::LINKS, &scenario.estate.link).and_then(Result::ok);
-    scenario.estate.bandwidth.or(model.map(|model| model.bytes_per_second)).unwrap_or(1)
 }
 
 /// An estate that can be played on any link.
@@ -171,7 +114,7 @@ impl search::Trial for Estate<'_> {
         (self.jobs / self.seeds.min(self.jobs as u64).max(1) as usize).max(1)
     }
 
-    fn try_all(&self, links: &[u64]) -> Result<Vec<Tried>, u8> {
+    fn try_all(&self, links: &[u64]) -> Result<Vec<Link>, u8> {
         let played = self.play(links)?;
         // An invariant that breaks is no matter of capacity.
         if let Some(broken) = played.iter().find(|played| played.verdict > Verdict::NotConverged) {
@@ -230,9 +173,9 @@ impl Estate<'_> {
         let is_crowded = self.scenario.estate.scale > 1
             && outcomes.iter().filter(is_calm).any(|outcome| outcome.marks.contains("session-lost"));
         let missed = outcomes.iter().map(super::complaint::causes).find(|causes| !causes.is_empty());
-        let tried = Tried {
+        let tried = Link {
             link,
-            verdict: verdict.word(),
+            verdict: verdict.word().to_owned(),
             is_kept: verdict == Verdict::Held,
             lag_p99_ms: worst(Measure::Lag),
             loss_p99_ms: worst(Measure::PointAge),
@@ -244,7 +187,7 @@ impl Estate<'_> {
 }
 
 /// Returns the figures of each group of [protect], and of the machines that no group has.
-fn groups(scenario: &Scenario, outcomes: &[Outcome]) -> Vec<GroupFigures> {
+fn groups(scenario: &Scenario, outcomes: &[Outcome]) -> Vec<Group> {
     let named = |name: &String| scenario.groups.values().any(|group| group.machines.contains(name));
     let all = scenario.estate.machines.iter().map(|machine| &machine.name);
     let others: Vec<String> = all.filter(|name| !named(name)).cloned().collect();
@@ -254,7 +197,7 @@ fn groups(scenario: &Scenario, outcomes: &[Outcome]) -> Vec<GroupFigures> {
     groups.chain(others).map(|(name, machines, rpo)| figures(name, machines, rpo, outcomes)).collect()
 }
 
-fn figures(name: &str, machines: &[String], rpo_ms: Option<u64>, outcomes: &[Outcome]) -> GroupFigures {
+fn figures(name: &str, machines: &[String], rpo_ms: Option<u64>, outcomes: &[Outcome]) -> Group {
     let records = || outcomes.iter().map(|outcome| &outcome.record);
     let seconds: u64 = outcomes.iter().filter_map(|outcome| outcome.record.lifted_ms).sum::<u64>() / 1000;
     let written =
@@ -263,9 +206,9 @@ fn figures(name: &str, machines: &[String], rpo_ms: Option<u64>, outcomes: &[Out
     let measured = |measure| {
         places(records().flat_map(|record| machines.iter().map(move |name| record.of_machine(measure, name))))
     };
-    GroupFigures {
+    Group {
         name: name.to_owned(),
-        machines: machines.len(),
+        machines: machines.len() as u64,
         writes: written / seconds.max(1),
         rpo_ms,
         lag_ms: measured(Measure::Lag),

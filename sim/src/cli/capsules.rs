@@ -32,6 +32,7 @@ pub(super) fn capsule(scenario: &Scenario, plan: Plan, outcome: &Outcome) -> Cap
         code: outcome.verdict().code(),
         signature: outcome.signature(&hosts(scenario)),
         said: outcome.cause().map(|(_, what)| what).unwrap_or_default(),
+        found_ms: outcome.record.found_ms,
         digest: outcome.digest.clone(),
         beats: outcome.beats.clone(),
         text: Frozen::new(scenario, &plan).text(),

@@ -4,7 +4,7 @@
     reason = "the tool, not the engine, runs on real threads and a real clock"
 )]
 
-use super::{files, interrupt, paint, pool, run};
+use super::{call, files, interrupt, paint, pool, run};
 use crate::codes::INTERRUPTED;
 use crate::core_tier::{self, Outcome, Steps, Trace};
 use crate::cpu;
@@ -81,22 +81,20 @@ pub(super) fn each(
         let spent = before.zip(cpu::seconds()).map_or(0.0, |(before, after)| after - before);
         *cpu.lock().unwrap_or_else(PoisonError::into_inner) += spent;
     };
-    pool::quietly(|| {
-        std::thread::scope(|scope| {
-            for _ in 0..jobs {
-                let sender = sender.clone();
-                scope.spawn(|| worker(sender));
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            let sender = sender.clone();
+            scope.spawn(|| worker(sender));
+        }
+        drop(sender);
+        for (index, outcome) in &receiver {
+            if !consume(index, outcome) {
+                stop.store(true, Ordering::Relaxed);
+                break;
             }
-            drop(sender);
-            for (index, outcome) in &receiver {
-                if !consume(index, outcome) {
-                    stop.store(true, Ordering::Relaxed);
-                    break;
-                }
-            }
-            // Whoever waits for room in the queue is told.
-            drop(receiver);
-        });
+        }
+        // Whoever waits for room in the queue is told.
+        drop(receiver);
     });
     *cpu.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -183,7 +181,7 @@ pub(super) fn core(directory: &Path, wanted: &Wanted<'_>) -> Result<u8, u8> {
 /// Plays one run and shows what happened.
 fn one(scenario: &Scenario, seed: u64, lines: usize) -> u8 {
     let trace = Trace::default();
-    let outcome = pool::quietly(|| play(scenario, seed, Some(&trace)));
+    let outcome = play(scenario, seed, Some(&trace));
     tail(&trace.take(), lines);
     complain(&outcome);
     println!(
@@ -235,8 +233,8 @@ fn tell(scenario: &Scenario, outcome: &Outcome, lines: usize) {
             outcome.digest, again.digest
         );
     }
-    let bug = pool::active().map(|bug| format!(" --bug {}", bug.name())).unwrap_or_default();
-    println!("    {}", paint::faint(&format!("cargo sim core {}@{}{bug}", outcome.scenario, outcome.seed)));
+    let words = format!("core {}@{}{}", outcome.scenario, outcome.seed, pool::bug_words());
+    println!("    {}", paint::faint(&call::line(&words)));
 }
 
 fn report(scenarios: &[Scenario], lines: &[Line], total: &Line, (cpu, wall): (f64, f64)) {

@@ -3,7 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "the tool, not the engine, runs on a real clock")]
 
 use super::core::{Wanted, each, play};
-use super::{files, interrupt, paint, pool};
+use super::{call, files, interrupt, paint, pool};
 use crate::codes::{INTERRUPTED, TOOL};
 use crate::core_tier::prey::{self, Prey};
 use crate::harness::Verdict;
@@ -44,7 +44,7 @@ pub(super) fn bugs(directory: &Path, wanted: &Wanted<'_>) -> Result<u8, u8> {
         row(&scenarios, prey, &hunt, began.elapsed().as_secs_f64());
         missed += usize::from(hunt.caught.is_none());
         if let Some((index, seed, _)) = hunt.caught {
-            let control = pool::quietly(|| play(&scenarios[index], seed, None));
+            let control = play(&scenarios[index], seed, None);
             if control.verdict() != Verdict::Held {
                 println!("    without the bug: {}", control.verdict().word());
                 speaks += 1;
@@ -98,7 +98,7 @@ fn row(scenarios: &[Scenario], prey: &Prey, hunt: &Hunt, seconds: f64) {
     println!("{name:<28} {word} {:>6} {seconds:>6.1} s", hunt.runs);
     match &hunt.caught {
         Some((index, seed, _)) => {
-            let run = format!("cargo sim core {}@{seed} --bug {name}", scenarios[*index].name);
+            let run = call::line(&format!("core {}@{seed} --bug {name}", scenarios[*index].name));
             println!("    {}", paint::faint(&run));
         }
         None => {

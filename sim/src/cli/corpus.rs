@@ -1,6 +1,6 @@
 //! `corpus`: the failures that were found and kept, each as a frozen scenario with its story. All must hold now.
 
-use super::{files, paint, pool};
+use super::{call, files, paint, pool};
 use crate::harness::Verdict;
 use std::path::Path;
 
@@ -9,7 +9,7 @@ pub(super) fn corpus(directory: &Path, jobs: usize) -> Result<u8, u8> {
     let place = directory.join(files::REGRESSIONS);
     if !place.is_dir() {
         println!("no failure is kept in {}", place.display());
-        println!("  to keep one: cargo sim shrink RUN --keep NAME");
+        println!("  to keep one: {}", call::line("shrink RUN --keep NAME"));
         return Ok(0);
     }
     let scenarios = files::select(&place, &[])?;

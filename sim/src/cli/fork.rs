@@ -4,7 +4,7 @@
 //! out otherwise: latencies, the dice of every fault, the order in which tasks run. A failure that all futures
 //! share was inevitable by then, as far as so many futures can tell.
 
-use super::{capsules, interrupt, paint, pool, replay};
+use super::{call, capsules, interrupt, paint, pool, replay};
 use crate::capsule::{Parting, Signature, part};
 use crate::codes::{INTERRUPTED, NOT_DETERMINISTIC, NOTHING};
 use crate::harness::{Fork, Manner, Outcome, Verdict};
@@ -34,6 +34,8 @@ pub(super) struct Wanted<'a> {
 }
 
 struct Forking<'a> {
+    /// The run and its planted bug, in the words of whoever asked.
+    words: String,
     scenario: &'a Scenario,
     plan: &'a Plan,
     real: &'a Outcome,
@@ -120,7 +122,9 @@ pub(super) fn fork(directory: &Path, wanted: &Wanted<'_>) -> Result<u8, u8> {
     pool::activate(named.bug);
     let (real, _) = pool::play_one(&pool::Work::planned(&named.scenario, named.plan.clone()));
     let signature = real.signature(&capsules::hosts(&named.scenario));
+    let bug = wanted.bug.map(|bug| format!(" --bug {bug}")).unwrap_or_default();
     let forking = Forking {
+        words: format!("{}{bug}", wanted.run),
         scenario: &named.scenario,
         plan: &named.plan,
         real: &real,
@@ -180,11 +184,7 @@ fn search(forking: &Forking<'_>) -> Result<u8, u8> {
         decided as f64 / 1000.0,
         forking.futures
     );
-    println!(
-        "  what happened then: cargo sim trace {}@{} --around {:.3}",
-        forking.scenario.name,
-        forking.plan.seed,
-        decided as f64 / 1000.0
-    );
+    let words = format!("trace {} --around {:.3}", forking.words, decided as f64 / 1000.0);
+    println!("  what happened then: {}", call::line(&words));
     Ok(0)
 }

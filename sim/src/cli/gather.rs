@@ -9,7 +9,7 @@ use crate::harness::{Outcome, Verdict};
 use crate::lanes::split;
 use crate::plan::{self, Plan};
 use crate::scenario::verbs::{MARKS, VERBS};
-use crate::scenario::{Load, Scenario};
+use crate::scenario::{Load, ORACLE_WORDS, Objective, Scenario, carries, finest};
 use redoubt_reports::model::{self, Course, Event, Finding, Known, Run, RunSet};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -50,6 +50,7 @@ impl Gather {
                 .filter(|verb| verb.key == "fault")
                 .map(|verb| verb.name.to_owned())
                 .collect(),
+            oracles: ORACLE_WORDS.iter().map(|(name, says)| ((*name).into(), (*says).into())).collect(),
             scenarios: scenarios.iter().map(scenario).collect(),
         };
         Gather { set, longest: vec![None; scenarios.len()], causes: BTreeMap::new() }
@@ -172,14 +173,25 @@ fn scenario(scenario: &Scenario) -> model::Scenario {
             points_every_ms: estate.point_every,
             always: scenario.expect.always.clone(),
             sometimes: scenario.expect.sometimes.clone(),
+            objectives: scenario.expect.objectives.iter().map(objective).collect(),
         },
         estate: model::Estate {
             machines: crate::scenario::alike(scenario).iter().map(machine).collect(),
             servers: estate.servers.iter().map(server).collect(),
             hardware: hardware::of(estate),
             bounds: bounds.map(|(name, size)| (name.to_owned(), size)).into(),
+            scale: (estate.scale > 1)
+                .then(|| model::Scale { by: estate.scale, finest_ms: finest(estate, carries(estate)) }),
         },
         ..model::Scenario::default()
+    }
+}
+
+fn objective(objective: &Objective) -> model::Objective {
+    model::Objective {
+        text: objective.text.clone(),
+        measure: objective.measure,
+        at_most_ms: objective.bounds.iter().map(|bound| bound.at_most).collect(),
     }
 }
 

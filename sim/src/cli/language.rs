@@ -203,11 +203,13 @@ fn schema(kind: Kind) -> Result<u8, u8> {
 }
 
 fn list(directory: &Path, words: &[String]) -> Result<u8, u8> {
-    let mut table = paint::table(&["scenario", "story", "tags", "seeds"]);
-    for scenario in files::select(directory, words)? {
-        let seeds = scenario.seeds.pr.to_string();
-        table.add_row(vec![scenario.name, scenario.title, scenario.tags.join(" "), seeds]);
+    let found = files::select(directory, words)?;
+    // Two lines each: names and sentences are long, and in columns both would be broken.
+    for scenario in &found {
+        println!("{}  {}", paint::strong(&scenario.name), paint::faint(&scenario.tags.join(" ")));
+        println!("    {}", scenario.title);
     }
-    println!("{table}");
+    let seeds: u64 = found.iter().map(|scenario| scenario.seeds.pr).sum();
+    println!("{} scenarios, {seeds} seeds in the set of a change", found.len());
     Ok(0)
 }

@@ -3,6 +3,7 @@
 mod bench;
 mod bugs;
 mod build;
+mod call;
 mod canary;
 mod capacity;
 mod capsules;
@@ -26,6 +27,7 @@ mod language;
 mod memory;
 mod meta;
 mod paint;
+mod pipe;
 mod pool;
 mod replay;
 mod report;
@@ -232,6 +234,8 @@ enum Command {
         /// Prints the result as JSON.
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        files: report::CapacityFiles,
     },
     /// Makes reports of sets of runs that `--json` wrote.
     Report {
@@ -304,8 +308,10 @@ enum Command {
 
 /// Runs the command line.
 pub fn main() -> ExitCode {
+    pipe::end_quietly();
     let arguments = Arguments::parse();
     interrupt::listen();
+    arguments.scenarios.as_deref().into_iter().for_each(call::remember);
     let directory = arguments.scenarios.unwrap_or_else(files::default_directory);
     let jobs = arguments.jobs.unwrap_or_else(pool::cores).max(1);
     let code = match arguments.command {
@@ -354,9 +360,11 @@ pub fn main() -> ExitCode {
                 shrink::shrink(&directory, &shrink::Wanted { run: &run, bug, within, jobs, keep })
             })
         }
-        Command::Capacity { scenario, seeds, no_search, within, json } => {
+        Command::Capacity { scenario, seeds, no_search, within, json, files } => {
             let is_search = !no_search;
-            let wanted = capacity::Wanted { scenario: &scenario, seeds, jobs, is_search, within, json };
+            let files = &files;
+            let wanted =
+                capacity::Wanted { scenario: &scenario, seeds, jobs, is_search, within, json, files };
             capacity::capacity(&directory, &wanted)
         }
         Command::Report { sets, files } => report::report(&sets, files),

@@ -5,17 +5,17 @@
     reason = "the tool, not the engine, runs on real threads and a real clock"
 )]
 
-use super::interrupt;
+use super::{call, interrupt};
 use crate::codes::TOOL;
 use crate::cpu;
 use crate::harness::{Manner, Outcome};
 use crate::plan::{self, Plan};
 use crate::scenario::Scenario;
 use redoubt_core::planted::Bug;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::panic::PanicHookInfo;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Mutex, Once, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 /// Stack of a run's thread: restoring and judging recurse little, but debug builds are fat.
@@ -30,6 +30,18 @@ const SECOND_MAX: Duration = Duration::from_micros(200);
 
 thread_local! {
     static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+    /// Whether a panic of this thread is one of a run: remembered, and told with the run.
+    static LISTENS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// From now on panics of this thread are remembered instead of printed; those of others stay what they are.
+fn listen() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| if LISTENS.get() { remember(info) } else { usual(info) }));
+    });
+    LISTENS.set(true);
 }
 
 fn remember(info: &PanicHookInfo<'_>) {
@@ -42,20 +54,14 @@ fn remember(info: &PanicHookInfo<'_>) {
     });
 }
 
-/// Runs work on this thread; the error is what it shouted when it panicked, if [`quietly`] listens.
+/// Runs work on this thread; the error is what it shouted when it panicked.
 pub(super) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    listen();
     PANIC.with_borrow_mut(|slot| *slot = None);
     let silent = || "a panic without a word".to_owned();
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
-        .map_err(|_| PANIC.with_borrow_mut(Option::take).unwrap_or_else(silent))
-}
-
-/// Runs work while panics are remembered instead of printed.
-pub(super) fn quietly<T>(work: impl FnOnce() -> T) -> T {
-    std::panic::set_hook(Box::new(remember));
-    let result = work();
-    let _ = std::panic::take_hook();
-    result
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+    LISTENS.set(false);
+    result.map_err(|_| PANIC.with_borrow_mut(Option::take).unwrap_or_else(silent))
 }
 
 /// Returns the number of cores.
@@ -103,16 +109,22 @@ const PROOF: usize = 12;
 
 /// Returns the command that plays a run again, with its digest and the planted bug that is active.
 pub(super) fn replay_line(outcome: &Outcome) -> String {
-    let bug = active().map(|bug| format!(" --bug {}", bug.name())).unwrap_or_default();
     let proof = outcome.digest.get(..PROOF).map(|digest| format!("#{digest}")).unwrap_or_default();
-    format!("cargo sim replay {}@{}{proof}{bug}", outcome.scenario, outcome.seed)
+    call::line(&format!("replay {}@{}{proof}{}", outcome.scenario, outcome.seed, bug_words()))
 }
 
-/// Returns what a run that panicked on this thread leaves: digest, beats, lines.
+/// Returns what stands in a command for the planted bug that is active.
+pub(super) fn bug_words() -> String {
+    active().map(|bug| format!(" --bug {}", bug.name())).unwrap_or_default()
+}
+
+/// Returns what a run that panicked on this thread leaves: digest, beats, lines, and when it was.
 #[cfg(madsim)]
 fn left(outcome: &mut Outcome) {
     let left = crate::ports::Trace::left();
     (outcome.digest, outcome.beats, outcome.trace) = (left.digest, left.beats, left.lines);
+    (outcome.stats.simulated, outcome.stats.events) = (left.last_ms, left.events);
+    outcome.record.found_ms.get_or_insert(left.last_ms);
 }
 
 #[cfg(not(madsim))]
@@ -174,6 +186,7 @@ pub(super) fn play_one(work: &Work) -> (Outcome, f64) {
     let failed = Outcome { scenario: work.plan.scenario.clone(), seed: work.plan.seed, ..Outcome::default() };
     let mut crashed = failed.clone();
     let thread = std::thread::Builder::new().stack_size(STACK).spawn(move || {
+        listen();
         let (before, began) = (cpu::seconds(), Instant::now());
         let played = std::panic::AssertUnwindSafe(|| play(&owned));
         let outcome = std::panic::catch_unwind(played).unwrap_or_else(|_| {
@@ -224,7 +237,6 @@ pub(super) fn each(
     work: impl Fn(usize) -> Work + Sync,
     mut consume: impl FnMut(usize, Outcome, f64) -> bool,
 ) -> Result<(), u8> {
-    std::panic::set_hook(Box::new(remember));
     let next = AtomicUsize::new(0);
     let stop = AtomicBool::new(false);
     let (sender, receiver) = mpsc::channel();
@@ -252,6 +264,5 @@ pub(super) fn each(
             }
         }
     });
-    let _ = std::panic::take_hook();
     if cfg!(madsim) { Ok(()) } else { Err(TOOL) }
 }

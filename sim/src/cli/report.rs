@@ -30,6 +30,35 @@ pub(super) struct Files {
     baseline: Option<PathBuf>,
 }
 
+/// Files that `capacity` writes: its `--json` is for the terminal.
+#[derive(Args, Default)]
+pub(super) struct CapacityFiles {
+    /// Writes the result and its runs as one HTML file.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Writes the set of runs with the result as JSON, from which reports are made later.
+    #[arg(long, value_name = "RUN.json")]
+    set: Option<PathBuf>,
+}
+
+impl CapacityFiles {
+    /// Tells whether anything is to be written.
+    pub(super) fn any(&self) -> bool {
+        self.report.is_some() || self.set.is_some()
+    }
+
+    /// Writes what was asked for; says so beside the output, which may be for a program.
+    pub(super) fn write(&self, set: &RunSet) -> Result<(), u8> {
+        let set_file = self.set.as_deref().map(|path| (path, redoubt_reports::write(set)));
+        let page = self.report.as_deref().map(|path| (path, redoubt_reports::html(set, None)));
+        for (path, text) in set_file.into_iter().chain(page) {
+            write_file(path, &text)?;
+            eprintln!("wrote {}", path.display());
+        }
+        Ok(())
+    }
+}
+
 impl Files {
     /// Tells whether anything is to be written.
     pub(super) fn any(&self) -> bool {
@@ -52,12 +81,16 @@ impl Files {
 
 fn put(path: Option<&Path>, text: impl FnOnce() -> String) -> Result<(), u8> {
     let Some(path) = path else { return Ok(()) };
-    std::fs::write(path, text()).map_err(|error| {
-        eprintln!("cannot write {}: {error}", path.display());
-        TOOL
-    })?;
+    write_file(path, &text())?;
     println!("wrote {}", path.display());
     Ok(())
+}
+
+fn write_file(path: &Path, text: &str) -> Result<(), u8> {
+    std::fs::write(path, text).map_err(|error| {
+        eprintln!("cannot write {}: {error}", path.display());
+        TOOL
+    })
 }
 
 fn read(path: &Path) -> Result<RunSet, u8> {

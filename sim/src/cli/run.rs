@@ -85,7 +85,7 @@ impl Wanted<'_> {
     fn select(&self, directory: &Path, ci: &mut Ci) -> Result<Vec<Scenario>, u8> {
         let selected = files::select(directory, self.names);
         if selected.as_ref().err() == Some(&INVALID) {
-            ci.write_invalid()?;
+            ci.write_invalid(Vec::new())?;
         }
         selected
     }

@@ -114,9 +114,8 @@ const FEW: usize = 3;
 pub(super) fn report(scenarios: &[Scenario], mut lines: Vec<Line>, wall: f64) -> u8 {
     // Marks interest the author of a story, and make a long list unreadable.
     let few = lines.iter().filter(|line| line.runs > 0).count() <= FEW;
-    let mut header = vec!["scenario", "seeds", "verdict", "guest ops", "points", "CPU"];
-    header.extend(few.then_some("seen"));
-    let mut table = paint::table(&header);
+    let mut table = paint::table(&["scenario", "seeds", "verdict", "guest ops", "points", "CPU"]);
+    let mut seen = Vec::new();
     let mut worst = Verdict::Held;
     let mut total = Line::new();
     for (scenario, line) in scenarios.iter().zip(&mut lines) {
@@ -129,20 +128,20 @@ pub(super) fn report(scenarios: &[Scenario], mut lines: Vec<Line>, wall: f64) ->
         total.known += line.known;
         total.stats += line.stats;
         total.seconds += line.seconds;
-        let mut row = vec![
+        table.add_row(vec![
             scenario.name.clone().into(),
             line.runs.into(),
             paint::verdict(line.verdict),
             line.stats.operations.into(),
             line.stats.points.into(),
             format!("{:.1} s", line.seconds).into(),
-        ];
-        if few {
-            row.push(line.marks.iter().copied().collect::<Vec<_>>().join(" ").into());
+        ]);
+        if few && !line.marks.is_empty() {
+            seen.push(paint::named(&format!("{} saw", scenario.name), line.marks.iter().copied()));
         }
-        table.add_row(row);
     }
     println!("{table}");
+    seen.iter().for_each(|line| println!("{line}"));
     let known = if total.known > 0 {
         format!("{} of them fail in a known way, ", total.known)
     } else {

@@ -5,13 +5,13 @@
     reason = "the tool, not the engine, runs on a real clock and writes files"
 )]
 
-use super::{build, capsules, files, interrupt, paint, pool, replay};
+use super::{build, call, capsules, files, interrupt, paint, pool, replay};
 use crate::capsule::Signature;
 use crate::codes::{NOTHING, TOOL, USAGE};
 use crate::freeze::Frozen;
 use crate::harness::{Outcome, Verdict};
 use crate::plan;
-use crate::shrink::{Trial, shrink as make_smaller};
+use crate::shrink::{Trial, hurry, shrink as make_smaller};
 use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -154,16 +154,19 @@ fn size(frozen: &Frozen) -> String {
 struct Failure {
     signature: Signature,
     said: String,
+    found_ms: Option<u64>,
 }
 
 /// Returns how a run failed; a capsule that has it spares playing it, which of a long run is most of the time.
 fn failure(named: &replay::Named) -> Option<Failure> {
     if let Some(capsule) = &named.capsule {
-        return Some(Failure { signature: capsule.signature.clone()?, said: capsule.said.clone() });
+        let signature = capsule.signature.clone()?;
+        return Some(Failure { signature, said: capsule.said.clone(), found_ms: capsule.found_ms });
     }
     let (outcome, _) = pool::play_one(&pool::Work::planned(&named.scenario, named.plan.clone()));
     let signature = outcome.signature(&capsules::hosts(&named.scenario))?;
-    Some(Failure { signature, said: outcome.cause().map(|(_, what)| what).unwrap_or_default() })
+    let said = outcome.cause().map(|(_, what)| what).unwrap_or_default();
+    Some(Failure { signature, said, found_ms: outcome.record.found_ms })
 }
 
 /// `shrink`.
@@ -181,12 +184,17 @@ pub(super) fn shrink(directory: &Path, wanted: &Wanted<'_>) -> Result<u8, u8> {
     let before = size(&frozen);
     eprintln!("  {before}");
     let mut player = Player::new(failure.signature.clone(), began, wanted);
-    let Some(mut frozen) = player.first("frozen", vec![frozen]) else {
+    // Of a long run the whole is played only if no part of it fails alike.
+    let shorter = hurry(&frozen, failure.found_ms, &mut player);
+    let Some(mut frozen) = shorter.or_else(|| player.first("whole", vec![frozen])) else {
         eprintln!("the run does not fail alike when it is frozen: what it needs, no scenario file can say");
-        eprintln!("  is it the run of another commit? cargo sim replay {}", wanted.run);
+        eprintln!("  is it the run of another commit? {}", call::line(&format!("replay {}", wanted.run)));
         return Err(TOOL);
     };
     player.longest = (began.elapsed() * PATIENCE).max(LONGEST_MIN);
+    while let Some(shorter) = hurry(&frozen, None, &mut player) {
+        frozen = shorter;
+    }
     frozen = make_smaller(frozen, &mut player);
     if player.is_terminal {
         eprintln!();
@@ -209,11 +217,12 @@ pub(super) fn shrink(directory: &Path, wanted: &Wanted<'_>) -> Result<u8, u8> {
     let bug = named.bug.map(|bug| format!(" --bug {}", bug.name())).unwrap_or_default();
     let parent = path.parent().unwrap_or(Path::new("."));
     match wanted.keep {
-        Some(_) => println!("  cargo sim run {name}{bug}"),
+        Some(_) => println!("  {}", call::line(&format!("run {name}{bug}"))),
         None => {
-            println!("  cargo sim --scenarios {} run {name}{bug}", parent.display());
+            println!("  {}", call::line_in(parent, &format!("run {name}{bug}")));
             let bug = wanted.bug.map(|bug| format!(" --bug {bug}")).unwrap_or_default();
-            println!("  to keep it for ever: cargo sim shrink {}{bug} --keep NAME", wanted.run);
+            let keep = call::line(&format!("shrink {}{bug} --keep NAME", wanted.run));
+            println!("  to keep it for ever: {keep}");
         }
     }
     Ok(0)
@@ -246,15 +255,14 @@ const TITLE: usize = 60;
 const COLUMNS: usize = 110;
 
 fn tell_story(frozen: &mut Frozen, named: &replay::Named, failure: &Failure, before: &str, name: &str) {
-    let Failure { signature, said } = failure;
+    let Failure { signature, said, .. } = failure;
     let commit = match &named.capsule {
         Some(capsule) => capsule.commit.clone(),
         None => build::build().commit,
     };
     let commit = commit.map(|commit| format!(", commit {commit}")).unwrap_or_default();
     let bug = named.bug.map(|bug| format!(", planted bug {}", bug.name())).unwrap_or_default();
-    let short: String = signature.hits.chars().take(TITLE).collect();
-    frozen.title = format!("{}: {short}", signature.oracle);
+    frozen.title = format!("{}: {}", signature.oracle, short(&signature.hits));
     frozen.why = format!("{} broke {} with seed {}.", named.scenario.name, signature.oracle, named.plan.seed);
     frozen.tags = vec!["regression".into()];
     let mut story = vec![format!("Shrunk from {}@{}{commit}{bug}:", named.scenario.name, named.plan.seed)];
@@ -263,6 +271,19 @@ fn tell_story(frozen: &mut Frozen, named: &replay::Named, failure: &Failure, bef
     story.push(format!("Of the story {:?}.", named.scenario.title));
     story.push(format!("Play it: cargo sim run {name}"));
     frozen.story = story;
+}
+
+/// Cuts a sentence behind a word.
+fn short(text: &str) -> String {
+    let mut short = String::new();
+    for word in text.split_inclusive(' ') {
+        if short.chars().count() + word.chars().count() > TITLE {
+            let kept = if short.is_empty() { text.chars().take(TITLE).collect() } else { short };
+            return format!("{}…", kept.trim_end());
+        }
+        short.push_str(word);
+    }
+    short
 }
 
 /// Breaks a sentence into lines.

@@ -97,7 +97,7 @@ impl Steer {
 /// Returns what there is of a run that was stopped: nothing was judged yet.
 fn stopped(plan: &Plan, world: &SimWorld) -> Outcome {
     let marks = world.shared.trace.marks();
-    let Traced { digest, events, beats, lines, findings } = world.shared.trace.finish();
+    let Traced { digest, events, beats, lines, findings, .. } = world.shared.trace.finish();
     let simulated = world.shared.now().as_millis() as u64;
     Outcome {
         scenario: plan.scenario.clone(),
@@ -507,7 +507,8 @@ impl Run<'_> {
         outcome.marks.extend(self.estate.world.shared.trace.marks());
         outcome.bites = self.estate.world.shared.trace.bites();
         outcome.arms = self.estate.world.shared.trace.arms();
-        let Traced { digest, events, beats, lines, findings: seen } = self.estate.world.shared.trace.finish();
+        let Traced { digest, events, beats, lines, findings: seen, .. } =
+            self.estate.world.shared.trace.finish();
         let mut findings = seen;
         findings.extend(self.watch.findings);
         findings.extend(self.total.findings);

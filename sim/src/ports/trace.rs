@@ -26,6 +26,8 @@ pub struct Traced {
     pub digest: String,
     /// How many events.
     pub events: u64,
+    /// When the last one was, in milliseconds.
+    pub last_ms: u64,
     /// Digests on the way.
     pub beats: Vec<Beat>,
     /// Lines for people, if they were asked for.
@@ -66,6 +68,7 @@ impl Digest {
 struct State {
     digest: Digest,
     events: u64,
+    last_ms: u64,
     pulse: Pulse,
     is_kept: bool,
     findings: Vec<Finding>,
@@ -92,6 +95,7 @@ impl Trace {
         let state = State {
             digest: Digest::default(),
             events: 0,
+            last_ms: 0,
             pulse: Pulse::default(),
             is_kept: lines,
             findings: Vec::new(),
@@ -114,6 +118,7 @@ impl Trace {
             state.pulse.beat(now_ms, events, digest[..BEAT_DIGITS].to_owned());
         }
         state.events += 1;
+        state.last_ms = now_ms;
         state.digest.update(&at.as_nanos().to_le_bytes());
         state.digest.update(what.as_bytes());
         state.digest.update(&(bytes.len() as u64).to_le_bytes());
@@ -175,6 +180,7 @@ impl Trace {
         Traced {
             digest: state.digest.hex(),
             events: state.events,
+            last_ms: state.last_ms,
             beats: state.pulse.beats().to_vec(),
             lines: LINES.take(),
             findings: std::mem::take(&mut state.findings),

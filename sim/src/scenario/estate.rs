@@ -220,6 +220,7 @@ pub(super) fn groups(reader: &mut Reader, node: Option<&Node>, estate: &Estate) 
         machines.sort();
         machines.dedup();
         let rpo = table.get("rpo").and_then(|node| reader.amount(node, Unit::Millis, 1));
+        reader.is_rpo_broken |= rpo.is_none() && table.get("rpo").is_some();
         groups.insert(key.name.clone(), Group { machines, rpo: rpo.map(|rpo| rpo as u64) });
     }
     groups

@@ -199,6 +199,9 @@ fn bounds(
     let promised = groups.values().filter_map(|group| Some((group, group.rpo?)));
     let by_group: Vec<Bound> =
         promised.map(|(group, rpo)| Bound { machines: group.machines.clone(), at_most: rpo + sum }).collect();
+    if has_rpo && by_group.is_empty() && reader.is_rpo_broken {
+        return None;
+    }
     if has_rpo && by_group.is_empty() {
         let problem = Problem::new(Code::NeverMeasured, node.span, "no group of [protect] promises an rpo");
         reader.problem(problem.help("add [protect.NAME] with machines = [\"*\"] and rpo = \"30 s\""));
@@ -227,6 +230,7 @@ fn protected(
     };
     let told = reader.problems.len();
     match groups.get(group) {
+        Some(found) if found.rpo.is_none() && reader.is_rpo_broken => return None,
         Some(found) if found.rpo.is_none() => {
             let what = format!("the group {group:?} promises no rpo, so nothing says when it is protected");
             reader.report(Code::NeverMeasured, node.part(group), what);

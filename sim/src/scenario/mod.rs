@@ -44,7 +44,7 @@ pub use problem::{Problem, Problems, Shown, SourceFile, advice, nearest};
 pub use quantity::{Range, UNITS, Unit, parse_in, parse_range};
 pub use read::{load, load_estate, load_scenarios, load_weather};
 pub use reader::{is_pattern, matches};
-pub use scaled::{PAGE_BYTES, finest, slowest_link};
+pub use scaled::{PAGE_BYTES, carries, finest, slowest_link};
 pub use schema::schema;
 pub use story::{sentences, tell};
 pub use tree::Span;

@@ -6,7 +6,7 @@
 use super::codes::Code;
 use super::files::{Library, Nothing, Sources};
 use super::keys::{Place, SCENARIO, SEEDS};
-use super::problem::{Problem, Problems};
+use super::problem::{Problem, Problems, nearest};
 use super::quantity::parse_range;
 use super::reader::Reader;
 use super::targets::{self, Names};
@@ -81,10 +81,17 @@ fn finish<T>(sources: Sources<'_>, problems: Vec<Problem>, good: T) -> Result<T,
     Err(Box::new(Problems { files: sources.files, list }))
 }
 
+/// Tells whether a key is there under a name that is only nearly its own: that was reported already.
+pub(super) fn is_misspelt(table: &Table, key: &str, known: &[&str]) -> bool {
+    let mut unknown = table.iter().map(|(key, _)| key.name.as_str()).filter(|name| !known.contains(name));
+    unknown.any(|name| nearest(name, known.iter().copied()) == Some(key))
+}
+
 /// Reports keys that must be there and are not, at the end of the file's first line.
 pub(super) fn required(reader: &mut Reader, at: Span, table: &Table, place: &Place) {
+    let known = place.names();
     for key in place.keys.iter().filter(|key| key.default.is_none()) {
-        if table.get(key.name).is_none() {
+        if table.get(key.name).is_none() && !is_misspelt(table, key.name, &known) {
             let what = format!("{} needs {:?}", place.name, key.name);
             let help = match key.takes {
                 super::keys::Takes::Table(_) => format!("add the table [{}]", key.name),
@@ -184,29 +191,36 @@ fn read_vary(reader: &mut Reader, node: Option<&Node>) -> BTreeMap<String, Vary>
     let mut vary = BTreeMap::new();
     let Some(table) = node.and_then(|node| reader.table(node, "[vary]")) else { return vary };
     for (key, node) in table.iter() {
-        let entry = if node.list().is_some() {
-            let names: Vec<String> =
-                reader.texts(node, "a choice").into_iter().map(|(_, name)| name.to_owned()).collect();
-            if names.is_empty() {
-                reader.report(Code::OutOfBounds, node.span, "a choice needs at least one name");
-                continue;
+        match read_variable(reader, node) {
+            Some(entry) => {
+                vary.insert(key.name.clone(), entry);
             }
-            Vary::Choice(names)
-        } else {
-            let Some(text) = reader.text(node, "a variable") else { continue };
-            match parse_range(text) {
-                Ok(range) => Vary::Range(range),
-                Err(complaint) => {
-                    reader.complain(node.span, complaint);
-                    // What refers to it is not to blame.
-                    reader.broken.insert(key.name.clone());
-                    continue;
-                }
+            // What refers to it is not to blame.
+            None => {
+                reader.broken.insert(key.name.clone());
             }
-        };
-        vary.insert(key.name.clone(), entry);
+        }
     }
     vary
+}
+
+fn read_variable(reader: &mut Reader, node: &Node) -> Option<Vary> {
+    if node.list().is_some() {
+        let names: Vec<String> =
+            reader.texts(node, "a choice").into_iter().map(|(_, name)| name.to_owned()).collect();
+        if names.is_empty() {
+            reader.report(Code::OutOfBounds, node.span, "a choice needs at least one name");
+            return None;
+        }
+        return Some(Vary::Choice(names));
+    }
+    match parse_range(reader.text(node, "a variable")?) {
+        Ok(range) => Some(Vary::Range(range)),
+        Err(complaint) => {
+            reader.complain(node.span, complaint);
+            None
+        }
+    }
 }
 
 fn unused(reader: &mut Reader, vary: Option<&Node>) {

@@ -15,6 +15,8 @@ pub(super) struct Reader {
     pub(super) used: BTreeSet<String>,
     /// Variables that are there, and wrong.
     pub(super) broken: BTreeSet<String>,
+    /// Some group promises an `rpo` that cannot be read.
+    pub(super) is_rpo_broken: bool,
 }
 
 /// Texts of a list, each with its place.
@@ -52,23 +54,31 @@ impl Reader {
         Some(table)
     }
 
+    /// Reports that a value is of another kind.
+    fn wrong_type(&mut self, node: &Node, what: &str, kind: &str, help: impl Into<String>) {
+        let told = format!("{what} must be {kind}, not {}", node.kind());
+        self.problem(Problem::new(Code::WrongType, node.span, told).help(help));
+    }
+
     pub(super) fn table<'a>(&mut self, node: &'a Node, what: &str) -> Option<&'a Table> {
         if node.table().is_none() {
-            self.report(Code::WrongType, node.span, format!("{what} must be a table, not {}", node.kind()));
+            self.wrong_type(node, what, "a table", "write { key = value }, or lines below a [header]");
         }
         node.table()
     }
 
     pub(super) fn text<'a>(&mut self, node: &'a Node, what: &str) -> Option<&'a str> {
         if node.text().is_none() {
-            self.report(Code::WrongType, node.span, format!("{what} must be a string, not {}", node.kind()));
+            self.wrong_type(node, what, "a string", "write it in quotes");
         }
         node.text()
     }
 
     pub(super) fn list<'a>(&mut self, node: &'a Node, what: &str) -> &'a [Node] {
         if node.list().is_none() {
-            self.report(Code::WrongType, node.span, format!("{what} must be a list, not {}", node.kind()));
+            let help =
+                node.text().map_or("write [..] around it".to_owned(), |text| format!("write [{text:?}]"));
+            self.wrong_type(node, what, "a list", help);
         }
         node.list().unwrap_or_default()
     }
@@ -103,8 +113,10 @@ impl Reader {
         bounds: std::ops::RangeInclusive<i64>,
     ) -> Option<u64> {
         let Val::Whole(number) = node.value else {
-            let what = format!("{what} must be a whole number, not {}", node.kind());
-            self.report(Code::WrongType, node.span, what);
+            let number = node.text().and_then(|text| text.trim().parse::<i64>().ok());
+            let help =
+                number.map_or("write digits, without quotes".to_owned(), |number| format!("write {number}"));
+            self.wrong_type(node, what, "a whole number", help);
             return None;
         };
         if !bounds.contains(&number) {
@@ -123,7 +135,11 @@ impl Reader {
                 number = value.to_string();
                 number.as_str()
             }
-            _ => self.text(node, "a quantity")?,
+            Val::Text(text) => text,
+            _ => {
+                self.wrong_type(node, "a quantity", "a string", format!("this takes {}", unit.words()));
+                return None;
+            }
         };
         match parse_in(text, unit) {
             Ok(range) => Some(range),

@@ -44,7 +44,7 @@ pub(super) fn share(reader: &mut Reader, node: &Node) -> Option<u32> {
 }
 
 /// Returns what the link between the sites of an estate carries, in bytes per second.
-fn carries(estate: &Estate) -> u64 {
+pub fn carries(estate: &Estate) -> u64 {
     let model = || hw::find::<hw::LinkModel>(&hw::LINKS, &estate.link)?.ok();
     estate.bandwidth.or_else(|| Some(model()?.bytes_per_second)).unwrap_or(1)
 }

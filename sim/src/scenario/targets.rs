@@ -218,7 +218,8 @@ pub(super) fn unknown_variable(reader: &mut Reader, span: Span, name: &str, name
     if reader.broken.contains(name) {
         return;
     }
-    let known: Vec<&str> = names.vary.keys().map(String::as_str).collect();
+    let broken = reader.broken.iter();
+    let known: Vec<&str> = names.vary.keys().chain(broken).map(String::as_str).collect();
     let help = if known.is_empty() {
         format!("add the table [vary] with {name} = \"2..5 s\"")
     } else {

@@ -7,6 +7,7 @@ use super::codes::Code;
 use super::keys::{STEP, TIMELINE};
 use super::problem::{Problem, advice};
 use super::quantity::{Range, Unit, parse_range};
+use super::read::is_misspelt;
 use super::reader::Reader;
 use super::targets::{self, Names, unknown_variable};
 use super::tree::{Node, Span, Table};
@@ -119,7 +120,7 @@ impl Walk<'_> {
             reader.only_keys(table, STEP.name, &known);
         }
         let at = table.get("at").map(|node| self.when(reader, number, node));
-        if at.is_none() {
+        if at.is_none() && !(act.is_some() && is_misspelt(table, "at", &known)) {
             let problem = Problem::new(Code::MissingKey, item.span, "a step needs \"at\"");
             reader.problem(problem.help("write at = \"10 s\""));
         }

@@ -3,7 +3,7 @@
 //!
 //! What is *not* here: playing (a [`Trial`] is handed in).
 
-use super::Tried;
+use redoubt_reports::capacity::Link;
 
 /// A link is searched up to so many times, and down to such a part of, what is given.
 const FAR: u64 = 64;
@@ -13,20 +13,20 @@ pub(in crate::cli) trait Trial {
     /// Links that can be tried at once.
     fn at_once(&self) -> usize;
     /// Tries each of these links.
-    fn try_all(&self, links: &[u64]) -> Result<Vec<Tried>, u8>;
+    fn try_all(&self, links: &[u64]) -> Result<Vec<Link>, u8>;
 }
 
 /// What was found.
 #[derive(Default)]
 pub(super) struct Found {
     /// All links that were tried, the slowest first.
-    pub(super) tried: Vec<Tried>,
+    pub(super) tried: Vec<Link>,
     pub(super) smallest: Option<u64>,
     pub(super) is_bound_by_scale: bool,
 }
 
 /// Searches from a link that was tried, down to `floor`, as close as `within` percent.
-pub(super) fn smallest(trial: &dyn Trial, given: &Tried, floor: u64, within: u64) -> Result<Found, u8> {
+pub(super) fn smallest(trial: &dyn Trial, given: &Link, floor: u64, within: u64) -> Result<Found, u8> {
     let mut tried = vec![given.clone()];
     let (mut low, mut high) = if given.is_kept { (None, Some(given.link)) } else { (Some(given.link), None) };
     loop {
@@ -110,17 +110,17 @@ mod tests {
             self.at_once
         }
 
-        fn try_all(&self, links: &[u64]) -> Result<Vec<Tried>, u8> {
+        fn try_all(&self, links: &[u64]) -> Result<Vec<Link>, u8> {
             assert!(links.len() <= self.at_once);
             self.asked.set(self.asked.get() + 1);
             Ok(links.iter().map(|link| tried(*link, self.needs)).collect())
         }
     }
 
-    fn tried(link: u64, needs: u64) -> Tried {
+    fn tried(link: u64, needs: u64) -> Link {
         let (is_kept, missed) = (link >= needs, Vec::new());
         let (lag_p99_ms, loss_p99_ms, is_crowded) = (None, None, false);
-        Tried { link, verdict: "", is_kept, lag_p99_ms, loss_p99_ms, is_crowded, missed }
+        Link { link, verdict: "", is_kept, lag_p99_ms, loss_p99_ms, is_crowded, missed }
     }
 
     fn search(given: u64, needs: u64, floor: u64, at_once: usize) -> (Found, usize) {

@@ -1,20 +1,19 @@
 //! The figures of an estate as tables for a terminal.
 
-use super::{Capacity, GroupFigures, Places, Tried};
-use crate::cli::paint;
+use crate::cli::{call, paint};
 use crate::harness::Verdict;
 use crate::scenario::{Range, Unit};
 use comfy_table::{Cell, CellAlignment, Color};
+use redoubt_reports::capacity::{Capacity, Group, Link, Places};
 
-/// Shows a rate in the unit in which links are sold.
+/// Shows a rate as links are sold.
 pub(super) fn rate(bytes: u64) -> String {
-    let bits = bytes as f64 * 8.0;
-    let (value, unit) = match bits {
-        1e9.. => (bits / 1e9, "Gbit/s"),
-        1e6.. => (bits / 1e6, "Mbit/s"),
-        _ => (bits / 1e3, "kbit/s"),
-    };
-    format!("{} {unit}", digits(value))
+    plain(&redoubt_reports::rate(bytes))
+}
+
+/// A terminal has plain spaces.
+fn plain(words: &str) -> String {
+    words.replace('\u{a0}', " ")
 }
 
 /// Shows what is written per second.
@@ -68,7 +67,7 @@ fn right(text: String) -> Cell {
 }
 
 /// One measure of every group.
-fn table(title: &str, groups: &[GroupFigures], of: fn(&GroupFigures) -> Option<Places>, is_held: bool) {
+fn table(title: &str, groups: &[Group], of: fn(&Group) -> Option<Places>, is_held: bool) {
     if groups.iter().all(|group| of(group).is_none()) {
         return;
     }
@@ -115,38 +114,22 @@ pub(super) fn print(capacity: &Capacity, verdict: Verdict) {
         }
         println!("{table}\n");
     }
-    let line = match (&capacity.given, capacity.smallest) {
-        (given, _) if verdict > Verdict::NotConverged => {
-            let what = given.missed.first().map_or("", String::as_str);
-            format!("{}: {what}; `cargo sim run {}` says more", verdict.word(), capacity.scenario)
-        }
-        (given, _) if given.is_kept => format!("the promise is kept on {}", rate(capacity.link)),
-        (given, _) => {
-            let missed = given.missed.first().and_then(|missed| missed.lines().next());
-            let why = missed.map(|missed| format!(": {missed}")).unwrap_or_default();
-            format!("the promise is not kept on {}{why}", rate(capacity.link))
-        }
-    };
-    println!("{}", paint::paint(&line, verdict));
-    if capacity.given.is_crowded || capacity.tried.iter().any(|tried| tried.is_crowded) {
-        println!(
-            "sessions ended of silence: more machines had a backlog at once than this scale can play, and figures are too bad"
-        );
+    if verdict > Verdict::NotConverged {
+        let what = capacity.given.missed.first().map_or("", String::as_str);
+        let more = call::line(&format!("run {}", capacity.scenario));
+        println!("{}", paint::paint(&format!("{}: {what}; `{more}` says more", verdict.word()), verdict));
+        return;
     }
-    match (capacity.smallest, capacity.tried.is_empty()) {
-        (Some(link), _) if capacity.is_bound_by_scale => {
-            println!("{} keeps it; at this scale no slower link can be played", rate(link));
-        }
-        (Some(link), _) => println!("the smallest link that keeps it: {}", rate(link)),
-        (None, false) => println!("no link that was tried keeps it: the link is not what it lacks"),
-        (None, true) => {}
+    for (number, words) in capacity.words().iter().enumerate() {
+        let words = plain(words);
+        println!("{}", if number == 0 { paint::paint(&words, verdict) } else { words });
     }
 }
 
-fn link(tried: &Tried) -> Vec<Cell> {
+fn link(tried: &Link) -> Vec<Cell> {
     let colour = if tried.is_kept { Color::Green } else { Color::Yellow };
     let figure = |ms: Option<u64>| right(ms.map_or_else(|| "-".to_owned(), time));
-    let word = if tried.is_kept { "kept" } else { tried.verdict };
+    let word = if tried.is_kept { "kept" } else { tried.verdict.as_str() };
     vec![
         Cell::new(rate(tried.link)),
         paint::cell(word, colour),

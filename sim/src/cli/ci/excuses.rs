@@ -20,21 +20,28 @@ pub(crate) struct Excuses {
 }
 
 impl Excuses {
-    /// Reads the file that is named, or that beside the scenarios if it is there. An empty name is none.
-    pub(super) fn read(named: Option<&Path>, directory: &Path, today: Date) -> Result<Excuses, u8> {
+    /// Excuses nothing.
+    pub(super) fn none(today: Date) -> Excuses {
+        Excuses { known: None, today, met: BTreeSet::new(), expired: Vec::new(), idle: Vec::new() }
+    }
+
+    /// Reads the file that is named, or that beside the scenarios if it is there. An empty name is none. What is wrong
+    /// with it is told and returned.
+    pub(super) fn read(&mut self, named: Option<&Path>, directory: &Path) -> Result<Vec<Shown>, u8> {
         let usual = directory.join(KNOWN_FILE);
         let named = named.filter(|path| !path.as_os_str().is_empty());
-        let path = named.or(usual.is_file().then_some(usual.as_path()));
-        let mut known = None;
-        if let Some(path) = path {
-            let source = files::read(path)?;
-            known = Some(load_known(&path.display().to_string(), &source).map_err(|problems| {
+        let Some(path) = named.or(usual.is_file().then_some(usual.as_path())) else { return Ok(Vec::new()) };
+        match load_known(&path.display().to_string(), &files::read(path)?) {
+            Ok(known) => {
+                self.expired = known.expired(self.today).shown(false);
+                self.known = Some(known);
+                Ok(Vec::new())
+            }
+            Err(problems) => {
                 eprint!("{}", problems.render(paint::coloured()));
-                INVALID
-            })?);
+                Ok(problems.shown(false))
+            }
         }
-        let expired = known.as_ref().map(|known| known.expired(today).shown(false)).unwrap_or_default();
-        Ok(Excuses { known, today, met: BTreeSet::new(), expired, idle: Vec::new() })
     }
 
     /// Returns the entry that excuses a failure.

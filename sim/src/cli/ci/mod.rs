@@ -10,13 +10,14 @@ mod places;
 mod repository;
 
 pub(super) use excuses::Excuses;
-pub(super) use repository::{commit, day_of, head, today};
+pub(super) use repository::{commit, day_of, head, root, today};
 
-use super::{TOOL, capsules, language};
+use super::{INVALID, TOOL, capsules, language};
 use crate::date::Date;
 use crate::scenario::Shown;
 use clap::{Args, ValueEnum};
 use redoubt_reports::{Annotation, Level, RunSet, annotations, code_quality, github, summary};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -102,12 +103,19 @@ fn service(asked: Service) -> Service {
 }
 
 impl Ci {
-    /// Begins a job. `day` is the day if nobody says another one.
+    /// Begins a job. `day` is the day if nobody says another one. A file of known failures that is invalid is shown as
+    /// invalid scenarios are, wherever it lies.
     pub(super) fn begin(flags: &Flags, directory: &Path, out: Option<&Path>, day: Date) -> Result<Ci, u8> {
         let hush = flags.ci.filter(|asked| service(*asked) == Service::Github).map(|_| Hush::new());
         let out = flags.ci.map(|_| out.map_or_else(|| capsules::usual_place().join("ci"), Path::to_path_buf));
-        let excuses = Excuses::read(flags.known.as_deref(), directory, flags.today.unwrap_or(day))?;
-        Ok(Ci { excuses, directory: directory.to_path_buf(), out, hush })
+        let excuses = Excuses::none(flags.today.unwrap_or(day));
+        let mut ci = Ci { excuses, directory: directory.to_path_buf(), out, hush };
+        let wrong = ci.excuses.read(flags.known.as_deref(), directory)?;
+        if !wrong.is_empty() {
+            ci.write_invalid(wrong)?;
+            return Err(INVALID);
+        }
+        Ok(ci)
     }
 
     /// Tells whether a job's files are asked for.
@@ -135,11 +143,15 @@ impl Ci {
         self.tell(&out, &all, &|room| summary(set, &notes, room))
     }
 
-    /// Writes that files are invalid, each problem at its place: nothing was played.
-    pub(super) fn write_invalid(&mut self) -> Result<(), u8> {
+    /// Writes that files are invalid, each problem at its place: nothing was played. `wrong` is what is known already;
+    /// files beside the scenarios are judged here.
+    pub(super) fn write_invalid(&mut self, wrong: Vec<Shown>) -> Result<(), u8> {
         let Some(out) = self.out.clone() else { return Ok(()) };
         let root = repository::root(&self.directory);
-        let (_, found) = language::judge_all(&self.directory)?;
+        let (_, mut found) = language::judge_all(&self.directory)?;
+        let file = |shown: &Shown| repository::path_in(&root, Path::new(&shown.path));
+        let judged: BTreeSet<String> = found.iter().map(file).collect();
+        found.extend(wrong.into_iter().filter(|shown| !judged.contains(&file(shown))));
         let all = self.shown(&found, Level::Error, &root);
         let sentences: Vec<String> = found.iter().map(note).collect();
         self.tell(&out, &all, &|room| redoubt_reports::invalid_summary(&sentences, room))

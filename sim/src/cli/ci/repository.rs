@@ -66,7 +66,7 @@ pub(crate) fn today() -> Date {
 }
 
 /// Returns the root of the repository in which a directory lies; that of the job, of git, or where we are.
-pub(super) fn root(directory: &Path) -> PathBuf {
+pub(crate) fn root(directory: &Path) -> PathBuf {
     let whole = |path: &Path| path.canonicalize().ok();
     let directory = whole(directory).unwrap_or_else(|| directory.to_path_buf());
     let job = variable(&ROOTS).and_then(|root| whole(Path::new(&root)));
