@@ -80,7 +80,7 @@ fn window(frozen: &Frozen, from: u64, to: u64) -> Frozen {
     let mut smaller = frozen.clone();
     smaller
         .steps
-        .retain(|step| step.at < to && step.lasts.map_or(step.at >= from, |lasts| step.at + lasts > from));
+        .retain(|step| step.at <= to && step.lasts.map_or(step.at >= from, |lasts| step.at + lasts > from));
     let end = (to + AROUND).min(frozen.length.max(to));
     let moved = |at: u64| at.max(from) - from + AROUND.min(from);
     // What lasts beyond the end is lifted with all other faults.

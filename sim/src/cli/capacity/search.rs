@@ -120,7 +120,7 @@ mod tests {
     fn tried(link: u64, needs: u64) -> Link {
         let (is_kept, missed) = (link >= needs, Vec::new());
         let (lag_p99_ms, loss_p99_ms, is_crowded) = (None, None, false);
-        Link { link, verdict: "", is_kept, lag_p99_ms, loss_p99_ms, is_crowded, missed }
+        Link { link, verdict: String::new(), is_kept, lag_p99_ms, loss_p99_ms, is_crowded, missed }
     }
 
     fn search(given: u64, needs: u64, floor: u64, at_once: usize) -> (Found, usize) {
