@@ -10,6 +10,8 @@
 mod common;
 #[path = "common/browser.rs"]
 mod driver;
+#[path = "common/capacity.rs"]
+mod plan;
 
 use driver::{Browser, Reader};
 use std::path::Path;
@@ -30,11 +32,7 @@ fn every_reader_sees_all_of_the_page_and_the_page_asks_for_nothing() {
     let pages = [
         ("broken", redoubt_reports::html(&broken, Some(&held)), "Failures by cause"),
         ("held", redoubt_reports::html(&held, None), "Every promise held"),
-        (
-            "capacity",
-            redoubt_reports::html(&common::capacity(), None),
-            "The smallest link that keeps it: 16.8",
-        ),
+        ("capacity", redoubt_reports::html(&plan::capacity(), None), "The smallest link that keeps it: 16.8"),
     ];
     let mut browser = Browser::start(&place.join("browser"));
     for (name, html, words) in pages {

@@ -1,6 +1,8 @@
 //! What the page, JUnit's file and the log say, and that they say the same each time.
 
 mod common;
+#[path = "common/capacity.rs"]
+mod plan;
 
 use redoubt_reports::model::{Finding, Verdict};
 use redoubt_reports::{html, junit, read, write};
@@ -79,7 +81,7 @@ fn a_failure_says_what_was_promised_and_what_its_story_is() {
 
 #[test]
 fn capacity_says_what_is_kept_which_link_would_do_and_at_what_scale() {
-    let set = common::capacity();
+    let set = plan::capacity();
     let page = html(&read("run.json", &write(&set)).unwrap(), None);
     assert_eq!(page, html(&set, None));
     let page = page.replace('\u{a0}', " ").replace("&#x2f;", "/");
