@@ -9,7 +9,7 @@ use crate::names::{self, Known, WhichMachine};
 use crate::state;
 use crate::units::show_wall;
 use redoubt_core::{MachineId, Sectors, VolumeIndex};
-use redoubt_host::StoreSettings;
+use redoubt_host::{HostClock, StoreSettings};
 use redoubt_ports::{RawStore, StoreError};
 use redoubt_roles::mount::{Overlay, OverlayOf, PointDisk};
 use redoubt_vault::{MachineReader, PointId, PointInfo, PointView, Vault, VaultError};
@@ -343,7 +343,7 @@ impl Found {
     /// Returns the volume as a disk.
     pub(crate) fn disk(&self, overlay: Option<Overlay>) -> Outcome<PointDisk> {
         let view = self.recovery.reader.view(self.point.id)?;
-        PointDisk::new(view, self.index, overlay).ok_or_else(|| self.lost())
+        PointDisk::new(view, self.index, overlay, Arc::new(HostClock::new())).ok_or_else(|| self.lost())
     }
 }
 

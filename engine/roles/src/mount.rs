@@ -29,7 +29,7 @@ use hydrate::{Asked, Hydration};
 use redoubt_core::planted::{self, Bug};
 use redoubt_core::read_ahead::ReadAhead;
 use redoubt_core::{Extent, SECTOR_BYTES, Sectors, VolumeIndex};
-use redoubt_ports::{Disk, DiskInfo, IoError, IoKind};
+use redoubt_ports::{Clock, Disk, DiskInfo, IoError, IoKind};
 use redoubt_vault::{PointView, ReadError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -63,12 +63,17 @@ pub struct PointDisk {
 }
 
 impl PointDisk {
-    /// Makes the disk; `None` if the point has no such volume.
-    pub fn new(view: PointView, volume: VolumeIndex, overlay: Option<Overlay>) -> Option<PointDisk> {
+    /// Makes the disk; `None` if the point has no such volume. By the clock an outage is told once in a while.
+    pub fn new(
+        view: PointView,
+        volume: VolumeIndex,
+        overlay: Option<Overlay>,
+        clock: Arc<dyn Clock>,
+    ) -> Option<PointDisk> {
         let sectors = view.volumes().get(&volume)?.sectors;
         let (streams, ahead) =
             (Mutex::new(ReadAhead::new(sectors.0)), Arc::new(Semaphore::new(AHEAD_AT_ONCE)));
-        let (asked, told, tasks) = (Asked::default(), Told::default(), Tasks::default());
+        let (asked, told, tasks) = (Asked::default(), Told::new(clock), Tasks::default());
         Some(PointDisk { view, volume, sectors, overlay, streams, ahead, asked, told, tasks })
     }
 

@@ -11,7 +11,7 @@ use super::restore;
 use crate::oracles::Finding;
 use crate::ports::{Host, lock};
 use redoubt_core::{Extent, MarkerId, VolumeIndex};
-use redoubt_ports::{Disk, Entropy};
+use redoubt_ports::{Disk, Entropy, World};
 use redoubt_roles::mount::{LocalCache, PointDisk};
 use redoubt_vault::{MachineReader, Pin, PointView, Vault, VaultError};
 use std::collections::BTreeMap;
@@ -166,10 +166,11 @@ impl Work {
     /// Reads until it is told to stop.
     async fn serve(&self, pin: &mut Pin, marker: MarkerId, view: PointView, truth: &Truth) {
         lock(&self.seen).held = Some(marker);
-        let cache = LocalCache::open(self.host.world().world.files, CACHE_BYTES).await.ok();
+        let World { files, clock, .. } = self.host.world().world;
+        let cache = LocalCache::open(files, CACHE_BYTES).await.ok();
         let (mut disks, mut hydrations) = (BTreeMap::new(), Vec::new());
         for volume in truth.keys() {
-            let Some(mut disk) = PointDisk::new(view.clone(), *volume, None) else { continue };
+            let Some(mut disk) = PointDisk::new(view.clone(), *volume, None, clock.clone()) else { continue };
             if let Some(cache) = &cache {
                 disk = disk.with_cache(Arc::clone(cache));
                 hydrations.push(disk.hydrate());

@@ -1,7 +1,7 @@
 //! A mounted point over a store with a round trip that can be out of reach, on paused time.
 
 use super::*;
-use crate::testing::{CountingEntropy, MemFiles};
+use crate::testing::{CountingEntropy, MemFiles, TokioClock};
 use redoubt_core::change::ResyncReason;
 use redoubt_core::{
     BatchPosition, Chain, Change, Generation, Lba, MachineId, Marker, MarkerId, MarkerKind, Record, VolumeId,
@@ -86,7 +86,7 @@ impl Bench {
         let reader = MachineReader::open(&self.vault, MACHINE).await.unwrap();
         let view = reader.view(reader.points()[0].id).unwrap();
         self.store.reads.store(0, Ordering::Relaxed);
-        PointDisk::new(view, VOLUME, None).unwrap()
+        PointDisk::new(view, VOLUME, None, Arc::new(TokioClock::new())).unwrap()
     }
 
     async fn cached(&self, files: &Arc<MemFiles>, bytes: u64) -> (PointDisk, Arc<LocalCache>) {

@@ -3,12 +3,12 @@
 //! Each damaged place is told once, and that the vault is away once in a while: clients ask again and again, and what is
 //! told must stay readable.
 
-use redoubt_core::Extent;
+use redoubt_core::{Extent, Instant};
+use redoubt_ports::Clock;
 use redoubt_vault::ReadError;
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// Damaged places that are told; a scrub lists them all.
 const PLACES_MAX: usize = 16;
@@ -16,8 +16,10 @@ const PLACES_MAX: usize = 16;
 const PAUSE: Duration = Duration::from_mins(5);
 
 /// What was told.
-#[derive(Default)]
-pub(super) struct Told(Mutex<State>);
+pub(super) struct Told {
+    state: Mutex<State>,
+    clock: Arc<dyn Clock>,
+}
 
 #[derive(Default)]
 struct State {
@@ -26,6 +28,10 @@ struct State {
 }
 
 impl Told {
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Told {
+        Told { state: Mutex::default(), clock }
+    }
+
     /// A read ended with an error.
     pub(super) fn failed(&self, extent: Extent, error: &ReadError) {
         match error {
@@ -49,16 +55,17 @@ impl Told {
 
     /// Takes note of a place; false if it was told, or enough were.
     fn is_new(&self, place: String) -> bool {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.places.len() < PLACES_MAX && state.places.insert(place)
     }
 
     /// Tells whether to speak of an outage.
     fn is_time(&self) -> bool {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_time = state.away.is_none_or(|told| told.elapsed() >= PAUSE);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.clock.now();
+        let is_time = state.away.is_none_or(|told| now.since(told) >= PAUSE);
         if is_time {
-            state.away = Some(Instant::now());
+            state.away = Some(now);
         }
         is_time
     }
@@ -67,10 +74,15 @@ impl Told {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::TokioClock;
 
-    #[test]
-    fn a_place_is_told_once_and_many_places_come_to_an_end() {
-        let told = Told::default();
+    fn told() -> Told {
+        Told::new(Arc::new(TokioClock::new()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_place_is_told_once_and_many_places_come_to_an_end() {
+        let told = told();
         assert!(told.is_new("one".to_owned()) && !told.is_new("one".to_owned()));
         let new = (0..100).filter(|place| told.is_new(place.to_string())).count();
         assert_eq!(new, PLACES_MAX - 1);
@@ -78,7 +90,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_outage_is_told_again_after_a_while() {
-        let told = Told::default();
+        let told = told();
         for _ in 0..2 {
             assert!(told.is_time() && !told.is_time());
             tokio::time::advance(PAUSE / 2).await;
