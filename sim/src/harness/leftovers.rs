@@ -11,7 +11,8 @@ use crate::oracles::{Finding, history::Deed};
 use crate::ports::lock;
 use redoubt_core::MarkerId;
 use redoubt_core::maintenance::{Ladder, Rule, Which};
-use redoubt_vault::{MachineReader, Maintainer, MaintainerSettings, Times};
+use redoubt_ports::World;
+use redoubt_vault::{MachineReader, Maintainer, MaintainerSettings, Times, Vault, VaultError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ const RECENT_SLOTS: u64 = 16;
 const POINT_WITHIN: Duration = Duration::from_secs(30);
 /// A maintainer that was superseded has noticed it, whatever its last requests waited for.
 const SETTLED: Duration = Duration::from_secs(90);
+/// Turns that begin again because somebody claimed meanwhile.
+const TRIES: u32 = 3;
 const POLL: Duration = Duration::from_millis(250);
 
 /// Takes the turns for a machine and judges what is left; an error is why that cannot be.
@@ -39,17 +42,14 @@ pub(super) async fn judge(estate: &Estate, machine: &Machine) -> Result<Vec<Find
             // What the first one superseded noticed it by then, and what it left meanwhile is for the second.
             tokio::time::sleep(SETTLED).await;
         }
-        let maintainer = Maintainer::claim(&vault, machine.id, world.entropy.clone(), settings.clone()).await;
-        let mut maintainer = maintainer.map_err(|error| error.to_string())?;
-        for _ in 0..VERSIONS {
-            let agent = lock(&machine.agent).clone().ok_or("no agent runs")?;
-            let id = guests::cut(machine, &agent).await.ok_or("no point can be cut")?;
-            tokio::time::timeout(POINT_WITHIN, published(&reader, id))
-                .await
-                .map_err(|_| format!("point {id} does not come into the vault"))?;
-            let times = Times { now: world.clock.now(), wall: world.clock.wall() };
-            while maintainer.round(reader.slot(), times).await.map_err(|error| error.to_string())?.is_some() {
+        let mut tries = 1;
+        while let Err(error) = take_turn(&vault, &world, machine, &reader, &settings).await {
+            // A process server that came back just now claims once.
+            let is_claimed = matches!(error, Untidy::Vault(VaultError::Superseded { .. }));
+            if !is_claimed || tries == TRIES {
+                return Err(error.to_string());
             }
+            tries += 1;
         }
     }
     let mut findings = Vec::new();
@@ -58,6 +58,37 @@ pub(super) async fn judge(estate: &Estate, machine: &Machine) -> Result<Vec<Find
     let whole = whole.ok_or("it cannot be scrubbed")?;
     findings.extend(crate::oracles::leftovers::judge(&machine.spec.name, &rest(estate, machine, &whole)));
     Ok(findings)
+}
+
+/// Why the vault cannot be tidied.
+#[derive(Debug, thiserror::Error)]
+enum Untidy {
+    #[error("{0}")]
+    Estate(String),
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+}
+
+/// Claims the maintenance, and does a round for each of some points.
+async fn take_turn(
+    vault: &Vault,
+    world: &World,
+    machine: &Machine,
+    reader: &MachineReader,
+    settings: &MaintainerSettings,
+) -> Result<(), Untidy> {
+    let estate = |what: &str| Untidy::Estate(what.to_owned());
+    let mut maintainer =
+        Maintainer::claim(vault, machine.id, world.entropy.clone(), settings.clone()).await?;
+    for _ in 0..VERSIONS {
+        let agent = lock(&machine.agent).clone().ok_or_else(|| estate("no agent runs"))?;
+        let id = guests::cut(machine, &agent).await.ok_or_else(|| estate("no point can be cut"))?;
+        let late = |_| Untidy::Estate(format!("point {id} does not come into the vault"));
+        tokio::time::timeout(POINT_WITHIN, published(reader, id)).await.map_err(late)?;
+        let times = Times { now: world.clock.now(), wall: world.clock.wall() };
+        while maintainer.round(reader.slot(), times).await?.is_some() {}
+    }
+    Ok(())
 }
 
 async fn published(reader: &MachineReader, id: MarkerId) {

@@ -29,12 +29,13 @@ const FOLD_BYTES: usize = fold::PLAIN_MAX / 2;
 const ZEROS_BYTES: usize = 32;
 
 const SECTOR: usize = SECTOR_BYTES as usize;
-/// Segments of which less shows are packed anew: to free two bytes writes one at most, so that what is written in all
-/// stays near one and a half times what changed (P6).
-const LIVE_PERCENT_MIN: u64 = 33;
+/// Segments of which less shows are packed anew: to free a byte writes one at most. What shows is counted by sectors: of
+/// a unit of 64 KiB that is kept for 4 KiB nearly all can be given back. What is written in all stays far below one and
+/// a half times what changed (P6).
+const LIVE_PERCENT_MIN: u64 = 50;
 /// Smaller segments are packed anew in any case: their objects and names cost as much as that. Packing all that is small
 /// for its kind would write the changes of a quiet machine twice.
-const SMALL_BYTES: u64 = 16 << 10;
+const SMALL_BYTES: u64 = 4 << 10;
 
 /// What became of a stretch.
 pub(super) struct Folded {
@@ -172,7 +173,7 @@ impl Maintainer {
             }
             while let Some(item) = packer.pop() {
                 match item.unit {
-                    Some(unit) => live.add(&unit),
+                    Some(unit) => live.add(&unit, item.sectors),
                     None => self.add_zeros(folds, &item, key).await?,
                 }
                 self.put(builder.add(item, uuid), tables).await.map_err(ReadError::Store)?;
@@ -289,7 +290,7 @@ async fn live_units(sifted: &mut Sifted<'_>) -> Result<Live, ReadError> {
     let (mut live, mut turn) = (Live::default(), 0);
     while let Some(item) = sifted.next().await? {
         if let Some(unit) = item.unit {
-            live.add(&unit);
+            live.add(&unit, item.sectors);
         }
         turn += 1;
         if turn % YIELD_ITEMS == 0 {
@@ -301,7 +302,7 @@ async fn live_units(sifted: &mut Sifted<'_>) -> Result<Live, ReadError> {
 
 /// Decides which segments are packed anew. A single small one that was packed before has nothing to be packed with.
 fn to_pack(rows: &[FoldRow], live: &Live) -> BTreeSet<SegmentPlace> {
-    let is_poor = |row: &FoldRow| live.bytes(&row.place) * 100 < row.length * LIVE_PERCENT_MIN;
+    let is_poor = |row: &FoldRow| live.worth(&row.place) * 100 < row.length * LIVE_PERCENT_MIN;
     let is_small = |row: &FoldRow| row.length < SMALL_BYTES;
     let chosen: Vec<&FoldRow> = rows.iter().filter(|row| is_poor(row) || is_small(row)).collect();
     match chosen[..] {
