@@ -83,7 +83,7 @@ fn head(set: &RunSet, verdict: Verdict) -> String {
     format!(
         "## {sign} Redoubt lab: {}\n\n**{}**\n\n{}\n\n{}, {}{planted}\n",
         verdict.words(),
-        view::headline(set, verdict),
+        view::headline(set, verdict, |name| code(name, NAME)),
         sums.join(" · "),
         code(&set.command, LINE),
         file::source(set),

@@ -70,7 +70,7 @@ fn page(set: &RunSet, baseline: Option<&RunSet>) -> Page {
         title: format!("Redoubt lab: {}", verdict.words()),
         verdict: capital(verdict.words()),
         class: verdict.class(),
-        headline: headline(set, verdict),
+        headline: headline(set, verdict, str::to_owned),
         source: file::source(set),
         command: set.command.clone(),
         is_planted: set.build.planted_bug.is_some(),
@@ -100,8 +100,8 @@ fn sum(set: &RunSet, of: fn(&crate::model::Totals) -> u64) -> u64 {
     set.scenarios.iter().map(|scenario| of(&scenario.totals)).sum()
 }
 
-/// Returns the set in one sentence.
-pub(crate) fn headline(set: &RunSet, verdict: Verdict) -> String {
+/// Returns the set in one sentence, in which `name` shows a name that somebody else gave.
+pub(crate) fn headline(set: &RunSet, verdict: Verdict, name: fn(&str) -> String) -> String {
     let runs = sum(set, |totals| totals.runs);
     let known = judge::known(set);
     let failed = (runs - sum(set, |totals| totals.held)).saturating_sub(known);
@@ -115,15 +115,20 @@ pub(crate) fn headline(set: &RunSet, verdict: Verdict) -> String {
         Verdict::NeverSeen => {
             format!("Every run held, but not everything that was to be tried was ever reached.{but}")
         }
-        _ => format!("{} of {} did not hold{}.{but}", text::count(failed), text::of(runs, "run"), why(set)),
+        _ => format!(
+            "{} of {} did not hold{}.{but}",
+            text::count(failed),
+            text::of(runs, "run"),
+            why(set, name)
+        ),
     }
 }
 
 /// Returns how many causes failures have, and who spoke.
-fn why(set: &RunSet) -> String {
+fn why(set: &RunSet, name: fn(&str) -> String) -> String {
     let causes = causes(set);
-    let mut oracles: Vec<&str> =
-        causes.iter().filter(|cause| cause.known.is_none()).map(|cause| cause.oracle.as_str()).collect();
+    let unknown = causes.iter().filter(|cause| cause.known.is_none());
+    let mut oracles: Vec<String> = unknown.map(|cause| name(&cause.oracle)).collect();
     let many = oracles.len();
     oracles.dedup();
     match many {

@@ -43,6 +43,9 @@ const POLL: Duration = Duration::from_millis(250);
 /// Time for guests to finish what is under way after they are told to stop.
 const QUIESCE: Duration = Duration::from_secs(3);
 
+/// A last point that does not come within this time is cut again, in milliseconds.
+const CUT_AGAIN: u64 = 30_000;
+
 /// Of so many of its newest objects one of the index is damaged: most of them are in use.
 const INDEX_VICTIMS: usize = 6;
 
@@ -259,7 +262,7 @@ impl Run<'_> {
         self.estate.stop.store(true, Ordering::Relaxed);
         let deadline = now + bound;
         self.until(now + QUIESCE.as_millis() as u64).await;
-        let (mut last, mut readers) = (BTreeMap::new(), BTreeMap::new());
+        let (mut last, mut readers, mut cut_at) = (BTreeMap::new(), BTreeMap::new(), now);
         while self.now() < deadline {
             tokio::time::sleep(POLL).await;
             self.sample();
@@ -273,6 +276,7 @@ impl Run<'_> {
                     let cut = tokio::time::timeout(QUIESCE, guests::cut(machine, &agent)).await;
                     if let Ok(Some(id)) = cut {
                         last.insert(name.clone(), id);
+                        cut_at = self.now();
                     }
                 }
             }
@@ -280,6 +284,11 @@ impl Run<'_> {
                 self.record.converged_ms = Some(self.now());
                 trace.line(self.estate.world.shared.now(), || "everything has converged".into());
                 return Ok(last);
+            }
+            if self.now() >= cut_at + CUT_AGAIN {
+                // A point that was in a stage when that was lost never comes.
+                last.clear();
+                cut_at = self.now();
             }
         }
         Err(format!("no convergence within {} s\n{}", bound as f64 / 1000.0, Watch::waiting(&self.estate)))
