@@ -55,11 +55,14 @@ pub fn prey(bug: Bug) -> Prey {
             ("points-restorable", &["old-copy-of-the-vault-under-a-running-process-server"][..])
         }
         Bug::ScrubGuessesBetween => ("scrub-exact", &["scrub-finds-exactly-the-damage"][..]),
-        // Of `Bug::OF_FOLDING`: what guards against them leaves the lab nothing, or too little, to see.
+        // Of `Bug::OF_THE_MAINTAINER`: what guards against them leaves the lab nothing, or too little, to see.
         Bug::FoldForgetsTheEnd | Bug::DeleteGarbageAtOnce => ("points-restorable", &[][..]),
         Bug::FoldForgetsPoints => ("prefix", &["mounts-race-with-retention"][..]),
         Bug::KeepGarbage => ("nothing-left-behind", &["what-is-given-up-is-deleted"][..]),
         Bug::DeleteUnseen => ("points-restorable", &["old-copy-takes-the-place-while-the-log-is-folded"][..]),
+        Bug::TrustStray | Bug::BuildOnLostTables | Bug::TrustShortLog => {
+            ("points-restorable", &["old-copy-of-the-vault-under-a-running-process-server"][..])
+        }
         Bug::LeaveOrphans => ("nothing-left-behind", FOLDING),
         Bug::DeleteBeforePublish => ("scrub-exact", &["process-server-dies-with-each-effect"][..]),
         Bug::TrustWallClock => ("points-restorable", &["retention-with-a-clock-years-off"][..]),

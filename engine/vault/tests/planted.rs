@@ -5,6 +5,10 @@ mod support;
 
 use redoubt_core::planted::{Bug, activate};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use support::another_life::{
+    a_log_that_ends_before_a_durable_slot_gets_no_version,
+    a_stray_gives_its_number_and_its_claim_and_nothing_else, a_version_without_its_tables_is_not_built_upon,
+};
 use support::damage::flips_are_noticed;
 use support::model::{Shape, folded_schedule, one_schedule};
 use support::old_copy::an_old_copy_loses_no_more_than_is_on_its_way;
@@ -70,12 +74,20 @@ fn every_planted_bug_is_caught_and_nothing_else_is() {
         Bug::FoldForgetsPoints,
         Bug::DeleteGarbageAtOnce,
         Bug::DeleteUnseen,
+        Bug::TrustStray,
+        Bug::BuildOnLostTables,
+        Bug::TrustShortLog,
     ] {
         activate(Some(bug));
         let complaint = match bug {
             Bug::ServeUnchecked => damage(),
             Bug::FoldForgetsTheEnd | Bug::FoldForgetsPoints | Bug::DeleteGarbageAtOnce => folded(SEEDS),
             Bug::DeleteUnseen => old_copy(),
+            Bug::TrustStray => complaint(|| a_stray_gives_its_number_and_its_claim_and_nothing_else(0, true)),
+            Bug::BuildOnLostTables => {
+                complaint(|| (0..6).for_each(a_version_without_its_tables_is_not_built_upon))
+            }
+            Bug::TrustShortLog => complaint(|| a_log_that_ends_before_a_durable_slot_gets_no_version(5, 1)),
             _ => model(SEEDS),
         };
         outcomes.push((Some(bug), complaint));
@@ -101,6 +113,10 @@ fn every_planted_bug_is_caught_and_nothing_else_is() {
             Some(Bug::FoldForgetsPoints) => &["I3"],
             Some(Bug::DeleteGarbageAtOnce) => &["without its newest version"],
             Some(Bug::DeleteUnseen) => &["GD-1"],
+            Some(Bug::TrustStray) => &["MT-6"],
+            // Tables that nobody has, and slots and segments that were given up.
+            Some(Bug::BuildOnLostTables) => &["is missing", "the vault is whole"],
+            Some(Bug::TrustShortLog) => &["MT-1"],
             Some(_) => &["I4"],
         };
         let text = complaint.unwrap_or_else(|| panic!("{bug:?} is not caught"));

@@ -253,6 +253,9 @@ pub(crate) async fn is_stray(
     machine: MachineId,
     catalogue: &Catalogue,
 ) -> Result<bool, StoreFailure> {
+    if planted::active(Bug::TrustStray) {
+        return Ok(false);
+    }
     // Zeros: the version before could not be read when it was built.
     if catalogue.version <= 1 || catalogue.before == [0; 32] || fits(store, machine, catalogue).await? {
         return Ok(false);

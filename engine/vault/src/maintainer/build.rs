@@ -12,6 +12,7 @@ use crate::reader::{PointId, PointInfo};
 use crate::store::Created;
 use bytes::Bytes;
 use redoubt_core::maintenance::{PinListing, RunShape, Work, next_work};
+use redoubt_core::planted::{self, Bug};
 use redoubt_ports::StoreError;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -73,6 +74,10 @@ impl Maintainer {
             let stretch = self.log.stretch(read.end.clone(), limit).await;
             let is_all = stretch.outcome.clone()?;
             read.end = stretch.append(&mut read.tail, &mut read.points);
+            if is_all && planted::active(Bug::TrustShortLog) {
+                break;
+            }
+            // MT-1
             if is_all && read.end.slot < last {
                 let what = "the slot was durable and is not there: the vault is another now";
                 let slot = names::slot(self.log.machine, read.end.slot + 1);

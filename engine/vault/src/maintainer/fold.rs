@@ -1,7 +1,7 @@
 //! Folds runs whose points are all decided, and moves the beginning of the log behind them.
 
 use super::build::{Tables, YIELD_ITEMS};
-use super::live::Live;
+use super::live::{Live, to_pack};
 use super::pack::{Packed, Packer};
 use super::sift::{Sifted, Zeros};
 use super::{BuildError, Maintainer, proof};
@@ -9,7 +9,7 @@ use crate::chain::LogTail;
 use crate::error::{ReadError, VaultError};
 use crate::fold::{self, Fold, FoldEnd, FoldInfo, FoldRow, FoldZeros, Mark};
 use crate::index::{
-    Catalogue, Held, Item, Object, PointOf, Run, RunBuilder, SegmentPlace, TableId, UnitPlace, Version,
+    Catalogue, Item, Object, PointOf, Run, RunBuilder, SegmentPlace, TableId, UnitPlace, Version,
 };
 use crate::key_ring::DataKey;
 use crate::names;
@@ -29,13 +29,6 @@ const FOLD_BYTES: usize = fold::PLAIN_MAX / 2;
 const ZEROS_BYTES: usize = 32;
 
 const SECTOR: usize = SECTOR_BYTES as usize;
-/// Segments of which less shows are packed anew: to free a byte writes one at most. What shows is counted by sectors: of
-/// a unit of 64 KiB that is kept for 4 KiB nearly all can be given back. What is written in all stays far below one and
-/// a half times what changed (P6).
-const LIVE_PERCENT_MIN: u64 = 50;
-/// Smaller segments are packed anew in any case: their objects and names cost as much as that. Packing all that is small
-/// for its kind would write the changes of a quiet machine twice.
-const SMALL_BYTES: u64 = 4 << 10;
 
 /// What became of a stretch.
 pub(super) struct Folded {
@@ -298,17 +291,6 @@ async fn live_units(sifted: &mut Sifted<'_>) -> Result<Live, ReadError> {
         }
     }
     Ok(live)
-}
-
-/// Decides which segments are packed anew. A single small one that was packed before has nothing to be packed with.
-fn to_pack(rows: &[FoldRow], live: &Live) -> BTreeSet<SegmentPlace> {
-    let is_poor = |row: &FoldRow| live.worth(&row.place) * 100 < row.length * LIVE_PERCENT_MIN;
-    let is_small = |row: &FoldRow| row.length < SMALL_BYTES;
-    let chosen: Vec<&FoldRow> = rows.iter().filter(|row| is_poor(row) || is_small(row)).collect();
-    match chosen[..] {
-        [one] if one.place.held == Held::Packed && is_small(one) => BTreeSet::new(),
-        _ => chosen.into_iter().map(|row| row.place).collect(),
-    }
 }
 
 /// Nothing shows of a segment.

@@ -5,12 +5,14 @@
 //! no catalogue needs any more, and gives up points as its ladder says. A round that dies leaves objects that nobody names: a later maintainer finds them.
 //!
 //! Invariants
-//! - MT-1 Tables first, then the catalogue (CA-2). Only slots known to be durable are covered.
+//! - MT-1 Tables first, then the catalogue (CA-2). Only slots known to be durable are covered; if one of them is not
+//!   there, nothing is published.
 //! - MT-2 A version is published behind the newest one there is, and never behind one of a newer maintainer.
 //! - MT-3 Memory is bounded: one stretch of the log, one block per run that is merged, one table.
 //! - MT-4 Catalogues never go back: what the newest one covered, every later one covers.
 //! - MT-5 A version is built upon only if all tables that it names are there: one that was put while an old copy took the
 //!   vault's place names what was never in that copy, and gives up what is.
+//! - MT-6 A version of another life of the vault gives its number and its maintainer's claim, and nothing else.
 //!
 //! What is *not* here: making a run (`build`), publishing (`publish`), deleting (`delete`, `sweep`); what is decided without reading
 //! or writing anything (`redoubt_core::maintenance`).
@@ -45,6 +47,7 @@ use crate::vault::Vault;
 use build::Built;
 use redoubt_core::MachineId;
 use redoubt_core::maintenance::{CATALOGUES_KEPT, Ladder, PinListing, PinWatch, Tenure};
+use redoubt_core::planted::{self, Bug};
 use redoubt_core::{Instant, WallTime};
 use redoubt_ports::{Entropy, StoreKey};
 use std::collections::{BTreeMap, BTreeSet};
@@ -315,6 +318,7 @@ async fn newest_base(log: &Log, index: &StoredIndex, avoid: &mut Avoid) -> Resul
         // Whoever published it may do so again.
         base.newest_maintainer = base.newest_maintainer.max(catalogue.maintainer);
         if index.is_stray(&catalogue).await? {
+            // MT-6
             avoid.spoilt(*version);
             base.foreign.insert(*version);
             continue;
@@ -325,7 +329,8 @@ async fn newest_base(log: &Log, index: &StoredIndex, avoid: &mut Avoid) -> Resul
         }
         // MT-5
         let is_there = |(uuid, info): &(&u128, &TableInfo)| {
-            tables.contains(&names::table(log.machine, info.epoch, **uuid))
+            let name = names::table(log.machine, info.epoch, **uuid);
+            tables.contains(&name) || planted::active(Bug::BuildOnLostTables)
         };
         avoid.lost(catalogue.tables.iter().filter(|table| !is_there(table)).map(|(uuid, _)| *uuid));
         let damage = avoid.of(&catalogue);

@@ -1,6 +1,7 @@
 //! Helpers of the vault's tests: seeded entropy, a faulty store, an image oracle.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub(crate) mod another_life;
 pub(crate) mod damage;
 pub(crate) mod model;
 pub(crate) mod mortal;

@@ -255,7 +255,8 @@ async fn without_the_newest(vault: &Vault, store: &redoubt_vault::MemStore) {
     store.tamper(&versions[0], newest);
 }
 
-async fn check(vault: &Vault, records: &[Record], acked: u64, keeps: Option<u32>) {
+/// Checks that what was acknowledged is there, and that all points and the head read as they were.
+pub(crate) async fn check(vault: &Vault, records: &[Record], acked: u64, keeps: Option<u32>) {
     let reader = MachineReader::open(vault, MACHINE).await.unwrap();
     assert_eq!(reader.findings(), [], "nothing is damaged, nothing is found");
     let head = reader.head().position.seq.0;

@@ -22,12 +22,24 @@ const EVERY: u64 = 12;
 const AT_ONCE: usize = 8;
 
 /// A store whose content is another from one deletion on.
-struct Swapping {
+pub(crate) struct Swapping {
     new: Arc<MemStore>,
     old: Arc<MemStore>,
-    is_old: AtomicBool,
+    pub(crate) is_old: AtomicBool,
     /// Deletions until then.
     left: AtomicU64,
+}
+
+impl Swapping {
+    fn at(new: &Arc<MemStore>, old: &Arc<MemStore>, at: u64) -> Arc<Swapping> {
+        let (is_old, left) = (AtomicBool::new(false), AtomicU64::new(at));
+        Arc::new(Swapping { new: new.clone(), old: old.clone(), is_old, left })
+    }
+
+    /// Whatever is deleted: the test says when.
+    pub(crate) fn never(new: &Arc<MemStore>, old: &Arc<MemStore>) -> Arc<Swapping> {
+        Swapping::at(new, old, u64::MAX)
+    }
 }
 
 #[async_trait]
@@ -46,7 +58,7 @@ impl StoreAround for Swapping {
     }
 }
 
-async fn copy(of: &MemStore) -> Arc<MemStore> {
+pub(crate) async fn copy(of: &MemStore) -> Arc<MemStore> {
     let copy = Arc::new(MemStore::new());
     for name in of.names() {
         copy.put_if_absent(&name, of.peek(&name).unwrap()).await.unwrap();
@@ -72,9 +84,7 @@ pub(crate) fn an_old_copy_loses_no_more_than_is_on_its_way(at: u64) -> bool {
             writer.commit(records[..done].to_vec(), position(done as u64)).await.unwrap();
             if done == BEFORE {
                 let made = copy(&new).await;
-                let (is_old, left) = (AtomicBool::new(false), AtomicU64::new(at));
-                let store = Swapping { new: new.clone(), old: made.clone(), is_old, left };
-                let store = Arc::new(store);
+                let store = Swapping::at(&new, &made, at);
                 let vault = Vault::open(store.clone(), VaultKeys::new([5; 32])).await.unwrap();
                 let maintainer = Maintainer::claim(&vault, MACHINE, dice.clone(), of.clone()).await.unwrap();
                 // The copy is of before the claim.
@@ -108,7 +118,7 @@ fn old_names(before: &MemStore) -> impl Iterator<Item = StoreKey> {
     before.names().into_iter().filter(|name| !name.as_str().contains("/claim/m/"))
 }
 
-async fn rounds(maintainer: &mut Maintainer, durable: u64) -> Result<(), VaultError> {
+pub(crate) async fn rounds(maintainer: &mut Maintainer, durable: u64) -> Result<(), VaultError> {
     while maintainer.round(durable, Times::default()).await?.is_some() {}
     Ok(())
 }

@@ -1,0 +1,31 @@
+//! What a maintainer makes of a vault whose place an old copy took, and of a log that is shorter than it was told.
+
+mod support;
+
+use support::another_life::{
+    a_log_that_ends_before_a_durable_slot_gets_no_version,
+    a_stray_gives_its_number_and_its_claim_and_nothing_else, a_version_without_its_tables_is_not_built_upon,
+};
+
+#[test]
+fn a_catalogue_of_another_life_gives_its_number_and_its_claim_and_nothing_else() {
+    for seed in 0..3 {
+        a_stray_gives_its_number_and_its_claim_and_nothing_else(seed, true);
+        a_stray_gives_its_number_and_its_claim_and_nothing_else(seed, false);
+    }
+}
+
+#[test]
+fn a_version_is_built_upon_only_if_all_tables_that_it_names_are_there() {
+    (0..6).for_each(a_version_without_its_tables_is_not_built_upon);
+}
+
+#[test]
+fn a_maintainer_that_finds_the_log_ended_before_a_durable_slot_publishes_nothing() {
+    // Within one stretch that is read at once, at its end, and behind it.
+    for commits in [5, 30, 63, 64, 70] {
+        for ahead in [1, 3, 200] {
+            a_log_that_ends_before_a_durable_slot_gets_no_version(commits, ahead);
+        }
+    }
+}
