@@ -17,11 +17,15 @@ mod ear;
 #[cfg(madsim)]
 mod estate;
 #[cfg(madsim)]
+mod finale;
+#[cfg(madsim)]
 mod guests;
 #[cfg(madsim)]
 mod images;
 #[cfg(madsim)]
 mod leftovers;
+#[cfg(madsim)]
+mod liveness;
 #[cfg(madsim)]
 mod mounts;
 #[cfg(madsim)]

@@ -210,6 +210,7 @@ pub const MARKS: &[&str] = &[
     "point-outlived-an-outage",
     "point-cut-in-an-outage",
     "database-recovered",
+    "last-point-cut-again",
     // Of the agent.
     "spilled",
     "spill-recovered",
