@@ -41,7 +41,7 @@ pub fn prey(bug: Bug) -> Prey {
         Bug::PointInsideResync => ("prefix", OVERFLOW),
         Bug::DropLastSpillRecord => ("order-kept", CLEAN),
         Bug::PublishBeforeLastSegment => ("points-restorable", &["process-server-dies-with-staged-data"][..]),
-        Bug::TrustAlreadyExists => ("points-restorable", &["conflicts-that-are-none"][..]),
+        Bug::TrustAlreadyExists => ("loss-never-hidden", &["conflicts-that-are-none"][..]),
         Bug::ServeUnchecked => ("no-silent-damage", &["rot-is-reported-not-served"][..]),
         Bug::LostIndexIsEmpty => ("index-never-needed", &["damage-of-the-index-costs-nothing"][..]),
         Bug::PlaintextFrame => ("secrets", MIXED),
@@ -53,6 +53,9 @@ pub fn prey(bug: Bug) -> Prey {
         Bug::NeverReconnect => ("converges", STAGE),
         Bug::SkipLookBack => {
             ("points-restorable", &["old-copy-of-the-vault-under-a-running-process-server"][..])
+        }
+        Bug::PutAgainUnseen => {
+            ("points-restorable", &["old-copy-takes-the-place-while-the-store-throttles"][..])
         }
         Bug::ScrubGuessesBetween => ("scrub-exact", &["scrub-finds-exactly-the-damage"][..]),
         // Of `Bug::OF_THE_MAINTAINER`: what guards against them leaves the lab nothing, or too little, to see.

@@ -56,6 +56,8 @@ pub enum Bug {
     NeverReconnect,
     /// The writer does not look whether its newest slot is still there.
     SkipLookBack,
+    /// What is put again after a refusal or in doubt is put without another look at what it rests on.
+    PutAgainUnseen,
     /// A scrub takes what it learnt at two points for what lies between them.
     ScrubGuessesBetween,
     /// A fold drops what only the end of its stretch shows.
@@ -111,7 +113,7 @@ pub fn is_order_late(op: &Op) -> bool {
 
 impl Bug {
     /// Every planted bug that the lab must catch.
-    pub const ALL: [Bug; 34] = [
+    pub const ALL: [Bug; 35] = [
         Bug::AckBeforeOrder,
         Bug::SkipActivityLogSync,
         Bug::ForgetAfterSend,
@@ -135,6 +137,7 @@ impl Bug {
         Bug::LostIndexIsEmpty,
         Bug::NeverReconnect,
         Bug::SkipLookBack,
+        Bug::PutAgainUnseen,
         Bug::ScrubGuessesBetween,
         Bug::DeleteBeforePublish,
         Bug::TrustWallClock,

@@ -9,7 +9,7 @@
 use crate::codec::{Malformed, Put, Take, checked_crc, put_crc};
 use crate::error::{StoreFailure, VaultError};
 use crate::names::{self, Role};
-use crate::store::Created;
+use crate::store::{Created, Seen};
 use crate::vault::Vault;
 use bytes::Bytes;
 use redoubt_core::MachineId;
@@ -28,6 +28,8 @@ pub(crate) struct Claim {
     pub(crate) machine: MachineId,
     pub(crate) role: Role,
     pub(crate) epoch: u64,
+    /// The claim itself.
+    pub(crate) seen: Seen,
 }
 
 impl Claim {
@@ -93,10 +95,8 @@ pub(crate) async fn take_claim(
         let number = names::number(&key, &prefix, 8);
         present.insert(number.ok_or_else(|| VaultError::damaged(key, "no claim has this name"))?);
     }
-    let claim = async |epoch| {
-        let body = Bytes::from(encode(vault.uuid, machine, epoch, holder));
-        vault.store.create(&names::claim(machine, role, epoch), &body).await
-    };
+    let body = |epoch| Bytes::from(encode(vault.uuid, machine, epoch, holder));
+    let claim = async |epoch| vault.store.create(&names::claim(machine, role, epoch), &body(epoch)).await;
     let newest = present.last().copied().unwrap_or(0).max(used);
     for lost in (used.max(1)..newest + 1).filter(|epoch| !present.contains(epoch)) {
         // CL-3: whoever wins the name, it exists.
@@ -104,7 +104,8 @@ pub(crate) async fn take_claim(
     }
     for epoch in (newest + 1..).take(CLAIM_TRIES as usize) {
         if claim(epoch).await? == Created::Mine {
-            return Ok(Claim { vault: vault.clone(), machine, role, epoch });
+            let seen = vault.store.seen(names::claim(machine, role, epoch), &body(epoch));
+            return Ok(Claim { vault: vault.clone(), machine, role, epoch, seen });
         }
     }
     Err(VaultError::ClaimRace)

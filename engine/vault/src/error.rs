@@ -135,15 +135,15 @@ pub enum CommitError {
         /// The newer epoch.
         by: u64,
     },
-    /// A slot of this writer is gone, or another's: an old copy took the vault's place, or the store lost the
-    /// slot. Drop this writer, acknowledge nothing; who claims anew sees what there is.
+    /// What this writer's newest slot rests on is gone, or another's: an old copy took the vault's place, or the store
+    /// lost it. Drop this writer, acknowledge nothing; who claims anew sees what there is.
     #[error(
-        "{slot} is not in the vault any more: the vault was restored from an old copy, or lost objects{}",
+        "{gone} is not in the vault any more: the vault was restored from an old copy, or lost objects{}",
         told(behind)
     )]
     WentBack {
-        /// The slot's name.
-        slot: String,
+        /// The name of the slot, or of the segment.
+        gone: String,
         /// A slot that was put behind the gap and is acknowledged nowhere.
         behind: Option<String>,
     },

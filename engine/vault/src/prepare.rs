@@ -20,7 +20,7 @@ use crate::pack::{Packed, Portion, check_order};
 use crate::sealing::SealingKey;
 use crate::segment::{Encoded, SegmentId, TARGET_BYTES};
 use crate::shrink::Shrinker;
-use crate::store::Created;
+use crate::store::{Created, Seen};
 use crate::vault::Vault;
 use crate::writer::WriterSettings;
 use bytes::Bytes;
@@ -56,6 +56,8 @@ pub struct Prepared {
     pub(crate) head: HeadState,
     pub(crate) points: Vec<PointRow>,
     pub(crate) segments: Vec<SegmentRow>,
+    /// The segments that are in the store.
+    pub(crate) stored: Vec<Seen>,
     /// Its only segment, if that goes into its log slot.
     pub(crate) inline: Option<Bytes>,
     /// Left to be stored behind the slot, by a planted bug only.
@@ -81,7 +83,7 @@ impl std::fmt::Debug for Prepared {
 enum Segment {
     Planned,
     Encoded(Encoded),
-    Stored(Encoded),
+    Stored(Encoded, Seen),
 }
 
 /// A commit that is being prepared.
@@ -96,7 +98,7 @@ struct Unfinished {
 /// The end of one step of a segment.
 enum Step {
     Encoded(usize, Encoded),
-    Put(usize, Result<(), StoreFailure>),
+    Put(usize, Result<Seen, StoreFailure>),
 }
 
 /// Prepares one commit after another.
@@ -151,10 +153,10 @@ impl Preparer {
         let at = self.head.position;
         let fresh = fresh(at, records, to)?;
         if fresh.is_empty() {
-            let (points, segments) = (Vec::new(), Vec::new());
+            let (points, segments, stored) = (Vec::new(), Vec::new(), Vec::new());
             let head = self.head.clone();
             let key = self.task.key.now();
-            return Ok(Prepared { from: at, head, points, segments, inline: None, late: None, key });
+            return Ok(Prepared { from: at, head, points, segments, stored, inline: None, late: None, key });
         }
         let again = |old: &Unfinished| old.from == at && old.packed.head.position == to;
         if !self.unfinished.as_ref().is_some_and(again) {
@@ -163,11 +165,14 @@ impl Preparer {
         }
         let is_inline = self.store().await?;
         let Some(done) = self.unfinished.take() else { return Err(CommitError::Fork(to.seq)) };
-        let (mut segments, mut inline, mut late) = (Vec::new(), None, None);
+        let (mut segments, mut stored, mut inline, mut late) = (Vec::new(), Vec::new(), None, None);
         for segment in done.segments {
             match segment {
                 Segment::Planned => {}
-                Segment::Stored(encoded) => segments.push(row(&encoded, false)),
+                Segment::Stored(encoded, seen) => {
+                    segments.push(row(&encoded, false));
+                    stored.push(seen);
+                }
                 Segment::Encoded(encoded) => {
                     segments.push(row(&encoded, is_inline));
                     (inline, late) =
@@ -177,7 +182,7 @@ impl Preparer {
         }
         self.head = done.packed.head.clone();
         let (head, points) = (self.head.clone(), done.packed.points.clone());
-        Ok(Prepared { from: at, head, points, segments, inline, late, key: done.key })
+        Ok(Prepared { from: at, head, points, segments, stored, inline, late, key: done.key })
     }
 
     fn plan(
@@ -211,7 +216,7 @@ impl Preparer {
                 match &commit.segments[next] {
                     Segment::Planned => steps.push(self.encode(commit, next)),
                     Segment::Encoded(encoded) => steps.extend(self.put(next, count, encoded.clone(), early)),
-                    Segment::Stored(_) => {}
+                    Segment::Stored(..) => {}
                 }
                 next += 1;
             }
@@ -221,7 +226,7 @@ impl Preparer {
                     steps.extend(self.put(at, count, encoded.clone(), early));
                     self.keep(at, Segment::Encoded(encoded));
                 }
-                Step::Put(at, Ok(())) => self.stored(at),
+                Step::Put(at, Ok(seen)) => self.stored(at, seen),
                 Step::Put(at, Err(failure)) => {
                     if failure.last == StoreError::AlreadyExists {
                         // 128 random bits met twice: the next attempt takes others.
@@ -241,11 +246,11 @@ impl Preparer {
         }
     }
 
-    fn stored(&mut self, at: usize) {
+    fn stored(&mut self, at: usize, seen: Seen) {
         let Some(commit) = &mut self.unfinished else { return };
         let segment = std::mem::replace(&mut commit.segments[at], Segment::Planned);
         if let Segment::Encoded(encoded) = segment {
-            commit.segments[at] = Segment::Stored(encoded);
+            commit.segments[at] = Segment::Stored(encoded, seen);
         }
     }
 
@@ -267,6 +272,10 @@ impl Preparer {
         Box::pin(async move { Step::Encoded(at, compute(&*workers, work).await) })
     }
 
+    fn name(&self, segment: &Encoded) -> StoreKey {
+        names::segment(self.task.machine, self.task.epoch, segment.uuid)
+    }
+
     /// The put of a segment, unless its place is elsewhere.
     fn put(
         &self,
@@ -279,8 +288,7 @@ impl Preparer {
         if is_inline || early && at + 1 == count {
             return None;
         }
-        let name = names::segment(self.task.machine, self.task.epoch, segment.uuid);
-        let vault = self.task.vault.clone();
+        let (name, vault) = (self.name(&segment), self.task.vault.clone());
         Some(Box::pin(async move { Step::Put(at, put_segment(&vault, name, segment.bytes).await) }))
     }
 }
@@ -299,9 +307,9 @@ fn fresh(at: BatchPosition, records: Vec<Record>, to: BatchPosition) -> Result<V
     Ok(fresh)
 }
 
-pub(crate) async fn put_segment(vault: &Vault, name: StoreKey, bytes: Bytes) -> Result<(), StoreFailure> {
+pub(crate) async fn put_segment(vault: &Vault, name: StoreKey, bytes: Bytes) -> Result<Seen, StoreFailure> {
     match vault.store.create(&name, &bytes).await? {
-        Created::Mine => Ok(()),
+        Created::Mine => Ok(vault.store.seen_by_name(name, &bytes)),
         Created::Other(_) => {
             let (object, last) = (name.to_string(), StoreError::AlreadyExists);
             Err(StoreFailure { operation: "create", object, attempts: 1, last })

@@ -8,14 +8,15 @@
 //! - WR-4 Records at or below the head's position are dropped: delivery may repeat.
 //! - WR-5 A record that does not read back is never put.
 //! - WR-6 A commit is published only behind the very head it was prepared for.
-//! - WR-7 This writer's newest slot is there right before the next one is put, and was there still when that one is
-//!   acknowledged: nothing is acknowledged behind a gap. An old copy may take a vault's place at any time.
+//! - WR-7 What a slot rests on, the slot before it and the segments that it names, is there right before each attempt to
+//!   put it (VS-6), and was there still when it is acknowledged: nothing is acknowledged behind a gap. An old copy may
+//!   take a vault's place at any time.
 //!
 //! What is *not* here: packing and storing segments (`prepare`), which may run ahead of the slots.
 
 use crate::chain::LogTail;
 use crate::claims::{Claim, ClaimWatch, take_claim};
-use crate::error::{CommitError, StoreFailure, VaultError};
+use crate::error::{CommitError, VaultError};
 use crate::key_ring::{DataKey, KeyRing};
 use crate::log::{self, Body, HeadState, Header, Kind};
 use crate::names::{self, Role};
@@ -23,12 +24,12 @@ use crate::prepare::{Prepared, Preparer, Task, put_segment};
 use crate::reader::PointId;
 use crate::sealing::SealingKey;
 use crate::segment::TARGET_BYTES;
-use crate::store::Created;
+use crate::store::{self, Created, Guarded, Seen};
 use crate::vault::Vault;
 use bytes::Bytes;
 use redoubt_core::planted::{self, Bug};
 use redoubt_core::{BatchPosition, MachineId, Names, Record};
-use redoubt_ports::{Entropy, InPlace, Workers};
+use redoubt_ports::{Entropy, InPlace, StoreKey, Workers};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -98,6 +99,8 @@ impl Naming {
 /// A slot whose outcome is not known yet.
 struct Pending {
     bytes: Bytes,
+    /// What it rests on.
+    rests: Vec<Seen>,
     points: Vec<PointId>,
     /// The tail once the slot is ours.
     after: LogTail,
@@ -116,10 +119,12 @@ pub struct MachineWriter {
     tail: LogTail,
     preparer: Preparer,
     pending: Option<Pending>,
+    /// The newest slot; none in an empty log.
+    newest: Option<Seen>,
+    /// The newest object that it rests on; once the log is sealed, the seal itself.
+    rests: Option<Seen>,
     /// Points whose slot is durable but whose claim check has not succeeded yet.
     unreported: Vec<PointId>,
-    /// This writer's seal: its own slots begin here.
-    sealed_at: u64,
     /// Why it can commit nothing more.
     over: Option<CommitError>,
     /// The newest slot known to be durable, for whoever follows the log.
@@ -160,9 +165,13 @@ impl MachineWriter {
         keys.learn(&key);
         let key = SealingKey::new(key);
         let (tail, newest) = LogTail::at_end(vault, machine, &keys).await?;
-        if let Some(bytes) = newest {
+        let newest = newest.map(|bytes| (seen_slot(vault, machine, tail.slot, &bytes), bytes));
+        if let Some((seen, bytes)) = &newest {
             // Found is not durable: its writer may have died before its sync.
-            vault.store.create(&names::slot(machine, tail.slot), &bytes).await?;
+            let vouched = vault.store.create_if(std::slice::from_ref(seen), &seen.name, bytes).await?;
+            if let Guarded::Gone(gone) = vouched {
+                return Err(went_away(gone));
+            }
         }
         let (key_units, dice) = (settings.key_units, entropy.clone());
         let claim = take_claim(vault, machine, Role::Writer, uuid, tail.epoch).await?;
@@ -172,7 +181,8 @@ impl MachineWriter {
         let task =
             Task { vault: vault.clone(), machine, settings, entropy, workers, key: key.clone(), epoch };
         let preparer = Preparer::new(task, head);
-        let (pending, unreported, sealed_at, over) = (None, Vec::new(), 0, None);
+        let (pending, unreported, over) = (None, Vec::new(), None);
+        let (newest, rests) = (newest.map(|(seen, _)| seen), None);
         let (durable, _) = watch::channel(0);
         let mut writer = MachineWriter {
             vault,
@@ -186,8 +196,9 @@ impl MachineWriter {
             tail,
             preparer,
             pending,
+            newest,
+            rests,
             unreported,
-            sealed_at,
             over,
             durable,
             naming: Naming::default(),
@@ -263,7 +274,6 @@ impl MachineWriter {
                 let (after, found) = (self.tail.head.position.seq, commit.from.seq.next());
                 return Err(CommitError::Gap { after, found });
             }
-            self.check_slot(self.tail.slot).await?;
             self.put_in_flight(commit);
             self.settle().await?;
         }
@@ -296,60 +306,64 @@ impl MachineWriter {
         let mut after = self.tail.clone();
         let read = after.accept(&self.vault, self.machine, &commit.key.key, &bytes);
         assert!(read.is_ok(), "WR-5: a writer reads what it is about to put: {read:?}");
-        self.pending = Some(Pending { bytes, points, after });
+        let rests = self.newest.iter().chain(&commit.stored).cloned().collect();
+        self.pending = Some(Pending { bytes, rests, points, after });
     }
 
     /// Finds out what became of the slot in flight, if there is one (WR-3).
     async fn settle(&mut self) -> Result<(), CommitError> {
         let Some(pending) = &self.pending else { return Ok(()) };
         let name = names::slot(self.machine, self.tail.slot + 1);
-        match self.vault.store.create(&name, &pending.bytes).await? {
-            Created::Mine => {
+        match self.vault.store.create_if(looked_at(&pending.rests), &name, &pending.bytes).await? {
+            Guarded::Created(Created::Mine) => {
                 let Some(pending) = self.pending.take() else { return Ok(()) };
                 self.tail = pending.after;
+                self.newest = Some(seen_slot(&self.vault, self.machine, self.tail.slot, &pending.bytes));
+                self.rests = store::newest(&pending.rests).cloned();
                 self.durable.send_replace(self.tail.slot);
                 self.unreported.extend(pending.points);
                 Ok(())
             }
-            Created::Other(found) => {
+            Guarded::Created(Created::Other(found)) => {
                 let by = log::peek(&found).map_or(self.claim.epoch + 1, |(header, _)| header.epoch);
                 Err(self.end(CommitError::Fenced { by }))
+            }
+            Guarded::Gone(gone) => {
+                // A newer writer's maintainer deletes what no slot names.
+                if let Some(by) = self.claim.newer().await? {
+                    return Err(self.end(CommitError::Fenced { by }));
+                }
+                // An attempt before the last one may have put it.
+                let slot = seen_slot(&self.vault, self.machine, self.tail.slot + 1, &pending.bytes);
+                Err(self.end(self.went_back(gone, Some(&slot)).await))
             }
         }
     }
 
-    /// WR-1, WR-7: looks for a newer claim, and whether the slot before the newest one is there still. Must start
-    /// after everything to be acknowledged is durable.
+    /// WR-1, WR-7: looks for a newer claim, and whether what the newest slot rests on is there still. Must start after
+    /// everything to be acknowledged is durable.
     async fn confirm(&mut self) -> Result<(), CommitError> {
-        let before = (self.tail.slot - 1).max(self.sealed_at);
-        let (newer, is_there) = futures::future::join(self.claim.newer(), self.is_there(before)).await;
+        // All of it was there before the slot was put, so an old copy that came since lacks the newest.
+        let rests = self.vault.store.gone(looked_at(self.rests.as_slice()));
+        let (newer, gone) = futures::future::join(self.claim.newer(), rests).await;
         if let Some(by) = newer? {
             return Err(self.end(CommitError::Fenced { by }));
         }
-        if is_there? { Ok(()) } else { Err(self.end(self.went_back(before))) }
-    }
-
-    /// WR-7: looks whether one of this writer's slots is there.
-    async fn check_slot(&mut self, slot: u64) -> Result<(), CommitError> {
-        if self.is_there(slot).await? { Ok(()) } else { Err(self.end(self.went_back(slot))) }
-    }
-
-    /// Tells whether the slot is there, as this writer put it: in an older vault that another one went on with,
-    /// it is the other's.
-    async fn is_there(&self, slot: u64) -> Result<bool, StoreFailure> {
-        if planted::active(Bug::SkipLookBack) {
-            return Ok(true);
+        match gone? {
+            None => Ok(()),
+            Some(gone) => Err(self.end(self.went_back(gone, self.newest.as_ref()).await)),
         }
-        let name = names::slot(self.machine, slot);
-        let found = self.vault.store.get(&name, Some(0..log::HEADER_BYTES as u64)).await?;
-        Ok(found
-            .and_then(|bytes| log::peek(&bytes).ok())
-            .is_some_and(|(header, _)| header.writer == self.uuid))
     }
 
-    fn went_back(&self, slot: u64) -> CommitError {
-        let behind = (slot < self.tail.slot).then(|| names::slot(self.machine, self.tail.slot).to_string());
-        CommitError::WentBack { slot: names::slot(self.machine, slot).to_string(), behind }
+    /// The vault is another now; `slot` may lie behind what is gone, or be gone as well.
+    async fn went_back(&self, gone: StoreKey, slot: Option<&Seen>) -> CommitError {
+        let mut behind = None;
+        if let Some(slot) = slot.filter(|slot| slot.name != gone) {
+            // Whatever cannot be looked at may be there.
+            let is_there = !matches!(self.vault.store.gone(std::slice::from_ref(slot)).await, Ok(Some(_)));
+            behind = is_there.then(|| slot.name.to_string());
+        }
+        CommitError::WentBack { gone: gone.to_string(), behind }
     }
 
     /// Nothing is committed any more.
@@ -373,30 +387,31 @@ impl MachineWriter {
             let body = Body { from: head.position.seq, head, points, segments, sealed };
             let bytes = Bytes::from(log::encode(&self.header(Kind::Seal, &key), &body, &key.key, None));
             let name = names::slot(self.machine, self.tail.slot + 1);
-            let created = self.vault.store.create(&name, &bytes).await?;
-            let taken = if let Created::Other(found) = &created { found } else { &bytes };
+            // A copy that has the claim has the data key, which was there before it.
+            let rests: Vec<Seen> = self.newest.iter().chain([&self.claim.seen]).cloned().collect();
+            let created = self.vault.store.create_if(looked_at(&rests), &name, &bytes).await?;
+            let taken = match &created {
+                Guarded::Created(Created::Mine) => &bytes,
+                Guarded::Created(Created::Other(found)) => found,
+                Guarded::Gone(gone) => return Err(went_away(gone)),
+            };
             let key = self.tail.key(self.machine, &self.keys, taken).await?;
             self.tail.accept(&self.vault, self.machine, &key, taken)?;
-            if created == Created::Mine {
-                self.sealed_at = self.tail.slot;
+            let seen = seen_slot(&self.vault, self.machine, self.tail.slot, taken);
+            self.newest = Some(seen.clone());
+            if created == Guarded::Created(Created::Mine) {
                 self.durable.send_replace(self.tail.slot);
                 if let Some(by) = self.claim.newer().await? {
                     return Err(VaultError::Fenced { by });
                 }
-                return self.check_before_seal().await;
+                if let Some(gone) = self.vault.store.gone(looked_at(&rests)).await? {
+                    return Err(went_away(gone));
+                }
+                self.rests = Some(seen);
+                return Ok(());
             }
         }
         Err(VaultError::ClaimRace)
-    }
-
-    /// WR-7 for the seal: the slot before it, whoever put it, is there still.
-    async fn check_before_seal(&self) -> Result<(), VaultError> {
-        let Some(before) = self.sealed_at.checked_sub(1).filter(|slot| *slot > 0) else { return Ok(()) };
-        let name = names::slot(self.machine, before);
-        match self.vault.store.get(&name, Some(0..log::HEADER_BYTES as u64)).await? {
-            Some(_) => Ok(()),
-            None => Err(VaultError::damaged(name, "it went away while the log was claimed")),
-        }
     }
 
     /// Goes over to a newer data key, if somebody made one or this one has sealed enough. Whatever goes wrong is
@@ -436,4 +451,18 @@ impl MachineWriter {
             dek: key.id,
         }
     }
+}
+
+/// A slot as its next one is to see it.
+fn seen_slot(vault: &Vault, machine: MachineId, slot: u64, bytes: &Bytes) -> Seen {
+    vault.store.seen(names::slot(machine, slot), &bytes[..log::HEADER_BYTES.min(bytes.len())])
+}
+
+/// What to look at, unless a planted bug looks at nothing.
+fn looked_at(rests: &[Seen]) -> &[Seen] {
+    if planted::active(Bug::SkipLookBack) { &[] } else { rests }
+}
+
+fn went_away(name: impl ToString) -> VaultError {
+    VaultError::damaged(name, "it went away while the log was claimed")
 }

@@ -12,6 +12,7 @@ use support::another_life::{
 use support::damage::flips_are_noticed;
 use support::model::{Shape, folded_schedule, one_schedule};
 use support::old_copy::an_old_copy_loses_no_more_than_is_on_its_way;
+use support::replaced::{Story, nothing_is_put_that_needs_what_is_gone};
 use support::run;
 
 /// Schedules tried per bug, at most.
@@ -48,6 +49,15 @@ fn old_copy() -> Option<String> {
     })
 }
 
+fn replaced() -> Option<String> {
+    let stories =
+        (60..).step_by(7).take(8).flat_map(|copied| (1..40).map(move |later| (copied, copied + later)));
+    stories.into_iter().find_map(|(copied, back)| {
+        let story = Story { copied, back, refused: 1, is_doubtful: true };
+        nothing_is_put_that_needs_what_is_gone(story).err()
+    })
+}
+
 /// Flips within the units of the segment object, where only opening them can tell.
 fn damage() -> Option<String> {
     let in_a_unit = |name: &str, length: u64| match length {
@@ -77,6 +87,8 @@ fn every_planted_bug_is_caught_and_nothing_else_is() {
         Bug::TrustStray,
         Bug::BuildOnLostTables,
         Bug::TrustShortLog,
+        Bug::SkipLookBack,
+        Bug::PutAgainUnseen,
     ] {
         activate(Some(bug));
         let complaint = match bug {
@@ -88,6 +100,7 @@ fn every_planted_bug_is_caught_and_nothing_else_is() {
                 complaint(|| (0..6).for_each(a_version_without_its_tables_is_not_built_upon))
             }
             Bug::TrustShortLog => complaint(|| a_log_that_ends_before_a_durable_slot_gets_no_version(5, 1)),
+            Bug::SkipLookBack | Bug::PutAgainUnseen => replaced(),
             _ => model(SEEDS),
         };
         outcomes.push((Some(bug), complaint));
@@ -117,6 +130,7 @@ fn every_planted_bug_is_caught_and_nothing_else_is() {
             // Tables that nobody has, and slots and segments that were given up.
             Some(Bug::BuildOnLostTables) => &["is missing", "the vault is whole"],
             Some(Bug::TrustShortLog) => &["MT-1"],
+            Some(Bug::SkipLookBack | Bug::PutAgainUnseen) => &["missing"],
             Some(_) => &["I4"],
         };
         let text = complaint.unwrap_or_else(|| panic!("{bug:?} is not caught"));

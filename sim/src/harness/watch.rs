@@ -8,8 +8,8 @@ use super::record::{Record, Seen};
 use crate::oracles::Finding;
 use crate::oracles::order_kept::{self, Losses};
 use crate::ports::lock;
-use redoubt_core::WriteSeq;
 use redoubt_core::change::BATCH_BYTES_MAX;
+use redoubt_core::{MachineId, WriteSeq};
 use redoubt_reports::model::State;
 use redoubt_roles::agent::{AgentMode, AgentStatus};
 use redoubt_roles::process_server::PsMachineStatus;
@@ -28,6 +28,8 @@ pub(super) struct Watch {
     pub(super) findings: Vec<Finding>,
     /// Per machine, the highest sequence that was reported as vaulted.
     pub(super) vaulted: BTreeMap<String, WriteSeq>,
+    /// Per process server and machine, what it reports as vaulted.
+    kept: BTreeMap<(String, MachineId), WriteSeq>,
     pub(super) lag: u64,
     connected: BTreeMap<String, bool>,
     resyncing: BTreeSet<String>,
@@ -77,12 +79,13 @@ impl Watch {
                 self.marks.insert("file-fault-hit");
             }
             let Some(server) = lock(&server.server).clone() else { continue };
-            let mut stage = 0;
-            for status in server.status().machines.values() {
+            let (mut stage, machines) = (0, server.status().machines);
+            for (machine, status) in &machines {
                 stage += status.stage_bytes;
                 if status.is_fenced {
                     self.marks.insert("writer-fenced");
                 }
+                self.kept(name, *machine, status.vaulted.seq, estate);
             }
             let bound = estate.stage_bytes + SLACK * estate.machines.len() as u64;
             if stage > bound {
@@ -90,6 +93,23 @@ impl Watch {
             }
         }
         self.copies(estate);
+    }
+
+    /// What a process server once reported as vaulted it may not take back, unless somebody took it from the store.
+    fn kept(&mut self, server: &str, machine: MachineId, vaulted: WriteSeq, estate: &Estate) {
+        let place = (server.to_owned(), machine);
+        let before = self.kept.insert(place, vaulted).unwrap_or_default();
+        // Nothing: it did not claim the log yet.
+        let is_less = vaulted < before && vaulted != WriteSeq::default();
+        if is_less
+            && !estate.world.store.has_lost()
+            && self.told.insert((server.to_owned(), "loss-never-hidden"))
+        {
+            let what = format!(
+                "{server} reported machine {machine} vaulted up to {before}, now it is {vaulted}; the store lost nothing"
+            );
+            self.find("loss-never-hidden", what);
+        }
     }
 
     /// An old copy of a machine has an older generation: nobody may talk to it.

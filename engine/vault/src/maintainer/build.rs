@@ -179,15 +179,17 @@ impl Maintainer {
 
     /// Puts an object that the version to come will name.
     pub(super) async fn upload(&mut self, object: Object, bytes: &Bytes) -> Result<(), StoreFailure> {
+        let store = self.log.vault.store.clone();
         // Noted first: a put of which nothing is known may land.
-        self.uploads.insert(object);
+        self.uploads.insert(object, Vec::new());
         for name in object.names(self.log.machine) {
-            if self.log.vault.store.create(&name, bytes).await? != Created::Mine {
+            if store.create(&name, bytes).await? != Created::Mine {
                 // 128 random bits met twice: the next round takes others.
                 self.uploads.remove(&object);
                 let (object, last) = (name.to_string(), StoreError::AlreadyExists);
                 return Err(StoreFailure { operation: "create", object, attempts: 1, last });
             }
+            self.uploads.entry(object).or_default().push(store.seen_by_name(name, bytes));
         }
         Ok(())
     }

@@ -12,7 +12,6 @@ use super::{Base, CATALOGUES_TRIED, Maintainer};
 use crate::error::VaultError;
 use crate::index::{HEADER_BYTES, Object};
 use crate::names;
-use crate::store::Seen;
 use bytes::Bytes;
 use redoubt_core::maintenance::Garbage;
 use redoubt_core::planted::{self, Bug};
@@ -26,8 +25,8 @@ const ROUND: u64 = 4096;
 impl Maintainer {
     /// A version was published: deletions are to see it.
     pub(super) fn see(&mut self, version: u64, bytes: &Bytes) {
-        let header = bytes.slice(..HEADER_BYTES.min(bytes.len()));
-        self.seen = Some(Seen { name: names::catalogue(self.log.machine, version), header });
+        let header = &bytes[..HEADER_BYTES.min(bytes.len())];
+        self.seen = Some(self.log.vault.store.seen(names::catalogue(self.log.machine, version), header));
     }
 
     /// Deletes what has been garbage for long enough (PB-2), and old catalogues.

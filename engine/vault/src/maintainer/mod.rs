@@ -102,7 +102,7 @@ pub struct Maintainer {
     /// Damage found.
     avoid: Avoid,
     /// Objects put that no published version names: the next one calls them garbage.
-    uploads: BTreeSet<Object>,
+    uploads: BTreeMap<Object, Vec<Seen>>,
     /// Something that a fold would need is damaged: the rest goes on without, until the next claim.
     is_unfoldable: bool,
     /// From this version on what dead maintainers left is looked for; 0: it was not yet.
@@ -156,7 +156,7 @@ impl Maintainer {
         let base = newest_base(&log, &index, &mut Avoid::default()).await?;
         let claim =
             take_claim(vault, machine, Role::Maintainer, entropy.id(), base.newest_maintainer).await?;
-        let (avoid, uploads) = (Avoid::default(), BTreeSet::new());
+        let (avoid, uploads) = (Avoid::default(), BTreeMap::new());
         let (tenure, pins, sweep_at, superseded) = (Tenure::new(claim.epoch), PinWatch::default(), 0, None);
         // Read again: somebody may have published before the claim.
         let base = None;

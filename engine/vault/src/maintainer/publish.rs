@@ -6,7 +6,8 @@
 //! - PB-2 What became garbage in version g is deleted when version g + 2 is published: the newest three versions
 //!   stay fully readable. What was not deleted is named as garbage again.
 //! - PB-3 What was read for a version is there still right before it is published, and before anything is deleted
-//!   after it: an old copy may take a vault's place at any time (GD-1).
+//!   after it: an old copy may take a vault's place at any time (GD-1). What was put for it is there right before each
+//!   attempt to put it (VS-6).
 //!
 //! What is *not* here: deleting (`delete`), what the dead left (`sweep`).
 
@@ -14,7 +15,7 @@ use super::{Base, Maintainer};
 use crate::error::VaultError;
 use crate::index::{Catalogue, Object, TableId, encode};
 use crate::names;
-use crate::store::Created;
+use crate::store::{Created, Guarded, Seen};
 use bytes::Bytes;
 use redoubt_core::planted::{self, Bug};
 use redoubt_ports::StoreKey;
@@ -40,28 +41,28 @@ impl Maintainer {
             let what = "the catalogue has outgrown its limit; readers follow the log behind the last one";
             return Err(VaultError::damaged(name, what));
         };
-        if let Err(gone) = self.check_base(&base, &next).await {
-            // A newer maintainer may have deleted it.
-            let newer = self.claim.newer().await?;
-            return Err(newer.map_or(gone, |by| self.supersede(by)));
+        if let Some(gone) = self.gone(&base, &next).await? {
+            return Err(self.went_away(gone).await?);
         }
         if planted::active(Bug::DeleteBeforePublish) {
             let now = |(_, since): &(&Object, &u64)| **since == version;
             self.delete(&next.garbage.iter().filter(now).map(|(object, _)| *object).collect::<Vec<_>>())
                 .await?;
         }
-        if self.log.vault.store.create(&name, &bytes).await? == Created::Mine {
-            self.tenure.published();
-        } else {
-            self.tenure.lost();
+        match self.log.vault.store.create_if(&self.rests_of(&next), &name, &bytes).await? {
+            Guarded::Created(Created::Mine) => self.tenure.published(),
+            Guarded::Created(Created::Other(_)) => self.tenure.lost(),
+            Guarded::Gone(gone) => return Err(self.went_away(gone).await?),
         }
-        let (newer, stands) = futures::future::join(self.claim.newer(), self.check_base(&base, &next)).await;
+        let (newer, gone) = futures::future::join(self.claim.newer(), self.gone(&base, &next)).await;
         let newer = newer?;
         self.tenure.checked(newer.is_some());
         if let Some(by) = newer {
             return Err(self.supersede(by));
         }
-        stands?;
+        if let Some(gone) = gone? {
+            return Err(self.went_away(gone).await?);
+        }
         if self.tenure.is_over() {
             self.claim_again().await?;
             return Ok(None);
@@ -93,32 +94,39 @@ impl Maintainer {
         Ok(Some(base))
     }
 
-    /// PB-3: looks whether the vault is still the one that was read: the version built on, and the last slot
-    /// covered. After an error the next round reads anew.
-    async fn check_base(&self, base: &Base, next: &Catalogue) -> Result<(), VaultError> {
-        let gone = |name| {
-            VaultError::damaged(name, "it went away while it was built upon: the vault is another now")
-        };
+    /// PB-3: looks whether the vault is still the one that was read: the version built on, and the last slot covered.
+    /// Returns which of them is gone. After an error the next round reads anew.
+    async fn gone(&self, base: &Base, next: &Catalogue) -> Result<Option<StoreKey>, VaultError> {
         // Zeros: the newest version cannot be read, and nothing of it is used.
         if base.digest != [0; 32] {
             let name = names::catalogue(self.log.machine, base.newest);
             let found = self.log.vault.store.get(&name, None).await?;
             if found.is_none_or(|bytes| *blake3::hash(&bytes).as_bytes() != base.digest) {
-                return Err(gone(name));
+                return Ok(Some(name));
             }
         }
         // The slot last: an old copy may have the version, and hardly the newest slot.
-        if !self.index.fits(next).await? {
-            return Err(gone(names::slot(self.log.machine, next.slot)));
-        }
-        Ok(())
+        let fits = self.index.fits(next).await?;
+        Ok((!fits).then(|| names::slot(self.log.machine, next.slot)))
+    }
+
+    /// Returns what a version rests on that this maintainer put: its claim, the version before, what it uploaded.
+    fn rests_of(&self, next: &Catalogue) -> Vec<Seen> {
+        let named = next.objects().filter_map(|object| self.uploads.get(&object)).flatten();
+        [&self.claim.seen].into_iter().chain(&self.seen).chain(named).cloned().collect()
+    }
+
+    /// Says why a version is not published: a newer maintainer may have deleted what is gone.
+    async fn went_away(&mut self, gone: StoreKey) -> Result<VaultError, VaultError> {
+        let what = "it went away while it was built upon: the vault is another now";
+        self.unless_superseded(VaultError::damaged(gone, what)).await
     }
 
     /// Everything that a version before named, or that was put in vain, and that this one does not name.
     fn name_garbage(&self, next: &mut Catalogue, base: &Base) {
         let version = next.version;
         next.garbage.clone_from(&base.garbage);
-        let others = base.strays.iter().chain(&self.uploads).copied();
+        let others = base.strays.iter().chain(self.uploads.keys()).copied();
         for object in base.catalogue.objects().chain(others) {
             next.garbage.entry(object).or_insert(version);
         }

@@ -6,6 +6,7 @@ pub(crate) mod damage;
 pub(crate) mod model;
 pub(crate) mod mortal;
 pub(crate) mod old_copy;
+pub(crate) mod replaced;
 pub(crate) mod stranger;
 
 use async_trait::async_trait;

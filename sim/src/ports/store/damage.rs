@@ -44,6 +44,7 @@ impl SimStore {
                 at..at + 1
             }
         };
+        state.has_lost = true;
         state.spoilt = Some(Spoilt { key: key.clone(), bytes, is_met: false });
         Some(body)
     }
@@ -82,7 +83,13 @@ impl SimStore {
         state.objects = objects;
         state.effects.truncate(effects);
         state.turned = Some(self.shared.now());
+        state.has_lost = true;
         true
+    }
+
+    /// Tells whether anything was ever taken from the store but by who may delete it.
+    pub fn has_lost(&self) -> bool {
+        lock(&self.state).has_lost
     }
 
     /// Puts back from the copy what deletions took that were on their way when it took the place of everything: what an

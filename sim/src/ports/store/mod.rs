@@ -43,6 +43,8 @@ struct State {
     /// Objects that were created for a host that was told something else.
     unanswered: BTreeSet<(String, StoreKey)>,
     spoilt: Option<Spoilt>,
+    /// Something was damaged, or an old copy took its place.
+    has_lost: bool,
     seals: Seals,
     /// Every object as it was, and how much had happened then.
     copy: Option<(Objects, usize)>,

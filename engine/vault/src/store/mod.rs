@@ -9,27 +9,26 @@
 //!   durable, but a put that finds it vouches for it.
 //! - VS-5 What is on the way at once is bounded, in bytes and in requests, and who waits for its turn spends
 //!   nothing of its deadlines.
+//! - VS-6 What rests on other objects is sent right after a look that found them as they were seen, and is never sent
+//!   again without another one (`guarded`).
+
+mod attempts;
+mod guarded;
+
+pub(crate) use guarded::{Guarded, Seen, newest};
 
 use crate::early::{Ask, Early, Listing};
 use crate::error::StoreFailure;
+use attempts::{ATTEMPT_DEADLINE, Attempts};
 use bytes::Bytes;
 use redoubt_core::planted::{self, Bug};
 use redoubt_ports::{Chance, Never, Rare, RawStore, StoreError, StoreKey};
 use std::ops::Range;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::AtomicU64;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::timeout;
 
-/// One attempt; 32 MiB at 1 MiB/s.
-const ATTEMPT_DEADLINE: Duration = Duration::from_secs(32);
-/// All attempts of one operation together; longer outages are the caller's to wait for.
-const OPERATION_DEADLINE: Duration = Duration::from_secs(60);
-/// First pause; doubles up to the limit below.
-const PAUSE_FIRST: Duration = Duration::from_millis(20);
-/// Longest pause, also the longest wish of a throttling store that is obeyed in full.
-const PAUSE_LIMIT: Duration = Duration::from_secs(5);
 /// Names per listing call; a store that gives fewer at once goes on by itself. Bounds the memory of a call.
 const LIST_PAGE: usize = 10_000;
 /// Names of a page that is forced to be short.
@@ -51,13 +50,6 @@ pub(crate) enum Created {
     Other(Bytes),
 }
 
-/// An object as it was seen: its first bytes tell it from any other that ever had this name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Seen {
-    pub(crate) name: StoreKey,
-    pub(crate) header: Bytes,
-}
-
 /// A store whose answers can be relied upon.
 #[derive(Clone)]
 pub(crate) struct Store {
@@ -65,64 +57,19 @@ pub(crate) struct Store {
     /// In bytes.
     creations: Arc<Semaphore>,
     requests: Arc<Semaphore>,
+    /// Of objects, as they were seen.
+    order: Arc<AtomicU64>,
     /// Answers of an opening that hurries.
     early: Option<Arc<Early>>,
     /// Whether something rare happens now.
     pub(crate) chance: Arc<dyn Chance>,
 }
 
-struct Attempts<'a> {
-    operation: &'static str,
-    key: &'a str,
-    /// Ends at [`OPERATION_DEADLINE`].
-    deadline: Pin<Box<Sleep>>,
-    pause: Duration,
-    count: u32,
-}
-
-impl<'a> Attempts<'a> {
-    fn new(operation: &'static str, key: &'a str) -> Attempts<'a> {
-        let deadline = Box::pin(sleep(OPERATION_DEADLINE));
-        Attempts { operation, key, deadline, pause: PAUSE_FIRST, count: 0 }
-    }
-
-    /// Runs one attempt under its deadline; silence is an ambiguous answer.
-    async fn run<T>(
-        &mut self,
-        call: impl std::future::Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        self.count += 1;
-        match timeout(ATTEMPT_DEADLINE, call).await {
-            Ok(answer) => answer,
-            Err(_) => Err(StoreError::Ambiguous("no answer in time".to_owned())),
-        }
-    }
-
-    /// Waits before the next attempt, or gives up.
-    async fn pause(&mut self, error: StoreError) -> Result<(), StoreFailure> {
-        let wish = match &error {
-            StoreError::Throttled { retry_after } => retry_after.unwrap_or(self.pause).min(PAUSE_LIMIT),
-            StoreError::NoSpace | StoreError::Denied(_) => return Err(self.failure(error)),
-            _ => self.pause,
-        };
-        self.pause = (self.pause * 2).min(PAUSE_LIMIT);
-        tokio::select! {
-            biased;
-            () = &mut self.deadline => Err(self.failure(error)),
-            () = sleep(wish) => Ok(()),
-        }
-    }
-
-    fn failure(&self, last: StoreError) -> StoreFailure {
-        StoreFailure { operation: self.operation, object: self.key.to_owned(), attempts: self.count, last }
-    }
-}
-
 impl Store {
     pub(crate) fn new(raw: Arc<dyn RawStore>) -> Store {
         let creations = Arc::new(Semaphore::new(CREATED_BYTES_MAX));
         let requests = Arc::new(Semaphore::new(REQUESTS_MAX));
-        Store { raw, creations, requests, early: None, chance: Arc::new(Never) }
+        Store { raw, creations, requests, order: Arc::default(), early: None, chance: Arc::new(Never) }
     }
 
     /// Returns the same store for an opening that asks ahead; what it asked is forgotten with [`Store::settle`].
@@ -204,21 +151,32 @@ impl Store {
         let mut attempts = Attempts::new("create", key.as_str());
         let mut is_lost = self.chance.forces(Rare::PutTwice);
         loop {
-            let answer = attempts.run(self.raw.put_if_absent(key, body.clone())).await;
-            let error = match answer {
-                Ok(()) if std::mem::take(&mut is_lost) => StoreError::Ambiguous("a forced doubt".to_owned()),
-                Ok(()) => return Ok(Created::Mine),
-                Err(StoreError::AlreadyExists) if trust => return Ok(Created::Mine),
-                Err(error) => error,
-            };
-            if error == StoreError::AlreadyExists {
-                match attempts.run(self.raw.get(key, None)).await {
-                    Ok(Some(found)) if found == *body => return Ok(Created::Mine),
-                    Ok(Some(found)) => return Ok(Created::Other(found)),
-                    Ok(None) | Err(_) => {}
-                }
+            match self.put_once(&mut attempts, key, body, trust).await {
+                Ok(Created::Mine) if std::mem::take(&mut is_lost) => {}
+                Ok(created) => return Ok(created),
+                Err(error) => attempts.pause(error).await?,
             }
-            attempts.pause(error).await?;
+        }
+    }
+
+    /// One attempt. After an error it is unknown whether the object exists.
+    async fn put_once(
+        &self,
+        attempts: &mut Attempts<'_>,
+        key: &StoreKey,
+        body: &Bytes,
+        trust: bool,
+    ) -> Result<Created, StoreError> {
+        match attempts.run(self.raw.put_if_absent(key, body.clone())).await {
+            Ok(()) => return Ok(Created::Mine),
+            Err(StoreError::AlreadyExists) if trust => return Ok(Created::Mine),
+            Err(StoreError::AlreadyExists) => {}
+            Err(error) => return Err(error),
+        }
+        match attempts.run(self.raw.get(key, None)).await {
+            Ok(Some(found)) if found == *body => Ok(Created::Mine),
+            Ok(Some(found)) => Ok(Created::Other(found)),
+            Ok(None) | Err(_) => Err(StoreError::AlreadyExists),
         }
     }
 
@@ -285,30 +243,6 @@ impl Store {
         }
     }
 
-    /// Deletes some objects, at most [`REQUESTS_MAX`], right after a look that found an object beginning as it was seen;
-    /// tells whether it did. Each look is followed by one deletion of each; missing is fine. They have their turn
-    /// before the look, so that nothing is sent long after it.
-    pub(crate) async fn delete_if(&self, seen: &Seen, names: &[StoreKey]) -> Result<bool, StoreFailure> {
-        let _turn = self.requests.acquire_many(names.len().min(REQUESTS_MAX) as u32).await.ok();
-        let first = names.first().map_or("", StoreKey::as_str);
-        let mut attempts = Attempts::new("delete", first);
-        loop {
-            match attempts.run(self.try_delete_if(seen, names)).await {
-                Ok(was_seen) => return Ok(was_seen),
-                Err(error) => attempts.pause(error).await?,
-            }
-        }
-    }
-
-    async fn try_delete_if(&self, seen: &Seen, names: &[StoreKey]) -> Result<bool, StoreError> {
-        let header = self.raw.get(&seen.name, Some(0..seen.header.len() as u64)).await?;
-        if header.as_ref() != Some(&seen.header) && !planted::active(Bug::DeleteUnseen) {
-            return Ok(false);
-        }
-        let deleted = futures::future::join_all(names.iter().map(|name| self.raw.delete(name))).await;
-        deleted.into_iter().collect::<Result<(), StoreError>>().map(|()| true)
-    }
-
     /// Deletes an object; missing is fine.
     pub(crate) async fn delete(&self, key: &StoreKey) -> Result<(), StoreFailure> {
         let _turn = self.turn().await;
@@ -328,6 +262,8 @@ mod tests {
     use crate::MemStore;
     use async_trait::async_trait;
     use std::sync::Mutex;
+    use std::time::Duration;
+    use tokio::time::sleep;
 
     /// Takes its time for every call and remembers the most that was on the way at once.
     #[derive(Default)]
