@@ -4,8 +4,10 @@
 #![cfg(madsim)]
 #![expect(clippy::disallowed_methods, reason = "the tool is started as a process and writes real files")]
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+mod support;
+
+use std::path::PathBuf;
+use support::{place, type_in};
 
 /// A shop behind a line that is cut.
 const SHOP: &str = r#"format = 1
@@ -66,27 +68,9 @@ steps = [
 eventually = ["converges within 120 s"]
 "#;
 
-fn place(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let _ = std::fs::remove_dir_all(&path);
-    std::fs::create_dir_all(&path).unwrap();
-    path
-}
-
 /// Makes what a clone of a repository has of a story: the file in this directory.
 fn clone(name: &str, directory: &str, file: &str, story: &str) -> PathBuf {
-    let place = place(name);
-    std::fs::create_dir_all(place.join(directory)).unwrap();
-    std::fs::write(place.join(directory).join(file), story).unwrap();
-    place
-}
-
-/// Types a line into a shell of a clone; returns its exit code and what it printed.
-fn type_in(place: &Path, line: &str) -> (i32, String) {
-    let line = line.replace("cargo sim", env!("CARGO_BIN_EXE_redoubt-sim"));
-    let output = Command::new("sh").args(["-c", &line]).current_dir(place).output().unwrap();
-    let text = [output.stdout, output.stderr].concat();
-    (output.status.code().unwrap(), String::from_utf8_lossy(&text).into_owned())
+    place(name, &[(&format!("{directory}/{file}"), story)])
 }
 
 /// Returns the one line that a failure hands over.

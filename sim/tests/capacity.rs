@@ -3,9 +3,10 @@
 #![cfg(madsim)]
 #![expect(clippy::disallowed_methods, reason = "the tool is started as a process and reads real files")]
 
+mod support;
+
 use serde_json::Value;
-use std::path::Path;
-use std::process::Command;
+use support::{place, read, sim, tool};
 
 /// A machine whose link is away for a while and then hardly faster than what is written; `{}` is the scale. Its guest
 /// begins behind the first copy.
@@ -65,12 +66,9 @@ eventually = ["converges within 600 s"]
 
 /// Runs `capacity` on a story of its own; returns its exit code and what it printed.
 fn capacity(name: &str, story: &str, arguments: &[&str]) -> (i32, String) {
-    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("capacity-{name}"));
-    let _ = std::fs::remove_dir_all(&place);
-    std::fs::create_dir_all(&place).unwrap();
-    std::fs::write(place.join("story.toml"), story).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_redoubt-sim"));
-    command.arg("--scenarios").arg(&place).args(["capacity", "story"]).args(arguments);
+    let place = place(&format!("capacity-{name}"), &[("story.toml", story)]);
+    let mut command = tool(&place);
+    command.args(["capacity", "story"]).args(arguments);
     let output = command.output().unwrap();
     let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     let text = if output.status.code() == Some(2) { error } else { out };
@@ -121,7 +119,7 @@ fn the_smallest_link_for_noise_is_what_is_written() {
 
 #[test]
 fn a_link_that_is_too_small_is_21_and_the_one_that_would_do_is_named() {
-    let place = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let place = place("narrow", &[]);
     let (page, set) = (place.join("narrow.html"), place.join("narrow.json"));
     let files = ["--report", page.to_str().unwrap(), "--set", set.to_str().unwrap()];
     let story = NOISE.replace("{}", "40 Mbit/s");
@@ -129,7 +127,7 @@ fn a_link_that_is_too_small_is_21_and_the_one_that_would_do_is_named() {
     assert_eq!(code, 21, "{text}");
     assert!(text.contains("the promise is not kept on 40.0 Mbit/s: lag.p95 <= 5 s"), "{text}");
     assert!(text.contains("the smallest link that keeps it: "), "{text}");
-    let page = std::fs::read_to_string(page).unwrap().replace('\u{a0}', " ");
+    let page = read(&place, "narrow.html").replace('\u{a0}', " ");
     for words in [
         "<section id=\"capacity\">",
         "The promise is not kept on 40.0 Mbit/s: lag.p95 &lt;= 5 s",
@@ -141,12 +139,9 @@ fn a_link_that_is_too_small_is_21_and_the_one_that_would_do_is_named() {
         assert!(page.replace("&#x2f;", "/").contains(words), "{words} is not on the page");
     }
     // Made again from the set, it is the same page.
-    let again = place.join("narrow-again.html");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_redoubt-sim"));
-    let status = command.arg("report").arg(&set).arg("--report").arg(&again).output().unwrap().status;
-    assert!(status.success());
-    let again = std::fs::read_to_string(again).unwrap();
-    assert_eq!(again, std::fs::read_to_string(place.join("narrow.html")).unwrap());
+    let arguments = ["report", "narrow.json", "--report", "again.html"];
+    assert_eq!(sim(&place, &arguments).0, 0);
+    assert_eq!(read(&place, "again.html"), read(&place, "narrow.html"));
 }
 
 #[test]

@@ -3,8 +3,10 @@
 #![cfg(madsim)]
 #![expect(clippy::disallowed_methods, reason = "the tool is started as a process and writes real files")]
 
+mod support;
+
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use support::{answer, read, tool};
 
 const COMMIT: &str = "1a4a3fd80c1e1a4a3fd80c1e1a4a3fd80c1e1a4a";
 
@@ -31,30 +33,19 @@ fn top() -> PathBuf {
 
 /// A directory of its own with the story.
 fn place(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let _ = std::fs::remove_dir_all(&path);
-    std::fs::create_dir_all(&path).unwrap();
-    std::fs::write(path.join("short.toml"), STORY).unwrap();
-    path
+    support::place(name, &[("short.toml", STORY)])
 }
 
 /// Runs the tool in a directory as a job of GitHub's; returns its exit code and what it printed.
 fn sim_on(scenarios: &Path, place: &Path, arguments: &[&str]) -> (i32, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_redoubt-sim"));
-    command.current_dir(place).arg("--scenarios").arg(scenarios).args(arguments);
+    let mut command = tool(scenarios);
+    command.current_dir(place).args(arguments);
     command.env("GITHUB_WORKSPACE", scenarios).env("GITHUB_STEP_SUMMARY", place.join("step.md"));
-    command.env("GITHUB_ACTIONS", "true").env_remove("CI_PROJECT_DIR");
-    let output = command.output().unwrap();
-    let text = [output.stdout, output.stderr].concat();
-    (output.status.code().unwrap(), String::from_utf8_lossy(&text).into_owned())
+    answer(command.env("GITHUB_ACTIONS", "true").env_remove("CI_PROJECT_DIR"))
 }
 
 fn sim(place: &Path, arguments: &[&str]) -> (i32, String) {
     sim_on(place, place, arguments)
-}
-
-fn read(place: &Path, file: &str) -> String {
-    std::fs::read_to_string(place.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
 }
 
 /// Returns the first seed in which the canary's bug bites: about one of a hundred does.
@@ -239,20 +230,9 @@ fn a_broken_file_of_known_failures_is_shown_at_its_lines_wherever_it_lies() {
     known(&workspace, "*", "2026-12-32");
     let (apart, beside) = (workspace.join("known-failures.toml"), scenarios.join("known-failures.toml"));
     let play = |known: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_redoubt-sim"));
-        command.current_dir(&workspace).args([
-            "--scenarios",
-            "tests/failures",
-            "run",
-            "--ci",
-            "github",
-            "--out",
-            "job",
-        ]);
-        command
-            .args(known)
-            .env("GITHUB_WORKSPACE", &workspace)
-            .env("GITHUB_STEP_SUMMARY", workspace.join("step.md"));
+        let mut command = tool(Path::new("tests/failures"));
+        command.current_dir(&workspace).args(["run", "--ci", "github", "--out", "job"]).args(known);
+        command.env("GITHUB_WORKSPACE", &workspace).env("GITHUB_STEP_SUMMARY", workspace.join("step.md"));
         let output = command.output().unwrap();
         (output.status.code().unwrap(), String::from_utf8_lossy(&output.stdout).into_owned())
     };

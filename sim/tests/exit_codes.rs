@@ -2,10 +2,13 @@
 #![cfg(madsim)]
 #![expect(clippy::disallowed_methods, reason = "the tool is started as a process")]
 
+mod support;
+
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use support::{answer, place, sim, tool};
 
 /// Digest of no event at all.
 const NOTHING_HAPPENED: &str = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262";
@@ -22,27 +25,8 @@ steps = [{ at = "2 s", end = true }]
 eventually = ["converges within 60 s"]
 "#;
 
-/// A directory of its own with these scenario files.
-fn directory(name: &str, files: &[(&str, String)]) -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let _ = std::fs::remove_dir_all(&path);
-    std::fs::create_dir_all(&path).unwrap();
-    for (file, content) in files {
-        std::fs::write(path.join(file), content).unwrap();
-    }
-    path
-}
-
 fn short(name: &str) -> PathBuf {
-    directory(name, &[("short.toml", STORY.to_owned())])
-}
-
-/// Runs the tool; returns its exit code and what it printed.
-fn sim(scenarios: &Path, arguments: &[&str]) -> (i32, String) {
-    let tool = env!("CARGO_BIN_EXE_redoubt-sim");
-    let output = Command::new(tool).arg("--scenarios").arg(scenarios).args(arguments).output().unwrap();
-    let text = [output.stdout, output.stderr].concat();
-    (output.status.code().unwrap(), String::from_utf8_lossy(&text).into_owned())
+    place(name, &[("short.toml", STORY)])
 }
 
 #[test]
@@ -54,7 +38,7 @@ fn a_run_that_holds_is_0() {
 
 #[test]
 fn a_tool_that_cannot_work_is_1() {
-    let (code, text) = sim(Path::new("/nowhere/at/all"), &["list"]);
+    let (code, text) = answer(tool(Path::new("/nowhere/at/all")).arg("list"));
     assert_eq!(code, 1, "{text}");
     assert!(text.contains("cannot read /nowhere/at/all"), "{text}");
 }
@@ -74,7 +58,7 @@ fn wrong_usage_is_2_and_says_what_is_near() {
 #[test]
 fn a_broken_file_is_10_with_every_problem_at_its_place() {
     let broken = STORY.replace("title", "titel").replace("[\"short\"]", "3");
-    let scenarios = directory("broken", &[("broken.toml", broken), ("short.toml", STORY.to_owned())]);
+    let scenarios = place("broken", &[("broken.toml", &broken), ("short.toml", STORY)]);
     let (code, text) = sim(&scenarios, &["check"]);
     assert_eq!(code, 10, "{text}");
     for part in
@@ -90,7 +74,7 @@ fn nothing_selected_is_11() {
     let (code, text) = sim(&short("nothing"), &["run", "shirt"]);
     assert_eq!(code, 11, "{text}");
     assert!(text.contains("did you mean \"short\"?"), "{text}");
-    assert_eq!(sim(&directory("empty", &[]), &["run"]).0, 11);
+    assert_eq!(sim(&place("empty", &[]), &["run"]).0, 11);
 }
 
 #[test]
@@ -123,7 +107,7 @@ fn failed(name: &str) -> (PathBuf, PathBuf) {
 fn a_capsule_replays_anywhere_with_the_same_failure_at_the_same_event() {
     let (_, capsule) = failed("capsule");
     // The scenario is in the capsule: no other file is needed.
-    let elsewhere = directory("elsewhere", &[]);
+    let elsewhere = place("elsewhere", &[]);
     let (code, text) = sim(&elsewhere, &["replay", capsule.to_str().unwrap()]);
     assert_eq!(code, 20, "{text}");
     assert!(text.contains("secrets: ") && text.contains(", as recorded"), "{text}");
@@ -151,7 +135,7 @@ fn a_replay_that_is_not_the_recorded_run_is_26_and_says_where_they_part() {
 #[test]
 fn a_file_that_cannot_be_read_is_1() {
     let place = short("unreadable");
-    assert_eq!(sim(&place.join("none"), &["run"]).0, 1);
+    assert_eq!(answer(tool(&place.join("none")).arg("run")).0, 1);
     let (code, text) = sim(&place, &["replay", "none.rdrun"]);
     assert_eq!((code, text.contains("cannot read none.rdrun")), (1, true), "{text}");
 }
@@ -178,10 +162,7 @@ fn a_budget_that_ends_early_is_30_and_says_how_far_it_came() {
 
 #[test]
 fn an_interrupt_is_130() {
-    let tool = env!("CARGO_BIN_EXE_redoubt-sim");
-    let mut child = Command::new(tool)
-        .arg("--scenarios")
-        .arg(short("interrupted"))
+    let mut child = tool(&short("interrupted"))
         .args(["bench", "short", "--seeds", "1000000", "--json"])
         .stdout(Stdio::piped())
         .spawn()
@@ -209,7 +190,7 @@ fn the_help_shows_the_table() {
 #[test]
 fn no_convergence_is_22_and_says_what_each_role_waits_for() {
     let hurry = STORY.replace("within 60 s", "within 1 ms");
-    let (code, text) = sim(&directory("hurry", &[("short.toml", hurry)]), &["run"]);
+    let (code, text) = sim(&place("hurry", &[("short.toml", &hurry)]), &["run"]);
     assert_eq!(code, 22, "{text}");
     assert!(text.contains("no convergence within 0.001 s"), "{text}");
     for role in ["agent erp-db: ", "process server ps1: connected"] {
@@ -220,7 +201,7 @@ fn no_convergence_is_22_and_says_what_each_role_waits_for() {
 #[test]
 fn what_was_never_seen_is_25() {
     let vain = format!("{STORY}sometimes = [\"clock-stepped\"]\n");
-    let (code, text) = sim(&directory("vain", &[("short.toml", vain)]), &["run"]);
+    let (code, text) = sim(&place("vain", &[("short.toml", &vain)]), &["run"]);
     assert_eq!(code, 25, "{text}");
     assert!(text.contains("short: never seen in 1 seeds: clock-stepped"), "{text}");
 }
@@ -286,8 +267,8 @@ fn output_that_nobody_reads_ends_the_tool_as_it_ends_others() {
     ] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_redoubt-sim"));
-        command.arg("--scenarios").arg(&place).args(arguments).stdout(writer).stderr(Stdio::piped());
+        let mut command = tool(&place);
+        command.args(arguments).stdout(writer).stderr(Stdio::piped());
         let output = command.spawn().unwrap().wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.signal(), Some(SIGPIPE), "{arguments:?}: {} {said}", output.status);

@@ -3,8 +3,10 @@
 #![cfg(madsim)]
 #![expect(clippy::disallowed_methods, reason = "the tool is started as a process and writes real files")]
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+mod support;
+
+use std::path::PathBuf;
+use support::{place, read, sim};
 
 /// A story with two faults; the source is lost in none of its seeds.
 const STORY: &str = r#"format = 1
@@ -26,44 +28,39 @@ eventually = ["converges within 60 s"]
 
 /// A directory of its own with the story and its machine.
 fn directory(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let _ = std::fs::remove_dir_all(&path);
-    std::fs::create_dir_all(&path).unwrap();
     let estate = "[estate]\nmachines = [{ name = \"machine1\", disks = [\"1 MiB\"] }]\n[load]\nmachine1 = { model = \
                   \"mixed\", rate = \"30 /s\", jobs = \"2\" }\n[timeline]";
-    std::fs::write(path.join("short.toml"), STORY.replace("[timeline]", estate)).unwrap();
-    path
-}
-
-/// Runs the tool in a directory; returns its exit code and what it printed.
-fn sim(place: &Path, arguments: &[&str]) -> (i32, String) {
-    let tool = env!("CARGO_BIN_EXE_redoubt-sim");
-    let mut command = Command::new(tool);
-    command.current_dir(place).arg("--scenarios").arg(place).args(arguments);
-    let output = command.output().unwrap();
-    let text = [output.stdout, output.stderr].concat();
-    (output.status.code().unwrap(), String::from_utf8_lossy(&text).into_owned())
-}
-
-fn read(place: &Path, file: &str) -> String {
-    std::fs::read_to_string(place.join(file)).unwrap()
+    place(name, &[("short.toml", &STORY.replace("[timeline]", estate))])
 }
 
 #[test]
 fn the_same_runs_give_the_same_bytes_on_any_number_of_cores_and_from_the_file() {
     let place = directory("report-bytes");
     let first = [
-        "run", "--jobs", "1", "--report", "1.html", "--json", "1.json", "--junit", "1.xml", "--hdr", "1.hdr",
+        "run",
+        "--jobs",
+        "1",
+        "--report",
+        "1.html",
+        "--json",
+        "1.json",
+        "--junit",
+        "1.xml",
+        "--hdr",
+        "1.hdr",
+        "--summary",
+        "1.md",
     ];
     let (code, text) = sim(&place, &first);
     assert_eq!(code, 0, "{text}");
     let (code, text) = sim(&place, &["run", "--jobs", "3", "--json", "2.json"]);
     assert_eq!(code, 0, "{text}");
     assert_eq!(read(&place, "1.json"), read(&place, "2.json"));
-    let (code, text) =
-        sim(&place, &["report", "2.json", "--report", "2.html", "--junit", "2.xml", "--hdr", "2.hdr"]);
+    let forms =
+        ["report", "2.json", "--report", "2.html", "--junit", "2.xml", "--hdr", "2.hdr", "--summary", "2.md"];
+    let (code, text) = sim(&place, &forms);
     assert_eq!(code, 0, "{text}");
-    for kind in ["html", "xml", "hdr"] {
+    for kind in ["html", "xml", "hdr", "md"] {
         assert_eq!(read(&place, &format!("1.{kind}")), read(&place, &format!("2.{kind}")), "{kind}");
     }
 }

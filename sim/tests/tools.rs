@@ -3,8 +3,10 @@
 #![cfg(madsim)]
 #![expect(clippy::disallowed_methods, reason = "the tool is started as a process and writes real files")]
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+mod support;
+
+use std::path::PathBuf;
+use support::sim;
 
 /// Two minutes with many faults; the bug needs a cut link and none of the others.
 const STORY: &str = r#"format = 1
@@ -40,21 +42,7 @@ eventually = ["converges within 60 s"]
 const BUG: &str = "unbounded-spill";
 
 fn place(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let _ = std::fs::remove_dir_all(&path);
-    std::fs::create_dir_all(&path).unwrap();
-    std::fs::write(path.join("trouble.toml"), STORY).unwrap();
-    path
-}
-
-/// Runs the tool in a directory; returns its exit code and what it printed.
-fn sim(place: &Path, arguments: &[&str]) -> (i32, String) {
-    let tool = env!("CARGO_BIN_EXE_redoubt-sim");
-    let mut command = Command::new(tool);
-    command.current_dir(place).arg("--scenarios").arg(place).args(arguments);
-    let output = command.output().unwrap();
-    let text = [output.stdout, output.stderr].concat();
-    (output.status.code().unwrap(), String::from_utf8_lossy(&text).into_owned())
+    support::place(name, &[("trouble.toml", STORY)])
 }
 
 #[test]

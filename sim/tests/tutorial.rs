@@ -5,8 +5,9 @@
 #![cfg(madsim)]
 #![expect(clippy::disallowed_methods, reason = "the tool is started as a process")]
 
+mod support;
+
 use std::path::Path;
-use std::process::Command;
 
 /// Stands for any number of lines.
 const SKIP: &str = "...";
@@ -45,22 +46,14 @@ fn fits(shown: &[&str], lines: &[&str]) -> bool {
 
 /// Runs one command of the tutorial in its directory; both outputs, in the order of a terminal.
 fn run(directory: &Path, command: &str) -> String {
-    let tool = env!("CARGO_BIN_EXE_redoubt-sim");
-    let command = command.replace("cargo sim", tool);
-    let output = Command::new("sh")
-        .args(["-c", &format!("{{ {command}; }} 2>&1")])
-        .current_dir(directory)
-        .output()
-        .unwrap();
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    support::type_in(directory, &format!("{{ {command}; }} 2>&1")).1
 }
 
 #[test]
 fn every_block_works_as_written() {
     let text = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/tutorial.md");
     let text = std::fs::read_to_string(text).unwrap();
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("tutorial");
-    let _ = std::fs::remove_dir_all(&directory);
+    let directory = support::place("tutorial", &[]);
     std::fs::create_dir_all(directory.join("scenarios")).unwrap();
     let mut commands = 0;
     for block in text.split("\n```").collect::<Vec<_>>().chunks(2) {

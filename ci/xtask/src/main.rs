@@ -6,6 +6,7 @@
 mod bench;
 mod command;
 mod licences;
+mod passes;
 mod report;
 mod servers;
 mod test;

@@ -8,18 +8,22 @@ pub(crate) struct Outcome {
     pub(crate) name: &'static str,
     /// Wall time it took.
     pub(crate) took: Duration,
-    /// Why it failed, if it did.
-    pub(crate) failure: Option<String>,
+    /// What it has to say, or why it failed.
+    pub(crate) result: Result<String, String>,
 }
 
 /// Prints the summary and returns the number of failed steps.
 pub(crate) fn print(outcomes: &[Outcome]) -> usize {
     println!("\n{:<28} {:>8}  result", "step", "seconds");
     for outcome in outcomes {
-        let result = outcome.failure.as_deref().unwrap_or("ok");
+        let result = match &outcome.result {
+            Ok(said) if said.is_empty() => "ok",
+            Ok(said) => &format!("ok, {said}"),
+            Err(why) => why,
+        };
         println!("{:<28} {:>8.1}  {result}", outcome.name, outcome.took.as_secs_f64());
     }
-    let failed = outcomes.iter().filter(|outcome| outcome.failure.is_some()).count();
+    let failed = outcomes.iter().filter(|outcome| outcome.result.is_err()).count();
     println!("\n{} passed, {failed} failed", outcomes.len() - failed);
     failed
 }

@@ -4,7 +4,7 @@
 
 use crate::command::{LAB_CONFIG, cargo, run as run_command};
 use crate::report::{Outcome, print};
-use crate::{TestSet, licences, tidy, tools};
+use crate::{TestSet, licences, passes, tidy, tools};
 use anyhow::{Result, bail};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -18,56 +18,42 @@ const LAB_SEEDS_AT_NIGHT: &str = "200";
 /// Seeds per scenario of the core tier at night: some minutes.
 const CORE_SEEDS_AT_NIGHT: &str = "2000";
 
-type Step = (&'static str, fn(TestSet) -> Result<()>);
+/// What a step does.
+enum Do {
+    Check(fn(TestSet) -> Result<()>),
+    /// A check that has figures to tell.
+    Compare(fn(TestSet) -> Result<String>),
+}
+use Do::{Check, Compare};
+
+type Step = (&'static str, Do);
 
 /// Schedules of the vault's protocol at night: some 10 minutes. The rarest mistakes show once in 100,000.
 const VAULT_SCHEDULES_AT_NIGHT: &str = "3000000";
 
 const STEPS: [Step; 16] = [
-    ("format", |_| run_command(cargo(&["fmt", "--all", "--check"]))),
-    ("tidy", |_| tidy::check()),
-    ("licences", |_| licences::check()),
-    ("clippy", |_| clippy(&["--workspace", "--all-targets"])),
-    ("clippy of the lab", |_| {
-        // Optimised, as everything else of the lab: what it compiles is used by the next steps.
-        clippy(&["-p", "redoubt-sim", "--all-targets", "--release", LAB_CONFIG[0], LAB_CONFIG[1]])
-    }),
-    ("unit and property tests", |_| {
-        // Those of the stores start servers.
-        tools::install()?;
-        run_command(cargo(&["test", "--workspace", "--exclude", "redoubt-e2e", "--no-fail-fast", "--quiet"]))
-    }),
-    ("planted bugs of the machines", |_| {
-        run_command(cargo(&[
-            "test",
-            "-p",
-            "redoubt-core",
-            "-p",
-            "redoubt-vault",
-            "--quiet",
-            PLANTED[0],
-            PLANTED[1],
-        ]))
-    }),
-    ("vault protocol at night", vault_protocol),
-    ("tests of the lab", |_| {
-        run_command(cargo(&[
-            "test",
-            "-p",
-            "redoubt-sim",
-            "--release",
-            "--quiet",
-            LAB_CONFIG[0],
-            LAB_CONFIG[1],
-        ]))
-    }),
-    ("core tier", core_tier),
-    ("lab scenarios", |set| lab(&["run"], set)),
-    ("determinism", |set| lab(&["meta"], set)),
-    ("planted bugs of the lab", |set| lab(&["bugs"], set)),
-    ("canary of the lab at night", canary),
-    ("production build", |_| run_command(cargo(&["build", "--release", "-p", "redoubt"]))),
-    ("end to end", end_to_end),
+    ("format", Check(|_| run_command(cargo(&["fmt", "--all", "--check"])))),
+    ("tidy", Check(|_| tidy::check())),
+    ("licences", Check(|_| licences::check())),
+    ("clippy", Check(|_| clippy(&["--workspace", "--all-targets"]))),
+    (
+        "clippy of the lab",
+        Check(|_| {
+            // Optimised, as everything else of the lab: what it compiles is used by the next steps.
+            clippy(&["-p", "redoubt-sim", "--all-targets", "--release", LAB_CONFIG[0], LAB_CONFIG[1]])
+        }),
+    ),
+    ("unit and property tests", Check(unit_tests)),
+    ("planted bugs of the machines", Check(planted_bugs)),
+    ("vault protocol at night", Check(vault_protocol)),
+    ("tests of the lab", Check(tests_of_the_lab)),
+    ("core tier", Check(core_tier)),
+    ("lab scenarios three times", Compare(|_| passes::play())),
+    ("lab scenarios at night", Check(scenarios_at_night)),
+    ("planted bugs of the lab", Check(|_| run_command(cargo(&["sim", "bugs"])))),
+    ("canary of the lab at night", Check(canary)),
+    ("production build", Check(|_| run_command(cargo(&["build", "--release", "-p", "redoubt"])))),
+    ("end to end", Check(end_to_end)),
 ];
 
 /// Runs the steps whose name contains `only`, all of them without it.
@@ -79,11 +65,16 @@ pub(crate) fn run(set: TestSet, only: Option<&str>) -> Result<ExitCode> {
         }
         println!("\n== {name}");
         let start = Instant::now();
-        let failure = step(set).err().map(|error| format!("{error:#}"));
-        outcomes.push(Outcome { name, took: start.elapsed(), failure });
+        let result = match step {
+            Check(step) => step(set).map(|()| String::new()),
+            Compare(step) => step(set),
+        };
+        let result = result.map_err(|error| format!("{error:#}"));
+        outcomes.push(Outcome { name, took: start.elapsed(), result });
     }
     if outcomes.is_empty() {
-        bail!("no step is called like that; steps: {}", STEPS.map(|(name, _)| name).join(", "));
+        let names: Vec<&str> = STEPS.iter().map(|(name, _)| *name).collect();
+        bail!("no step is called like that; steps: {}", names.join(", "));
     }
     Ok(if print(&outcomes) == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -94,13 +85,32 @@ fn clippy(args: &[&str]) -> Result<()> {
     run_command(command)
 }
 
-fn lab(args: &[&str], set: TestSet) -> Result<()> {
-    let mut command = cargo(&["sim"]);
-    command.args(args);
-    if args[0] == "run" && set == TestSet::Nightly {
-        command.args(["--seeds", LAB_SEEDS_AT_NIGHT]);
-    }
+fn unit_tests(_: TestSet) -> Result<()> {
+    // Those of the stores start servers.
+    tools::install()?;
+    run_command(cargo(&["test", "--workspace", "--exclude", "redoubt-e2e", "--no-fail-fast", "--quiet"]))
+}
+
+fn planted_bugs(_: TestSet) -> Result<()> {
+    let mut command = cargo(&["test", "-p", "redoubt-core", "-p", "redoubt-vault", "--quiet"]);
+    command.args(PLANTED);
     run_command(command)
+}
+
+fn tests_of_the_lab(_: TestSet) -> Result<()> {
+    let mut command = cargo(&["test", "-p", "redoubt-sim", "--release", "--quiet"]);
+    command.args(LAB_CONFIG);
+    run_command(command)
+}
+
+/// More seeds, and a process of its own for each of some runs: the gate compares whole sets.
+fn scenarios_at_night(set: TestSet) -> Result<()> {
+    if set == TestSet::Pr {
+        println!("only at night");
+        return Ok(());
+    }
+    run_command(cargo(&["sim", "run", "--seeds", LAB_SEEDS_AT_NIGHT]))?;
+    run_command(cargo(&["sim", "meta"]))
 }
 
 /// Each scenario with the pure machines alone, some seconds for the gate; then the planted bugs of the machines.
@@ -119,7 +129,7 @@ fn canary(set: TestSet) -> Result<()> {
         println!("only at night");
         return Ok(());
     }
-    lab(&["canary"], set)
+    run_command(cargo(&["sim", "canary"]))
 }
 
 /// The gate plays a few schedules among the unit tests.

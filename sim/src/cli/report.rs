@@ -1,4 +1,4 @@
-//! `report`, and the files that `run` and `sweep` write: one set of runs in four forms.
+//! `report`, and the files that `run` and `sweep` write: one set of runs in five forms.
 
 #![expect(clippy::disallowed_methods, reason = "the tool, not the engine, writes real files")]
 
@@ -25,6 +25,9 @@ pub(super) struct Files {
     /// Writes what was measured as a log of HdrHistogram.
     #[arg(long, value_name = "FILE")]
     hdr: Option<PathBuf>,
+    /// Writes the summary in Markdown.
+    #[arg(long, value_name = "FILE")]
+    summary: Option<PathBuf>,
     /// Compares the report with the set of runs in this JSON file.
     #[arg(long, value_name = "RUN.json")]
     baseline: Option<PathBuf>,
@@ -62,7 +65,8 @@ impl CapacityFiles {
 impl Files {
     /// Tells whether anything is to be written.
     pub(super) fn any(&self) -> bool {
-        self.report.is_some() || self.json.is_some() || self.junit.is_some() || self.hdr.is_some()
+        let files = [&self.report, &self.json, &self.junit, &self.hdr, &self.summary];
+        files.iter().any(|file| file.is_some())
     }
 
     /// Reads the baseline: before anything is played, so that a wrong file is told at once.
@@ -75,6 +79,7 @@ impl Files {
         put(self.json.as_deref(), || redoubt_reports::write(set))?;
         put(self.junit.as_deref(), || redoubt_reports::junit(set))?;
         put(self.hdr.as_deref(), || redoubt_reports::hdr_log(set))?;
+        put(self.summary.as_deref(), || redoubt_reports::summary(set, &[], usize::MAX))?;
         put(self.report.as_deref(), || redoubt_reports::html(set, baseline))
     }
 }
