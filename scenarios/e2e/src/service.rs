@@ -2,6 +2,7 @@
 //!
 //! Readiness is read from the process's own output, never guessed by waiting.
 
+use crate::nbd::Client;
 use crate::{binary, run, text};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -120,6 +121,13 @@ impl Site {
         let fixed =
             ["up", "--state", text(&self.state), "--vault", text(&self.vault), "--point-interval", "500ms"];
         Service::start(&[&fixed, arguments].concat())
+    }
+
+    /// Starts `redoubt up` for one disk, erp, and connects to it at a socket.
+    pub fn protect(&self, image: &Path, socket: &Path, more: &[&str]) -> Result<(Service, Client)> {
+        let (disk, listen) = (format!("erp={}", text(image)), format!("unix:{}", text(socket)));
+        let service = self.up(&[&["--disk", &disk, "--listen", &listen], more].concat())?;
+        Ok((service, Client::connect(socket, "erp")?))
     }
 
     /// Returns the status now.

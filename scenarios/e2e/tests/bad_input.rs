@@ -51,6 +51,8 @@ fn a_missing_directory_or_option_is_named_with_a_remedy() {
     refused(&place, USAGE, "'--vault'", &[&up[..], &["--vualt", "x"]].concat());
     refused(&place, USAGE, "500ms, 15s or 5m", &[&up[..], &["--point-interval", "15"]].concat());
     refused(&place, USAGE, "no vault is given", &["points"]);
+    refused(&place, USAGE, "is no age and no time", &["points", "--since", "soon"]);
+    refused(&place, USAGE, "--last", &["points", "--last", "0"]);
     refused(&place, UNREACHABLE, "no vault directory", &["points", "--vault", "v"]);
     refused(&place, UNREACHABLE, "no service runs", &["status"]);
     refused(&place, UNREACHABLE, "no vault directory", &["verify", "--vault", "v"]);

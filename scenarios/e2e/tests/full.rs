@@ -2,7 +2,6 @@
 //! the same command works. A limit for files (`ulimit -f`) plays the full disk.
 #![allow(clippy::disallowed_methods)]
 
-use redoubt_e2e::nbd::Client;
 use redoubt_e2e::service::Site;
 use redoubt_e2e::{Place, binary, run, text, try_run};
 use std::ffi::OsStr;
@@ -27,10 +26,8 @@ fn limited(place: &Place, blocks: &str, arguments: &[&str]) -> (Option<i32>, Str
 fn a_disk_that_is_full_is_told_and_nothing_is_left_behind() {
     let place = Place::new();
     let (site, socket) = (Site::new(&place), place.path("erp.sock"));
-    let disk = format!("erp={}", text(&place.image("disk.img", 8 * MIB as u64)));
-    let listen = format!("unix:{}", text(&socket));
-    let service = site.up(&["--disk", &disk, "--listen", &listen]).unwrap();
-    let mut client = Client::connect(&socket, "erp").unwrap();
+    let image = place.image("disk.img", 8 * MIB as u64);
+    let (service, mut client) = site.protect(&image, &socket, &[]).unwrap();
     client.write(MIB as u64, &vec![7; 4 * MIB]).unwrap();
     client.flush().unwrap();
     site.caught_up().unwrap();

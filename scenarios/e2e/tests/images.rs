@@ -1,7 +1,6 @@
 //! Exported images and differences of points, judged by the tools of others and by the disk itself.
 #![allow(clippy::disallowed_methods)]
 
-use redoubt_e2e::nbd::Client;
 use redoubt_e2e::service::Site;
 use redoubt_e2e::{Place, binary, run, text, try_run};
 use serde_json::Value;
@@ -14,9 +13,7 @@ fn a_point_is_the_same_disk_as_raw_and_as_qcow2_and_differs_where_it_was_written
     let place = Place::new();
     let image = place.image("disk.img", DISK_BYTES);
     let (site, socket) = (Site::new(&place), place.path("erp.sock"));
-    let listen = format!("unix:{}", text(&socket));
-    let service = site.up(&["--disk", &format!("erp={}", text(&image)), "--listen", &listen]).unwrap();
-    let mut client = Client::connect(&socket, "erp").unwrap();
+    let (service, mut client) = site.protect(&image, &socket, &[]).unwrap();
     // The first sector, over a cluster's border, in a later table of level 2, the last sector.
     let places = [(0, 512), (65_000 / 512 * 512, 70_144), (700 << 20, 1 << 20), (DISK_BYTES - 512, 512)];
     for (number, (offset, length)) in places.into_iter().enumerate() {

@@ -55,9 +55,8 @@ fn holds(socket: &Path, image: &[u8]) {
 fn a_kit_alone_opens_the_vault_when_the_site_is_gone() {
     let place = Place::new();
     let (site, socket) = (Site::new(&place), place.path("erp.sock"));
-    let disk = format!("erp={}", text(&place.image("disk.img", DISK as u64)));
-    let service = site.up(&["--disk", &disk, "--listen", &format!("unix:{}", text(&socket))]).unwrap();
-    let mut client = Client::connect(&socket, "erp").unwrap();
+    let disk = place.image("disk.img", DISK as u64);
+    let (service, mut client) = site.protect(&disk, &socket, &[]).unwrap();
     let mut image = vec![0; DISK];
     let old = write(&site, &mut client, &mut image, 1);
     let old_image = image.clone();
@@ -69,8 +68,7 @@ fn a_kit_alone_opens_the_vault_when_the_site_is_gone() {
     // A new data key in the middle of it: the kit opens what is sealed with it as well.
     ends(&["keys", "rotate", "--vault", &vault], 0);
     assert!(service.terminate().unwrap().success());
-    let service = site.up(&["--disk", &disk, "--listen", &format!("unix:{}", text(&socket))]).unwrap();
-    let mut client = Client::connect(&socket, "erp").unwrap();
+    let (service, mut client) = site.protect(&disk, &socket, &[]).unwrap();
     let new = write(&site, &mut client, &mut image, 2);
     service.kill().unwrap();
     // The disaster: state, disk and key file are gone; the vault is found again at another place.
@@ -236,10 +234,8 @@ fn a_kit_that_does_not_open_is_told_why_before_anything_is_touched() {
 fn the_vault_key_is_replaced_under_a_running_service_and_the_old_one_retired() {
     let place = Place::new();
     let (site, socket) = (Site::new(&place), place.path("erp.sock"));
-    let disk = format!("erp={}", text(&place.image("disk.img", DISK as u64)));
-    let listen = format!("unix:{}", text(&socket));
-    let service = site.up(&["--disk", &disk, "--listen", &listen]).unwrap();
-    let mut client = Client::connect(&socket, "erp").unwrap();
+    let disk = place.image("disk.img", DISK as u64);
+    let (service, mut client) = site.protect(&disk, &socket, &[]).unwrap();
     let mut image = vec![0; DISK];
     write(&site, &mut client, &mut image, 1);
     let (vault, key) = (text(&site.vault).to_owned(), place.path("new.key"));
@@ -255,9 +251,8 @@ fn the_vault_key_is_replaced_under_a_running_service_and_the_old_one_retired() {
     let old_retires = ends(&["keys", "retire", "--vault", &vault], REFUSED).1;
     assert!(old_retires.contains("replaced by vault key 2"), "{old_retires}");
     assert!(service.terminate().unwrap().success());
-    let service = site.up(&["--disk", &disk, "--listen", &listen, "--key", text(&key)]).unwrap();
+    let (service, mut client) = site.protect(&disk, &socket, &["--key", text(&key)]).unwrap();
     ends(&[&["keys", "retire"], &new_key[..]].concat(), 0);
-    let mut client = Client::connect(&socket, "erp").unwrap();
     let point = write(&site, &mut client, &mut image, 3);
     let (_, said) = ends(&["points", "--vault", &vault], REFUSED);
     assert!(said.contains("vault key 1 was replaced by vault key 2"), "{said}");

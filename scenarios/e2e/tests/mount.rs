@@ -13,9 +13,7 @@ const MIB: usize = 1 << 20;
 fn two_points(place: &Place) -> (Site, String, String) {
     let image = place.image("disk.img", 16 << 20);
     let (site, socket) = (Site::new(place), place.path("erp.sock"));
-    let listen = format!("unix:{}", text(&socket));
-    let service = site.up(&["--disk", &format!("erp={}", text(&image)), "--listen", &listen]).unwrap();
-    let mut client = Client::connect(&socket, "erp").unwrap();
+    let (service, mut client) = site.protect(&image, &socket, &[]).unwrap();
     let mut point_of = |fill: u8| {
         client.write(0, &vec![fill; MIB]).unwrap();
         client.flush().unwrap();
