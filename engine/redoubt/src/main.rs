@@ -17,6 +17,7 @@ mod kit;
 mod names;
 mod output;
 mod overlay_file;
+mod places;
 mod qcow2;
 mod qcow2_reader;
 mod recovery;

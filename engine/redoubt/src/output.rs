@@ -10,7 +10,7 @@ use std::io::{ErrorKind, IsTerminal, Write};
 use std::sync::OnceLock;
 
 /// Rows of a table's beginning: what fits on a screen.
-const ROWS_MAX: usize = 20;
+pub(crate) const ROWS_MAX: usize = 20;
 
 /// Why data could not be printed, the first time.
 static LOST: OnceLock<String> = OnceLock::new();

@@ -4,7 +4,7 @@
 
 use crate::failure::{Exit, Failure, Outcome};
 use crate::names::machine;
-use crate::output::{self, Cell, Tone};
+use crate::places::{self, Place};
 use crate::units::show_size;
 use redoubt_core::{SECTOR_BYTES, VolumeIndex};
 use redoubt_vault::PointId;
@@ -221,7 +221,7 @@ pub(crate) fn show(all: &[Scrubbed]) -> String {
 fn show_one(scrubbed: &Scrubbed) -> String {
     let depth = if scrubbed.with_key { "opened with their key" } else { "by their checksums, without a key" };
     let mut text = format!(
-        " machine {}: {} of {} checked, {}, {} units {depth}\n\n",
+        " machine {}\n {} of {} checked, {}, {} units {depth}\n\n",
         machine(&scrubbed.machine, &scrubbed.name),
         scrubbed.checked,
         objects(scrubbed.objects),
@@ -229,15 +229,15 @@ fn show_one(scrubbed: &Scrubbed) -> String {
         scrubbed.units
     );
     if !scrubbed.damage.is_empty() {
-        let rows = scrubbed.damage.iter().flat_map(rows_of).collect();
-        text += &output::beginning(&["DAMAGED OBJECT", ">BYTES", "WHAT", "POINTS", "VOLUME", "LOST"], rows);
+        let damaged: Vec<Place<'_>> = scrubbed.damage.iter().map(place_of).collect();
+        text += &places::show("damaged", &scrubbed.machine, &damaged);
     }
     if scrubbed.more_damage > 0 {
         text += &format!(" and {} damaged places more\n\n", scrubbed.more_damage);
     }
     if !scrubbed.unread.is_empty() {
-        let row = |unread: &UnreadJson| vec![unread.object.clone().into(), unread.why.clone().into()];
-        text += &output::beginning(&["NOT READ", "WHY"], scrubbed.unread.iter().map(row).collect());
+        let unread: Vec<Place<'_>> = scrubbed.unread.iter().map(unread_of).collect();
+        text += &places::show("not read", &scrubbed.machine, &unread);
     }
     if !scrubbed.orphans.is_empty() {
         let bytes = scrubbed.orphans.iter().map(|orphan| orphan.bytes).sum();
@@ -250,39 +250,33 @@ fn show_one(scrubbed: &Scrubbed) -> String {
     text + &last_line(scrubbed)
 }
 
-fn rows_of(damage: &DamageJson) -> Vec<Vec<Cell>> {
-    let bytes =
-        if damage.to > damage.from { format!("{}..{}", damage.from, damage.to) } else { "all".to_owned() };
-    let head = [damage.object.clone(), bytes, damage.what.clone()];
-    let row = |head: &[String; 3], points: String, volume: String, lost: Cell| {
-        let mut row: Vec<Cell> = head.iter().cloned().map(Cell::from).collect();
-        row.extend([points.into(), volume.into(), lost]);
-        row
+fn unread_of(unread: &UnreadJson) -> Place<'_> {
+    Place { object: &unread.object, bytes: None, what: &unread.why, takes: Vec::new() }
+}
+
+fn place_of(damage: &DamageJson) -> Place<'_> {
+    let takes = match damage.takes {
+        "nothing" => vec![format!("nothing is lost: {}", damage.why.unwrap_or("nothing needs it"))],
+        "unknown" => vec!["not known which points need it".to_owned()],
+        _ if damage.points.is_empty() && damage.newest.is_empty() => vec!["no point needs it".to_owned()],
+        _ if damage.points.is_empty() => vec!["no point needs it, the newest state does".to_owned()],
+        _ => damage.points.iter().map(hit).collect(),
     };
-    let none = || "-".to_owned();
-    match damage.takes {
-        "nothing" => {
-            return vec![row(&head, none(), none(), Cell::toned("nothing", Tone::Good))];
-        }
-        "unknown" => return vec![row(&head, "not known".to_owned(), none(), none().into())],
-        _ if damage.points.is_empty() => {
-            let what = if damage.newest.is_empty() { "nothing" } else { "newest state only" };
-            return vec![row(&head, none(), none(), Cell::toned(what, Tone::Warning))];
-        }
-        _ => {}
+    let bytes = (damage.to > damage.from).then_some((damage.from, damage.to));
+    Place { object: &damage.object, bytes, what: &damage.what, takes }
+}
+
+/// Says which points miss what.
+fn hit(hit: &HitJson) -> String {
+    let points = match &hit.to {
+        Some(to) if *to == hit.from => format!("point {}", hit.from),
+        Some(to) => format!("points {} to {to}", hit.from),
+        None => format!("points from {} on", hit.from),
+    };
+    match &hit.volume {
+        Some(volume) => format!("{points}, {volume}: {}", ranges(&hit.ranges)),
+        None => format!("{points}: all of each"),
     }
-    let blank = [String::new(), String::new(), String::new()];
-    let of = |(at, hit): (usize, &HitJson)| {
-        let points = match &hit.to {
-            Some(to) if *to == hit.from => hit.from.clone(),
-            Some(to) => format!("{} to {to}", hit.from),
-            None => format!("{} on", hit.from),
-        };
-        let lost = if hit.volume.is_some() { ranges(&hit.ranges) } else { "all of them".to_owned() };
-        let volume = hit.volume.clone().unwrap_or_else(none);
-        row(if at == 0 { &head } else { &blank }, points, volume, Cell::toned(lost, Tone::Bad))
-    };
-    damage.points.iter().enumerate().map(of).collect()
 }
 
 fn ranges(ranges: &[RangeJson]) -> String {

@@ -3,6 +3,7 @@
 use crate::failure::{Exit, Failure, Outcome};
 use crate::names::machine;
 use crate::output::{self, Cell, Tone};
+use crate::places::{self, Place};
 use crate::units::{show_size, show_wall};
 use redoubt_core::SECTOR_BYTES;
 use redoubt_vault::PointInfo;
@@ -281,6 +282,11 @@ fn checks(verdict: &Verdict) -> Vec<Vec<Cell>> {
     rows
 }
 
+fn place_of(damage: &DamageJson) -> Place<'_> {
+    let bytes = (damage.to > damage.from).then_some((damage.from, damage.to));
+    Place { object: &damage.object, bytes, what: &damage.what, takes: Vec::new() }
+}
+
 /// One row for all points in a row that miss the same.
 fn hit_rows(hits: &[HitJson]) -> Vec<Vec<Cell>> {
     let mut runs: Vec<(&HitJson, &HitJson)> = Vec::new();
@@ -330,10 +336,8 @@ pub(crate) fn show(verdict: &Verdict) -> String {
     text += "\n\n";
     let damage: Vec<&DamageJson> = verdict.damage.iter().chain(&verdict.broken).collect();
     if !damage.is_empty() {
-        let bytes =
-            |d: &DamageJson| if d.to > d.from { format!("{}..{}", d.from, d.to) } else { "-".to_owned() };
-        let row = |d: &&DamageJson| vec![d.object.clone().into(), bytes(d).into(), d.what.clone().into()];
-        text += &output::beginning(&["DAMAGED OBJECT", ">BYTES", "WHAT"], damage.iter().map(row).collect());
+        let damaged: Vec<Place<'_>> = damage.into_iter().map(place_of).collect();
+        text += &places::show("damaged", &verdict.machine, &damaged);
     }
     if !verdict.hits.is_empty() {
         let header = ["POINTS HIT", "FIRST TAKEN (UTC)", "VOLUME", ">FROM BYTE", ">LENGTH"];

@@ -8,7 +8,7 @@ use crate::units::{show_duration, show_size, show_wall};
 use redoubt_core::MarkerKind;
 use redoubt_vault::{Held, PointInfo, Space, VaultError};
 use serde::Serialize;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 #[derive(Serialize)]
 struct PointsJson {
@@ -16,8 +16,31 @@ struct PointsJson {
     /// What it is called; empty if nobody said.
     name: String,
     points: Vec<PointJson>,
+    /// Points that were left out, because fewer were asked for.
+    hidden: usize,
+    /// How far back one can go, of all of them.
+    #[serde(skip)]
+    reach: String,
     /// What the machine takes; only if asked for.
     space: Option<SpaceJson>,
+}
+
+impl PointsJson {
+    /// Keeps those since a time, and of them the last so many.
+    fn of(
+        (machine, name): (String, String),
+        mut points: Vec<PointJson>,
+        since: Option<u64>,
+        last: Option<u64>,
+        space: Option<SpaceJson>,
+    ) -> PointsJson {
+        let (all, reach) = (points.len(), reach(&points));
+        points.retain(|point| since.is_none_or(|since| point.wall_ms >= since));
+        let last = last.map_or(usize::MAX, |last| usize::try_from(last).unwrap_or(usize::MAX));
+        points.drain(..points.len().saturating_sub(last));
+        let hidden = all - points.len();
+        PointsJson { machine, name, points, hidden, reach, space }
+    }
 }
 
 #[derive(Serialize)]
@@ -106,18 +129,17 @@ pub(crate) async fn run(args: Points) -> Outcome<()> {
         }
         false => None,
     };
-    let list = PointsJson {
-        machine: recovery.machine.to_string(),
-        name: recovery.known.machine_name().to_owned(),
-        points: points.collect(),
-        space,
-    };
+    let points: Vec<PointJson> = points.collect();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+    let since = args.since.map(|since| since.wall(now));
+    let (machine, name) = (recovery.machine.to_string(), recovery.known.machine_name().to_owned());
+    let list = PointsJson::of((machine, name), points, since, args.last, space);
     output::data(args.common.format, &list, table);
     recovery.done()
 }
 
 fn table(list: &PointsJson) -> String {
-    if list.points.is_empty() {
+    if list.points.is_empty() && list.hidden == 0 {
         return format!("machine {} has no recovery point yet", list.machine);
     }
     let volumes = |point: &PointJson| {
@@ -133,11 +155,16 @@ fn table(list: &PointsJson) -> String {
             [point.point.clone(), show_wall(point.wall_ms), kind, point.seq.to_string(), volumes(point)];
         cells.into_iter().map(output::Cell::from).collect()
     };
-    let points = output::table(
-        &["POINT", "TAKEN (UTC)", "KIND", ">SEQUENCE", "VOLUMES"],
-        list.points.iter().map(row).collect(),
-    );
-    let mut text = format!("{points}\n\n{}\n", reach(&list.points));
+    let header = ["POINT", "TAKEN (UTC)", "KIND", ">SEQUENCE", "VOLUMES"];
+    let mut text = match list.points.is_empty() {
+        true => String::new(),
+        false => output::table(&header, list.points.iter().map(row).collect()) + "\n\n",
+    };
+    if list.hidden > 0 {
+        let (shown, all) = (list.points.len(), list.points.len() + list.hidden);
+        text += &format!(" {shown} of {all} points; without --last and --since all are listed\n");
+    }
+    text += &format!("{}\n", list.reach);
     if let Some(space) = &list.space {
         text += &format!("\n{}\n", show_space(space));
     }
@@ -174,9 +201,8 @@ fn show_space(space: &SpaceJson) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn points_that_were_given_up_are_shown_and_are_not_reachable() {
-        let point = |slot: u64, is_given_up| PointJson {
+    fn point(slot: u64, is_given_up: bool) -> PointJson {
+        PointJson {
             point: format!("{slot}.0"),
             marker: String::new(),
             kind: MarkerKind::Crash,
@@ -185,7 +211,16 @@ mod tests {
             pins: usize::from(slot == 3),
             is_given_up,
             volumes: vec![VolumeJson { name: "erp".into(), bytes: 2 << 30 }],
-        };
+        }
+    }
+
+    fn list(since: Option<u64>, last: Option<u64>, space: Option<SpaceJson>) -> PointsJson {
+        let points = vec![point(2, true), point(3, false), point(9, false)];
+        PointsJson::of(("0".repeat(32), String::new()), points, since, last, space)
+    }
+
+    #[test]
+    fn points_that_were_given_up_are_shown_and_are_not_reachable() {
         let held = |objects, bytes| Held { objects, bytes };
         let space = Space {
             log: held(70, 9 << 20),
@@ -196,13 +231,17 @@ mod tests {
             given_up: held(2, 5 << 20),
             is_part: false,
         };
-        let (machine, name) = ("0".repeat(32), String::new());
-        let points = vec![point(2, true), point(3, false), point(9, false)];
-        insta::assert_snapshot!(table(&PointsJson {
-            machine,
-            name,
-            points,
-            space: Some(SpaceJson::of(&space))
-        }));
+        insta::assert_snapshot!(table(&list(None, None, Some(SpaceJson::of(&space)))));
+    }
+
+    #[test]
+    fn fewer_points_are_the_newest_and_what_is_hidden_is_said() {
+        let at = |slot: u64| Some(1_772_373_731_000 + slot * 60_000);
+        let names = |list: PointsJson| list.points.into_iter().map(|point| point.point).collect::<Vec<_>>();
+        assert_eq!(names(list(at(3), None, None)), ["3.0", "9.0"]);
+        assert_eq!(names(list(at(2), Some(1), None)), ["9.0"]);
+        assert_eq!(names(list(None, Some(7), None)), ["2.0", "3.0", "9.0"]);
+        insta::assert_snapshot!("last", table(&list(None, Some(1), None)));
+        insta::assert_snapshot!("none_since", table(&list(at(10), None, None)));
     }
 }
