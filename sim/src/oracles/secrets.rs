@@ -2,6 +2,8 @@
 
 use super::Finding;
 use crate::workload::stamp::PLAINTEXT;
+use memchr::memmem::Finder;
+use std::sync::LazyLock;
 
 /// Finds the marker in bytes that arrive in pieces.
 #[derive(Clone, Debug, Default)]
@@ -25,17 +27,12 @@ impl Scanner {
     }
 }
 
+/// Looks at many bytes at once: all that any host writes or sends passes here.
+static MARKER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(PLAINTEXT));
+
 /// Tells whether the bytes hold the marker.
 pub fn contains(bytes: &[u8]) -> bool {
-    let first = PLAINTEXT[0];
-    let mut rest = bytes;
-    while let Some(at) = rest.iter().position(|byte| *byte == first) {
-        if rest[at..].starts_with(PLAINTEXT) {
-            return true;
-        }
-        rest = &rest[at + 1..];
-    }
-    false
+    MARKER.find(bytes).is_some()
 }
 
 /// Judges one place.
