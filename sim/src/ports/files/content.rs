@@ -13,6 +13,7 @@
 //!
 //! What is *not* here: names, errors, time.
 
+use super::paged::{PAGE, Page, Paged, within};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -26,7 +27,7 @@ pub(super) type Roll<'a> = &'a mut dyn FnMut(u64) -> u64;
 /// The bytes of one file.
 #[derive(Default)]
 pub(super) struct Content {
-    now: Vec<u8>,
+    now: Paged,
     /// Bytes of the file on the disk.
     on_disk: usize,
     /// What the disk holds of a block, where that is told by nothing else. Of other blocks it holds zeros if they are
@@ -38,7 +39,7 @@ pub(super) struct Content {
 }
 
 /// A set of blocks, a bit each.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Blocks(Vec<u64>);
 
 impl Blocks {
@@ -65,36 +66,27 @@ impl Blocks {
             (0..64).filter(move |bit| bits & 1 << bit != 0).map(move |bit| at * 64 + bit)
         })
     }
-
-    /// Returns the blocks as stretches of neighbours, in order.
-    fn stretches(&self) -> Vec<Range<usize>> {
-        let mut stretches: Vec<Range<usize>> = Vec::new();
-        for block in self.iter() {
-            match stretches.last_mut() {
-                Some(last) if last.end == block => last.end += 1,
-                _ => stretches.push(block..block + 1),
-            }
-        }
-        stretches
-    }
 }
 
-/// What a sync covers: the content of blocks, neighbours together.
+/// What a sync covers: blocks, in pages as they were then.
 pub(super) struct Covered {
     length: usize,
-    stretches: Vec<(Range<usize>, Vec<u8>)>,
+    blocks: Blocks,
+    pages: BTreeMap<usize, Page>,
 }
 
 impl Covered {
     /// Returns how much a sync has to write.
     pub(super) fn bytes(&self) -> u64 {
-        self.stretches.iter().map(|(_, content)| content.len() as u64).sum()
+        self.blocks.iter().map(|block| range_of(self.length, block).len() as u64).sum()
     }
 
     /// Returns each block with its content.
     fn blocks(&self) -> impl Iterator<Item = (usize, &[u8])> {
-        self.stretches.iter().flat_map(|(blocks, content)| {
-            blocks.clone().enumerate().map(|(at, block)| (block, block_of(content, at)))
+        self.blocks.iter().map(|block| {
+            let place = range_of(self.length, block);
+            let page = self.pages.get(&(block * BLOCK / PAGE));
+            (block, page.map_or(&[][..], |page| within(page, place)))
         })
     }
 }
@@ -104,8 +96,8 @@ fn range_of(length: usize, block: usize) -> Range<usize> {
     (block * BLOCK).min(length)..(block * BLOCK + BLOCK).min(length)
 }
 
-fn block_of(bytes: &[u8], block: usize) -> &[u8] {
-    &bytes[range_of(bytes.len(), block)]
+fn block_of(bytes: &Paged, block: usize) -> &[u8] {
+    bytes.part(range_of(bytes.len(), block))
 }
 
 /// Puts the bytes over the begin of others.
@@ -116,7 +108,7 @@ fn put_over(place: &mut [u8], content: &[u8]) {
 
 impl Content {
     /// Makes a file of which everything is durable.
-    fn durable(now: Vec<u8>) -> Content {
+    fn durable(now: Paged) -> Content {
         Content { on_disk: now.len(), now, ..Content::default() }
     }
 
@@ -132,7 +124,7 @@ impl Content {
     pub(super) fn read(&self, offset: usize, length: usize) -> Bytes {
         let from = offset.min(self.now.len());
         let to = from.saturating_add(length).min(self.now.len());
-        Bytes::copy_from_slice(&self.now[from..to])
+        self.now.copy(from..to).into()
     }
 
     fn is_unsure(&self, block: usize) -> bool {
@@ -205,9 +197,9 @@ impl Content {
         let old = self.now.len();
         self.keep_all(offset.min(old), to);
         if old < to {
-            self.now.resize(to, 0);
+            self.now.resize(to);
         }
-        self.now[offset..to].copy_from_slice(bytes);
+        self.now.put(offset, bytes);
         self.touch(offset.min(old), to);
     }
 
@@ -221,7 +213,7 @@ impl Content {
     pub(super) fn set_len(&mut self, length: usize) {
         let old = self.now.len();
         self.keep_all(old.min(length), old.max(length).max(self.on_disk));
-        self.now.resize(length, 0);
+        self.now.resize(length);
         if old < length {
             self.touch(old, length);
         }
@@ -229,12 +221,15 @@ impl Content {
 
     /// Returns what a sync asked for now covers.
     pub(super) fn covered(&self) -> Covered {
-        let stretches = self.dirty.stretches().into_iter().map(|blocks| {
-            let end = (blocks.end * BLOCK).min(self.now.len());
-            let content = self.now[(blocks.start * BLOCK).min(end)..end].to_vec();
-            (blocks, content)
-        });
-        Covered { length: self.now.len(), stretches: stretches.collect() }
+        let mut pages = BTreeMap::new();
+        for at in self.dirty.iter().map(|block| block * BLOCK) {
+            if let Some(page) = self.now.page(at)
+                && pages.last_key_value().is_none_or(|(last, _)| *last < at / PAGE)
+            {
+                pages.insert(at / PAGE, page.clone());
+            }
+        }
+        Covered { length: self.now.len(), blocks: self.dirty.clone(), pages }
     }
 
     /// The sync succeeded.
@@ -287,7 +282,7 @@ impl Content {
             self.old.insert(block, content.clone());
             let place = range_of(self.now.len(), block);
             content.resize(place.len(), 0);
-            self.now[place].copy_from_slice(&content);
+            self.now.put(place.start, &content);
         }
     }
 
@@ -301,24 +296,24 @@ impl Content {
             _ => disk.min(now) + roll(now.abs_diff(disk) as u64 + 1) as usize,
         };
         let mut found = self.disk();
-        found.resize(length, 0);
+        found.resize(length);
         for block in self.dirty.iter() {
             if roll(2) == 0 {
-                let place = range_of(length, block);
-                put_over(&mut found[place], block_of(&self.now, block));
+                let (place, content) = (range_of(length, block), block_of(&self.now, block));
+                found.put(place.start, &content[..content.len().min(place.len())]);
             }
         }
         Content::durable(found)
     }
 
     /// Returns all that the disk holds.
-    fn disk(&self) -> Vec<u8> {
+    fn disk(&self) -> Paged {
         let mut disk = self.now.clone();
-        disk.resize(self.on_disk, 0);
+        disk.resize(self.on_disk);
         let others = self.old.keys().copied().chain(self.dirty.iter()).chain(self.forsaken.iter().copied());
         for block in others {
             let place = range_of(disk.len(), block);
-            disk[place].copy_from_slice(&self.disk_block(block));
+            disk.put(place.start, &self.disk_block(block));
         }
         disk
     }
@@ -390,6 +385,14 @@ mod tests {
         disk: Vec<u8>,
         dirty: BTreeSet<usize>,
         forsaken: BTreeSet<usize>,
+    }
+
+    fn block_of(bytes: &[u8], block: usize) -> &[u8] {
+        &bytes[range_of(bytes.len(), block)]
+    }
+
+    fn all(bytes: &Paged) -> Vec<u8> {
+        bytes.copy(0..bytes.len())
     }
 
     fn put(bytes: &mut [u8], block: usize, content: &[u8]) {
@@ -498,8 +501,8 @@ mod tests {
                         plain.evict(&mut b);
                     }
                 }
-                assert_eq!(content.now, plain.now, "seed {seed}, step {step}: what a read shows");
-                assert_eq!(content.disk(), plain.disk, "seed {seed}, step {step}: what the disk holds");
+                assert_eq!(all(&content.now), plain.now, "seed {seed}, step {step}: what a read shows");
+                assert_eq!(all(&content.disk()), plain.disk, "seed {seed}, step {step}: what the disk holds");
                 let dirty: BTreeSet<usize> = content.dirty.iter().collect();
                 assert_eq!((dirty, &content.forsaken), (plain.dirty.clone(), &plain.forsaken), "seed {seed}");
             }
@@ -515,6 +518,6 @@ mod tests {
             content.harden(&covered);
         }
         assert!(content.old.is_empty() && content.dirty.iter().next().is_none());
-        assert_eq!(content.disk(), content.now);
+        assert_eq!(all(&content.disk()), all(&content.now));
     }
 }

@@ -8,6 +8,7 @@
 //! asked for meanwhile, may be in the cache by then or not; a sync is over only when the directory answers again.
 
 mod content;
+mod paged;
 
 use super::{Shared, lock};
 use crate::oracles::secrets;
