@@ -29,14 +29,40 @@ struct HostState {
     powered: bool,
 }
 
+/// A direction between two places that somebody uses: what it is like is worked out when that changes, not for each
+/// message.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::ports) struct Way(usize);
+
+struct WayState {
+    from: String,
+    to: String,
+    /// With its faults.
+    link: LinkModel,
+    /// Without them.
+    plain: LinkModel,
+    /// Place of its sites in `busy`.
+    sites: usize,
+}
+
+/// The link from one site to another, which all ways between their hosts share.
+struct Busy {
+    from: String,
+    to: String,
+    /// When it is free.
+    until: Duration,
+}
+
 struct State {
     hosts: BTreeMap<String, HostState>,
     lan: LinkModel,
     wan: LinkModel,
     /// Faulted links by (from, to): host or site names.
     faults: BTreeMap<(String, String), LinkModel>,
-    /// When the way from one site to another is free, by their names.
-    busy: BTreeMap<String, BTreeMap<String, Duration>>,
+    ways: Vec<WayState>,
+    /// The places of ways by what they lead from and to.
+    known: BTreeMap<(String, String), Way>,
+    busy: Vec<Busy>,
     listeners: BTreeMap<(String, u16), Listening>,
     /// Listeners so far: each has its own number.
     listens: u64,
@@ -58,7 +84,9 @@ impl SimNet {
             lan,
             wan,
             faults: BTreeMap::new(),
-            busy: BTreeMap::new(),
+            ways: Vec::new(),
+            known: BTreeMap::new(),
+            busy: Vec::new(),
             listeners: BTreeMap::new(),
             listens: 0,
             pipes: Vec::new(),
@@ -68,7 +96,9 @@ impl SimNet {
 
     pub(super) fn add_host(&self, name: &str, site: &str) {
         let host = HostState { site: site.to_owned(), powered: true };
-        lock(&self.state).hosts.insert(name.to_owned(), host);
+        let mut state = lock(&self.state);
+        state.hosts.insert(name.to_owned(), host);
+        state.look_again();
     }
 
     pub(super) fn at(&self, host: &str) -> HostNet {
@@ -89,6 +119,7 @@ impl SimNet {
                 }
             }
         }
+        state.look_again();
         state.retime(self.shared.now());
         state.wake_all();
     }
@@ -97,6 +128,7 @@ impl SimNet {
     pub fn heal_all(&self) {
         let mut state = lock(&self.state);
         state.faults.clear();
+        state.look_again();
         state.retime(self.shared.now());
         state.wake_all();
     }
@@ -122,23 +154,27 @@ impl SimNet {
         state.pipes.retain(|direction| Arc::strong_count(direction) > 1);
     }
 
-    /// Returns what lies between a host and a place now.
-    pub(super) fn link(&self, from: &str, to: &str) -> LinkModel {
-        lock(&self.state).link(from, to)
+    /// Returns the way from one place to another.
+    pub(super) fn way(&self, from: &str, to: &str) -> Way {
+        lock(&self.state).way(from, to)
     }
 
-    /// Returns what lies between, and how long a sender of these bytes has to wait at its entrance, if at all. In a
+    /// Returns what a way is like now.
+    pub(super) fn link(&self, way: Way) -> LinkModel {
+        lock(&self.state).ways[way.0].link
+    }
+
+    /// Returns what a way is like, and how long a sender of these bytes has to wait at its entrance, if at all. In a
     /// scaled estate what is fixed goes in between two pages, as it would between two packets.
-    fn entrance(&self, from: &str, to: &str, bytes: u64) -> (LinkModel, Option<Duration>) {
+    fn entrance(&self, way: Way, bytes: u64) -> (LinkModel, Option<Duration>) {
         let state = lock(&self.state);
-        let link = state.link(from, to);
+        let WayState { link, sites, .. } = &state.ways[way.0];
         if link.cut {
             self.shared.trace.bite("link.cut");
         }
-        let queued = state.busy(from, to);
-        let free = queued.saturating_sub(link.transfer(link.queue));
+        let free = state.busy[*sites].until.saturating_sub(link.transfer(link.queue));
         let (now, is_small) = (self.shared.now(), self.scale > 1 && bytes <= FIXED);
-        (link, (free > now && !is_small).then(|| free - now))
+        (*link, (free > now && !is_small).then(|| free - now))
     }
 
     /// Returns the factor by which rates are divided.
@@ -153,16 +189,17 @@ impl SimNet {
     }
 
     /// Sends a message, of which so many bytes do not grow with its data; returns when it arrives.
-    pub(super) fn carry(&self, from: &str, to: &str, bytes: u64, fixed: u64) -> Duration {
+    pub(super) fn carry(&self, way: Way, bytes: u64, fixed: u64) -> Duration {
         let bytes = self.weight(bytes, fixed);
         let mut state = lock(&self.state);
-        let link = state.link(from, to);
-        if link.speed < state.plain(from, to).speed {
+        let WayState { link, plain, sites, .. } = &state.ways[way.0];
+        let (link, plain, sites) = (*link, *plain, *sites);
+        if link.speed < plain.speed {
             self.shared.trace.bite("link.slow");
         }
-        let busy = self.shared.now().max(state.busy(from, to)) + link.transfer(bytes);
-        state.set_busy(from, to, busy);
-        let mut arrival = busy + self.shared.draw(&link.delay);
+        let busy = &mut state.busy[sites].until;
+        *busy = self.shared.now().max(*busy) + link.transfer(bytes);
+        let mut arrival = *busy + self.shared.draw(&link.delay);
         while self.shared.bites("link.loss", link.loss) {
             arrival += RETRANSMIT;
         }
@@ -174,29 +211,40 @@ impl SimNet {
     }
 }
 
-/// Returns the site of a host; a site is its own.
-fn site_of<'a>(hosts: &'a BTreeMap<String, HostState>, place: &'a str) -> &'a str {
-    hosts.get(place).map_or(place, |host| host.site.as_str())
-}
-
 impl State {
+    /// Returns the site of a host; a site is its own.
     fn site<'a>(&'a self, place: &'a str) -> &'a str {
-        site_of(&self.hosts, place)
+        self.hosts.get(place).map_or(place, |host| host.site.as_str())
     }
 
-    /// Returns when the link between the sites of two places is free.
-    fn busy(&self, from: &str, to: &str) -> Duration {
-        let of_site = self.busy.get(self.site(from));
-        of_site.and_then(|ways| ways.get(self.site(to))).copied().unwrap_or_default()
+    fn way(&mut self, from: &str, to: &str) -> Way {
+        let ends = (from.to_owned(), to.to_owned());
+        if let Some(way) = self.known.get(&ends) {
+            return *way;
+        }
+        let way = Way(self.ways.len());
+        let (link, plain, sites) = (self.link(from, to), self.plain(from, to), self.sites(from, to));
+        self.ways.push(WayState { from: from.to_owned(), to: to.to_owned(), link, plain, sites });
+        self.known.insert(ends, way);
+        way
     }
 
-    fn set_busy(&mut self, from: &str, to: &str, until: Duration) {
-        let State { hosts, busy, .. } = self;
-        let (from, to) = (site_of(hosts, from), site_of(hosts, to));
-        if let Some(place) = busy.get_mut(from).and_then(|ways| ways.get_mut(to)) {
-            *place = until;
-        } else {
-            busy.entry(from.to_owned()).or_default().insert(to.to_owned(), until);
+    /// Returns the place of the link between the sites of two places.
+    fn sites(&mut self, from: &str, to: &str) -> usize {
+        let (from, to) = (self.site(from).to_owned(), self.site(to).to_owned());
+        let found = self.busy.iter().position(|busy| busy.from == from && busy.to == to);
+        found.unwrap_or_else(|| {
+            self.busy.push(Busy { from, to, until: Duration::ZERO });
+            self.busy.len() - 1
+        })
+    }
+
+    /// Hosts or faults are others now.
+    fn look_again(&mut self) {
+        for mut way in std::mem::take(&mut self.ways) {
+            (way.link, way.plain) = (self.link(&way.from, &way.to), self.plain(&way.from, &way.to));
+            way.sites = self.sites(&way.from, &way.to);
+            self.ways.push(way);
         }
     }
 
@@ -224,18 +272,14 @@ impl State {
     /// What waits in a link that became faster passes at its new speed.
     fn retime(&mut self, now: Duration) {
         for direction in &self.pipes {
-            let link = self.link(&direction.from, &direction.to);
+            let link = self.ways[direction.way.0].link;
             lock(&direction.pipe)
                 .arrive_by(now + link.transfer(link.queue) + Duration::from_micros(link.delay.max));
         }
-        let of_site = |(from, ways): (&String, &BTreeMap<String, Duration>)| {
-            ways.keys().map(|to| (from.clone(), to.clone())).collect::<Vec<_>>()
-        };
-        for (from, to) in self.busy.iter().flat_map(of_site).collect::<Vec<_>>() {
-            let link = self.link(&from, &to);
+        for at in 0..self.busy.len() {
+            let link = self.link(&self.busy[at].from, &self.busy[at].to);
             let latest = now + link.transfer(link.queue);
-            let busy = self.busy(&from, &to);
-            self.set_busy(&from, &to, latest.min(busy));
+            self.busy[at].until = latest.min(self.busy[at].until);
         }
     }
 

@@ -56,7 +56,8 @@ impl Drop for SimListener {
 impl HostNet {
     /// Waits for the way there and back; tells whether somebody can answer.
     async fn reach(&self, name: &str) -> bool {
-        let ways = || (self.net.link(&self.host, name), self.net.link(name, &self.host));
+        let (way, way_back) = (self.net.way(&self.host, name), self.net.way(name, &self.host));
+        let ways = || (self.net.link(way), self.net.link(way_back));
         let ((there, back), shared) = (ways(), &self.net.shared);
         tokio::time::sleep(shared.draw(&there.delay) + shared.draw(&back.delay)).await;
         let (there, back) = ways();

@@ -1,7 +1,7 @@
 //! Streams: bytes that wait for their time of arrival, and what ends or silences them.
 
 use super::super::lock;
-use super::SimNet;
+use super::{SimNet, Way};
 use crate::oracles::Finding;
 use crate::oracles::secrets::Scanner;
 use bytes::{Buf, Bytes};
@@ -37,6 +37,7 @@ pub(super) struct Pipe {
 pub(super) struct Direction {
     pub(super) from: String,
     pub(super) to: String,
+    pub(super) way: Way,
     pub(super) pipe: Mutex<Pipe>,
 }
 
@@ -73,7 +74,8 @@ pub(super) struct SimStream {
 /// Makes the two ends of a stream between two hosts, the first host's end first.
 pub(super) fn pair(net: &SimNet, a: &str, b: &str) -> (SimStream, SimStream) {
     let direction = |from: &str, to: &str| {
-        Arc::new(Direction { from: from.to_owned(), to: to.to_owned(), pipe: Mutex::new(Pipe::default()) })
+        let (way, pipe) = (net.way(from, to), Mutex::new(Pipe::default()));
+        Arc::new(Direction { from: from.to_owned(), to: to.to_owned(), way, pipe })
     };
     let (forth, back) = (direction(a, b), direction(b, a));
     lock(&net.state).pipes.extend([Arc::clone(&forth), Arc::clone(&back)]);
@@ -120,7 +122,7 @@ impl AsyncRead for SimStream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let link = this.net.link(&this.incoming.from, &this.incoming.to);
+        let link = this.net.link(this.incoming.way);
         let now = this.net.shared.now();
         let direction = Arc::clone(&this.incoming);
         let mut pipe = lock(&direction.pipe);
@@ -164,7 +166,7 @@ impl AsyncWrite for SimStream {
         let now = shared.now();
         let direction = Arc::clone(&this.outgoing);
         let (from, to) = (direction.from.as_str(), direction.to.as_str());
-        let (link, wait) = this.net.entrance(from, to, bytes.len() as u64);
+        let (link, wait) = this.net.entrance(direction.way, bytes.len() as u64);
         let mut pipe = lock(&direction.pipe);
         if pipe.reset && !link.cut {
             return Poll::Ready(Err(reset()));
@@ -184,7 +186,7 @@ impl AsyncWrite for SimStream {
             let what = format!("guest data in the clear on the link {from} -> {to}");
             shared.trace.finding(Finding::new("secrets", what));
         }
-        let ready = this.net.carry(from, to, piece.len() as u64, super::FIXED);
+        let ready = this.net.carry(direction.way, piece.len() as u64, super::FIXED);
         pipe.last = ready.max(pipe.last);
         let ready = pipe.last;
         pipe.held += piece.len();

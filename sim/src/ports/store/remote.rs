@@ -2,6 +2,7 @@
 
 use super::faults::{BrokenPromise, Knobs, SILENCE, STALENESS};
 use super::{SimStore, lock};
+use crate::ports::net::Way;
 use async_trait::async_trait;
 use bytes::Bytes;
 use redoubt_ports::{RawStore, StoreError, StoreKey};
@@ -24,13 +25,16 @@ const ENTRY: usize = 150;
 pub(in crate::ports) struct HostStore {
     store: SimStore,
     host: String,
+    there: Way,
+    back: Way,
     /// It is as fast as it is, whatever the scale.
     is_whole: bool,
 }
 
 impl HostStore {
     pub(in crate::ports) fn new(store: SimStore, host: &str) -> HostStore {
-        HostStore { store, host: host.to_owned(), is_whole: false }
+        let (there, back) = (store.net.way(host, SITE), store.net.way(SITE, host));
+        HostStore { store, host: host.to_owned(), there, back, is_whole: false }
     }
 
     pub(super) fn whole(store: SimStore, host: &str) -> HostStore {
@@ -47,10 +51,10 @@ impl HostStore {
     }
 
     /// Carries bytes over the link and waits for their arrival.
-    async fn carry(&self, from: &str, to: &str, bytes: usize) {
+    async fn carry(&self, way: Way, bytes: usize) {
         let arrival = {
             let fixed = if self.is_whole { u64::MAX } else { FIXED };
-            self.store.net.carry(from, to, bytes as u64, fixed)
+            self.store.net.carry(way, bytes as u64, fixed)
         };
         tokio::time::sleep(arrival.saturating_sub(self.store.shared.now())).await;
     }
@@ -70,10 +74,9 @@ impl HostStore {
         if self.store.has_tripped(&self.host) {
             return std::future::pending().await;
         }
-        self.carry(&self.host, SITE, bytes + REQUEST).await;
+        self.carry(self.there, bytes + REQUEST).await;
         self.serve(bytes).await;
-        let link = self.store.net.link(&self.host, SITE);
-        let back = self.store.net.link(SITE, &self.host);
+        let (link, back) = (self.store.net.link(self.there), self.store.net.link(self.back));
         let knobs = self.knobs();
         let is_cut = link.cut || back.cut;
         if is_cut || shared.bites("store.outage", knobs.outage) {
@@ -108,9 +111,9 @@ impl HostStore {
         if self.store.has_tripped(&self.host) {
             return std::future::pending().await;
         }
-        self.carry(SITE, &self.host, bytes + REQUEST).await;
+        self.carry(self.back, bytes + REQUEST).await;
         self.store.told(&self.host, of);
-        let back = self.store.net.link(SITE, &self.host);
+        let back = self.store.net.link(self.back);
         if back.cut || shared.bites("store.lost-replies", self.knobs().lost_replies) {
             self.met();
             tokio::time::sleep(SILENCE).await;
