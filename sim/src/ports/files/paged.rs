@@ -1,7 +1,7 @@
 //! Bytes in pages: they grow without being moved, and a copy of some shares what nobody changes meanwhile.
 //!
 //! Invariants
-//! - PA-1 Behind the end of the bytes their last page holds zeros.
+//! - PGD-1 Behind the end of the bytes their last page holds zeros.
 //!
 //! What is *not* here: what of it is durable ([`super::content`]).
 
@@ -43,7 +43,7 @@ impl Paged {
         if length < self.length
             && let Some(last) = self.pages.last_mut().filter(|_| !length.is_multiple_of(PAGE))
         {
-            // PA-1
+            // PGD-1
             Arc::make_mut(last)[length % PAGE..].fill(0);
         }
         self.length = length;
