@@ -19,8 +19,8 @@ impl StoreKey {
     /// Makes a key; the caller builds it from fixed parts and hex numbers only.
     pub fn new(name: impl Into<String>) -> StoreKey {
         let name = name.into();
-        let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-/".contains(c);
-        assert!(name.chars().all(legal), "an object name is lower-case ASCII: {name:?}");
+        let legal = |c: u8| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-' | b'/');
+        assert!(name.bytes().all(legal), "an object name is lower-case ASCII: {name:?}");
         StoreKey(name)
     }
 

@@ -24,6 +24,9 @@ const HASH_RUN_BLOCKS: u64 = 16;
 /// Sectors looked up at once, 256 MiB of them: bounds what a question about a whole disk holds.
 const LOOKUP_SECTORS: u64 = GRANULE_SECTORS << 12;
 
+/// What holds an extent, by unit; false if what was read for that is not where the purpose wants it.
+type LookedUp = (Vec<Found>, bool);
+
 /// The machine's volumes as they were at one point. Reads may run concurrently.
 #[derive(Clone)]
 pub struct PointView {
@@ -60,8 +63,19 @@ impl PointView {
         if extent.sectors.0 > READ_BYTES_MAX / SECTOR_BYTES {
             return Err(ReadError::TooLarge(READ_BYTES_MAX));
         }
+        let looked_up = self.units(volume, extent, Purpose::Asked).await?;
+        self.read_found(volume, extent, looked_up).await
+    }
+
+    /// Reads an extent that was looked up.
+    async fn read_found(
+        &self,
+        volume: VolumeIndex,
+        extent: Extent,
+        looked_up: LookedUp,
+    ) -> Result<Bytes, ReadError> {
         let mut image = vec![0; extent.bytes() as usize];
-        self.load(volume, extent, Purpose::Asked, |part, plain| {
+        self.load_found(volume, extent, Purpose::Asked, looked_up, |part, plain| {
             let (from, to) = (part.offset * SECTOR_BYTES, (part.offset + part.sectors) * SECTOR_BYTES);
             let at = ((part.first - extent.lba.0) * SECTOR_BYTES) as usize;
             image[at..at + (to - from) as usize].copy_from_slice(&plain[from as usize..to as usize]);
@@ -80,18 +94,31 @@ impl PointView {
         self.load(volume, extent, Purpose::Hydrate, |_, _| {}).await
     }
 
-    /// Hands the content of an extent to `each`, part by part. What is gone is looked up once more: a maintainer
-    /// may have packed it elsewhere since.
+    /// Looks an extent up and hands its content to `each`, part by part.
     async fn load(
         &self,
         volume: VolumeIndex,
         extent: Extent,
         purpose: Purpose,
+        each: impl FnMut(&Found, &[u8]) + Send,
+    ) -> Result<bool, ReadError> {
+        let looked_up = self.units(volume, extent, purpose).await?;
+        self.load_found(volume, extent, purpose, looked_up, each).await
+    }
+
+    /// Hands the content of an extent that was looked up to `each`, part by part. What is gone is looked up once more: a
+    /// maintainer may have packed it elsewhere since.
+    async fn load_found(
+        &self,
+        volume: VolumeIndex,
+        extent: Extent,
+        purpose: Purpose,
+        mut looked_up: LookedUp,
         mut each: impl FnMut(&Found, &[u8]) + Send,
     ) -> Result<bool, ReadError> {
         let mut is_second = false;
         loop {
-            let (parts, is_kept) = self.units(volume, extent, purpose).await?;
+            let (parts, is_kept) = looked_up;
             let place = |unit: &UnitPlace, plain: &[u8]| {
                 let from = parts.partition_point(|part| part.unit < *unit);
                 parts[from..].iter().take_while(|part| part.unit == *unit).for_each(|part| each(part, plain));
@@ -103,6 +130,7 @@ impl PointView {
                         return Err(damage);
                     }
                     is_second = true;
+                    looked_up = self.units(volume, extent, purpose).await?;
                 }
                 loaded => return Ok(is_kept & loaded?),
             }
@@ -115,7 +143,7 @@ impl PointView {
         volume: VolumeIndex,
         extent: Extent,
         purpose: Purpose,
-    ) -> Result<(Vec<Found>, bool), ReadError> {
+    ) -> Result<LookedUp, ReadError> {
         self.check(volume, extent)?;
         let is_kept = AtomicBool::new(true);
         let reach = Reach::new(&self.near, purpose, &is_kept);
@@ -186,10 +214,11 @@ impl PointView {
         while block < end {
             let to = end.min((block / HASH_RUN_BLOCKS + 1) * HASH_RUN_BLOCKS);
             let run = Extent::new(block * grain, (to * grain).min(size) - block * grain);
-            if self.find(volume, run.lba.0..run.end()).await?.is_empty() {
+            let looked_up = self.units(volume, run, Purpose::Asked).await?;
+            if looked_up.0.is_empty() {
                 hashes.extend((block..to).map(|_| None));
             } else {
-                let bytes = self.read(volume, run).await?;
+                let bytes = self.read_found(volume, run, looked_up).await?;
                 hashes.extend(compute(&*self.inner.log.vault.workers, move || digests(&bytes)).await);
             }
             block = to;

@@ -142,7 +142,7 @@ impl<'a> RunBuilder<'a> {
     ) -> RunBuilder<'a> {
         let run = Run { from: slots.0, to: slots.1, ..Run::default() };
         let sealer = Sealer::new(TableId { uuid, ..id }, epoch, dek);
-        let (block, carried) = (Vec::with_capacity(BLOCK_ENTRIES), 0);
+        let (block, carried) = (Vec::new(), 0);
         let (block_entries, table_bytes) = (BLOCK_ENTRIES, TABLE_BYTES);
         RunBuilder { id, epoch, dek, sealer, block, carried, run, block_entries, table_bytes }
     }
