@@ -17,6 +17,7 @@ pub mod disk;
 pub mod files;
 pub mod net;
 pub mod store;
+pub mod timer;
 pub mod workers;
 
 use std::sync::Arc;
@@ -27,6 +28,7 @@ pub use disk::{Disk, DiskInfo, Disks};
 pub use files::{File, Files, OpenMode};
 pub use net::{ByteStream, Endpoint, Listener, Net, NetError};
 pub use store::{RawStore, StoreAround, StoreError, StoreKey};
+pub use timer::{Alarm, Late, within};
 pub use workers::{InPlace, Workers, compute};
 
 /// Everything a role needs from outside, for one host.

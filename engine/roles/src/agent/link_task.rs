@@ -9,7 +9,7 @@ use redoubt_core::agent::AgentEvent;
 use redoubt_core::link::{ConnectionId, HANDSHAKE, Link, LinkEffect, LinkEvent, LinkState, PING_EVERY};
 use redoubt_core::message::{Hello, Message, PROTOCOL_VERSIONS};
 use redoubt_core::{Generation, Names};
-use redoubt_ports::Rare;
+use redoubt_ports::{Alarm, Rare};
 use redoubt_wire::{Decoder, StreamKey};
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,6 +56,7 @@ pub(super) async fn run(shell: Arc<Shell>, key: StreamKey) {
     let seed = shell.world.entropy.id() as u64;
     let link = Link::new(endpoints, seed);
     let mut task = LinkTask { shell, key, link, connection: None, events, stopped_at: None };
+    let mut alarm = Alarm::default();
     loop {
         let now = task.shell.now();
         let longest = if task.link.state() == LinkState::Streaming { PING_EVERY } else { IDLE_MAX };
@@ -68,7 +69,7 @@ pub(super) async fn run(shell: Arc<Shell>, key: StreamKey) {
                 }
             }
             () = task.shell.link_wake.notified() => {}
-            () = tokio::time::sleep(wait) => task.step(LinkEvent::Tick),
+            () = alarm.ring_after(wait) => task.step(LinkEvent::Tick),
         }
         task.look_around();
     }

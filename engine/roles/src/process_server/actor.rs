@@ -34,7 +34,7 @@ use super::stage::Stage;
 use redoubt_core::message::{Message, RefusedReason};
 use redoubt_core::receiver::{Receiver, ReceiverEvent, ReceiverLimits, SessionId};
 use redoubt_core::{BatchPosition, Generation, Instant, MachineId, WriteSeq};
-use redoubt_ports::{IoError, IoKind};
+use redoubt_ports::{Alarm, IoError, IoKind};
 use redoubt_wire::StreamKey;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -127,6 +127,7 @@ struct Actor {
     /// Agents are refused until then, because the stage failed.
     refused_until: Instant,
     stage_pause: Duration,
+    alarm: Alarm,
     /// After a failure: what is kept of the stage. Set while the cut has not succeeded yet.
     cut_after: Option<WriteSeq>,
 }
@@ -174,6 +175,7 @@ impl Actor {
             last_error: None,
             refused_until: now,
             stage_pause: PAUSE_FIRST,
+            alarm: Alarm::default(),
             cut_after: None,
         };
         actor.publish();
@@ -230,7 +232,7 @@ impl Actor {
         let delay = next.map(|deadline| deadline.since(now).max(TICK_LEAST));
         let tick = async {
             match delay {
-                Some(delay) => tokio::time::sleep(delay).await,
+                Some(delay) => self.alarm.ring_after(delay).await,
                 None => std::future::pending().await,
             }
         };

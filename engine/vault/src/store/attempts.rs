@@ -1,10 +1,10 @@
 //! One operation on a store: attempts with a deadline each, pauses between them, one deadline for all.
 
 use crate::error::StoreFailure;
-use redoubt_ports::StoreError;
+use redoubt_ports::{StoreError, within};
 use std::pin::Pin;
 use std::time::Duration;
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::{Sleep, sleep};
 
 /// One attempt; 32 MiB at 1 MiB/s.
 pub(super) const ATTEMPT_DEADLINE: Duration = Duration::from_secs(32);
@@ -37,7 +37,7 @@ impl<'a> Attempts<'a> {
         call: impl std::future::Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         self.count += 1;
-        match timeout(ATTEMPT_DEADLINE, call).await {
+        match within(ATTEMPT_DEADLINE, call).await {
             Ok(answer) => answer,
             Err(_) => Err(StoreError::Ambiguous("no answer in time".to_owned())),
         }

@@ -22,12 +22,11 @@ use crate::error::StoreFailure;
 use attempts::{ATTEMPT_DEADLINE, Attempts};
 use bytes::Bytes;
 use redoubt_core::planted::{self, Bug};
-use redoubt_ports::{Chance, Never, Rare, RawStore, StoreError, StoreKey};
+use redoubt_ports::{Chance, Never, Rare, RawStore, StoreError, StoreKey, within};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::timeout;
 
 /// Names per listing call; a store that gives fewer at once goes on by itself. Bounds the memory of a call.
 const LIST_PAGE: usize = 10_000;
@@ -92,14 +91,14 @@ impl Store {
                 let _turn = self.turn().await;
                 match question {
                     Ask::Get(key) => {
-                        if let Ok(Ok(found)) = timeout(ATTEMPT_DEADLINE, self.raw.get(&key, None)).await {
+                        if let Ok(Ok(found)) = within(ATTEMPT_DEADLINE, self.raw.get(&key, None)).await {
                             early.put(key, found);
                         }
                     }
                     Ask::List(listing) => {
                         let Listing { prefix, after, limit } = &listing;
                         let page = self.raw.list_after(prefix, after.as_ref(), *limit);
-                        if let Ok(Ok(page)) = timeout(ATTEMPT_DEADLINE, page).await {
+                        if let Ok(Ok(page)) = within(ATTEMPT_DEADLINE, page).await {
                             early.put_page(listing, page);
                         }
                     }
