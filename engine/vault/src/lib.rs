@@ -58,7 +58,7 @@ pub use claims::ClaimWatch;
 pub use error::{CommitError, ReadError, StoreFailure, VaultError};
 pub use keys::VaultKeys;
 pub use log::{HeadState, VolumeInfo, Volumes};
-pub use maintainer::{INDEX_SLOTS, Maintainer, MaintainerSettings, Times};
+pub use maintainer::{INDEX_ENTRIES, INDEX_SLOTS, Maintainer, MaintainerSettings, Times};
 pub use mem::MemStore;
 pub use near::{PartId, SealedCache};
 pub use pins::Pin;

@@ -26,7 +26,7 @@ fn vault(seed: u64) -> (Arc<MemStore>, Oracle) {
     run(async {
         let vault = Vault::init(store.clone(), VaultKeys::new(KEY), &*dice).await.unwrap();
         let keep = Ladder::new(vec![Rule::Newest { count: 4, which: Which::Any }]);
-        let of = MaintainerSettings { every: 1, keep, folds: true };
+        let of = MaintainerSettings { every: 1, keep, ..MaintainerSettings::default() };
         let mut done = 0;
         while done < records.len() {
             let mut writer =

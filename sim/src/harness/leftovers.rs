@@ -35,7 +35,7 @@ pub(super) async fn judge(estate: &Estate, machine: &Machine) -> Result<Vec<Find
     let keep = estate
         .keep
         .map_or_else(Ladder::default, |count| Ladder::new(vec![Rule::Newest { count, which: Which::Any }]));
-    let settings = MaintainerSettings { every: 1, keep, folds: true };
+    let settings = MaintainerSettings { every: 1, keep, ..MaintainerSettings::default() };
     let reader = MachineReader::open(&vault, machine.id).await.map_err(|error| error.to_string())?;
     for turn in 0..2 {
         if turn > 0 {

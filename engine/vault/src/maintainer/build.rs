@@ -52,6 +52,7 @@ impl Maintainer {
         times: Times,
     ) -> Result<Built, BuildError> {
         let mut stretch = self.read(base, durable).await.map_err(BuildError::Log)?;
+        self.density = stretch.tail.entries() as u64 / stretch.end.slot.saturating_sub(base.slot).max(1);
         // The key of a record was fit for use, whatever became of the writer.
         let id = if stretch.end.dek == 0 { base.dek } else { stretch.end.dek };
         let key = DataKey { id, key: self.log.keys.get(id).await.map_err(BuildError::Log)? };

@@ -55,6 +55,9 @@ use std::sync::Arc;
 
 /// Slots behind the newest catalogue that make a round worth its puts: what a reader has to follow.
 pub const INDEX_SLOTS: u64 = 64;
+/// Entries behind the newest catalogue that make fewer slots worth it: who opens the newest point loads them all, in
+/// some 15 ms (decision 0036).
+pub const INDEX_ENTRIES: u64 = 1 << 17;
 /// Catalogues that are looked at for one to build on: those that stay.
 pub(crate) const CATALOGUES_TRIED: usize = CATALOGUES_KEPT as usize;
 /// Names of old catalogues listed at once; more of them are deleted in later rounds.
@@ -63,8 +66,10 @@ const OLD_LISTED: usize = 1000;
 /// What a maintainer is told to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MaintainerSettings {
-    /// It writes once so many slots are not indexed.
+    /// It writes once so many slots are not indexed,
     pub every: u64,
+    /// or fewer, if there are so many entries in them, going by the slots of the last round.
+    pub entries: u64,
     /// Recovery points that are kept.
     pub keep: Ladder,
     /// Whether stretches of the log whose points are all decided are folded, and the log before them given up: gives
@@ -74,7 +79,12 @@ pub struct MaintainerSettings {
 
 impl Default for MaintainerSettings {
     fn default() -> MaintainerSettings {
-        MaintainerSettings { every: INDEX_SLOTS, keep: Ladder::default(), folds: true }
+        MaintainerSettings {
+            every: INDEX_SLOTS,
+            entries: INDEX_ENTRIES,
+            keep: Ladder::default(),
+            folds: true,
+        }
     }
 }
 
@@ -99,6 +109,8 @@ pub struct Maintainer {
     settings: MaintainerSettings,
     pins: PinWatch<(PointId, u128)>,
     base: Option<Base>,
+    /// Entries of a slot, as the last round met them.
+    density: u64,
     /// Damage found.
     avoid: Avoid,
     /// Objects put that no published version names: the next one calls them garbage.
@@ -170,6 +182,7 @@ impl Maintainer {
             settings,
             pins,
             base,
+            density: 0,
             avoid,
             uploads,
             is_unfoldable: false,
@@ -206,7 +219,7 @@ impl Maintainer {
                 found
             }
         };
-        if durable < base.catalogue.slot.saturating_add(self.settings.every.max(1)) {
+        if durable < base.catalogue.slot.saturating_add(self.worth()) {
             self.base = Some(base);
             return Ok(None);
         }
@@ -248,6 +261,12 @@ impl Maintainer {
             self.base = self.publish(next, base, &dead_pins).await?;
         }
         Ok(Some(slot))
+    }
+
+    /// Returns how many slots make a round worth it, while slots are like those of the last one.
+    fn worth(&self) -> u64 {
+        let large = self.settings.entries.checked_div(self.density);
+        large.map_or(self.settings.every, |slots| slots.min(self.settings.every)).max(1)
     }
 
     /// Claims anew: an older maintainer published once more before it saw this one's claim.

@@ -82,13 +82,13 @@ async fn folder(store: Arc<dyn RawStore>, seed: u64) -> Result<Maintainer, Vault
     let vault = Vault::open(store, keys()).await.unwrap();
     let (period, within) = (std::time::Duration::from_millis(16), std::time::Duration::from_hours(1));
     let rules = vec![Rule::Newest { count: 3, which: Which::Any }, Rule::Best { period, within }];
-    let settings = MaintainerSettings { every: 1, keep: Ladder::new(rules), folds: true };
+    let settings = MaintainerSettings { every: 1, keep: Ladder::new(rules), ..MaintainerSettings::default() };
     Maintainer::claim(&vault, MACHINE, entropy(seed), settings).await
 }
 
 async fn keeping(store: Arc<dyn RawStore>, seed: u64, keep: Ladder) -> Maintainer {
     let vault = Vault::open(store, keys()).await.unwrap();
-    let settings = MaintainerSettings { every: 1, keep, folds: false };
+    let settings = MaintainerSettings { every: 1, keep, folds: false, ..MaintainerSettings::default() };
     Maintainer::claim(&vault, MACHINE, entropy(seed), settings).await.unwrap()
 }
 
@@ -183,6 +183,29 @@ fn log_slots(store: &MemStore) -> usize {
 
 fn catalogues(store: &MemStore) -> usize {
     store.names().iter().filter(|name| name.as_str().contains("/cat/")).count()
+}
+
+#[tokio::test]
+async fn rounds_are_due_sooner_while_slots_are_large() {
+    const SLOTS: u64 = 150;
+    // A slot of the log has three entries at least.
+    const ENTRIES: u64 = 40;
+    let store = Arc::new(MemStore::new());
+    log(&store, SLOTS).await;
+    let vault = Vault::open(store, keys()).await.unwrap();
+    let settings = MaintainerSettings { entries: ENTRIES, ..MaintainerSettings::default() };
+    let mut maintainer = Maintainer::claim(&vault, MACHINE, entropy(3), settings).await.unwrap();
+    let mut covered = Vec::new();
+    for durable in 1..=SLOTS {
+        covered.extend(maintainer.round(durable, Times::default()).await.unwrap());
+    }
+    assert_eq!(covered[0], INDEX_SLOTS, "nothing was known of the slots");
+    let gaps: Vec<u64> = covered.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(!gaps.is_empty() && gaps.iter().all(|gap| (2..=ENTRIES / 3).contains(gap)), "{gaps:?}");
+    // However large slots are, a round has one.
+    maintainer.settings.entries = 1;
+    let last = *covered.last().unwrap();
+    assert_eq!(maintainer.round(last, Times::default()).await, Ok(None));
 }
 
 #[tokio::test(start_paused = true)]

@@ -67,7 +67,7 @@ impl Life {
 
 async fn maintainer(vault: &Vault, dice: &Arc<Seeded>, every: u64) -> Maintainer {
     let keep = Ladder::new(vec![Rule::Newest { count: KEEPS, which: Which::Any }]);
-    let of = MaintainerSettings { every, keep, folds: true };
+    let of = MaintainerSettings { every, keep, ..MaintainerSettings::default() };
     Maintainer::claim(vault, MACHINE, dice.clone(), of).await.unwrap()
 }
 

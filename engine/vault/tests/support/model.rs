@@ -126,7 +126,12 @@ fn maintaining(dice: &Seeded, keeps: Option<u32>) -> MaintainerSettings {
         rules.extend((count % 2 == 1).then_some(Rule::Best { period, within }));
         Ladder::new(rules)
     };
-    MaintainerSettings { every, folds: keeps.is_some(), keep: keeps.map_or(defaults.keep, newest) }
+    MaintainerSettings {
+        every,
+        folds: keeps.is_some(),
+        keep: keeps.map_or(defaults.keep, newest),
+        ..defaults
+    }
 }
 
 /// One process server: claims, delivers what the vault lacks, restarts by chance, stops when fenced.
