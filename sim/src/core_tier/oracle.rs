@@ -18,7 +18,7 @@ use super::vault::{Claimed, MachineVault};
 use crate::oracles::guest_untouched::{self, Excuse};
 use crate::oracles::order_kept::Losses;
 use crate::oracles::{Finding, prefix};
-use crate::workload::guest::{Notice, SLOW};
+use crate::workload::notices::Notices;
 use crate::workload::{Cut, MachineLog, Seen};
 use redoubt_core::MarkerId;
 use std::collections::BTreeMap;
@@ -28,7 +28,7 @@ use std::time::Duration;
 pub(super) struct Guest {
     pub(super) log: MachineLog,
     pub(super) cuts: BTreeMap<MarkerId, Cut>,
-    pub(super) notices: Vec<Notice>,
+    pub(super) notices: Notices,
     pub(super) excuses: Vec<Excuse>,
     /// The marker that ends the run, and when it was cut.
     pub(super) last: Option<(MarkerId, u64)>,
@@ -49,7 +49,7 @@ impl Guest {
         Guest {
             log: MachineLog::new(machine, pages),
             cuts: BTreeMap::new(),
-            notices: Vec::new(),
+            notices: Notices::default(),
             excuses: Vec::new(),
             last: None,
             is_last_there: false,
@@ -67,11 +67,8 @@ impl Guest {
         took: u64,
         error: Option<&str>,
     ) {
-        let took = Duration::from_nanos(took);
-        if error.is_some() || took > SLOW {
-            let (at, error) = (at / 1_000_000, error.map(str::to_owned));
-            self.notices.push(Notice { at, volume, what, took, error });
-        }
+        let (at, took) = (Duration::from_nanos(at), Duration::from_nanos(took));
+        self.notices.ended(at, volume, what, took, error);
     }
 
     /// Judges the image at a marker.
@@ -131,7 +128,7 @@ impl Common {
     pub(super) fn judge_guest(&mut self, machine: usize, is_order_excused: bool) {
         let name = self.name(machine).to_owned();
         let guest = &self.truths[machine].guest;
-        let mut found = guest_untouched::judge(&name, &guest.notices, &guest.excuses);
+        let mut found = guest_untouched::judge(&name, guest.notices.noted(), &guest.excuses);
         found.extend(crate::oracles::order_kept::judge(&name, guest.losses, is_order_excused));
         for finding in found {
             self.find(finding.oracle, finding.what);

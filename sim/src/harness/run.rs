@@ -243,7 +243,7 @@ impl Run<'_> {
         for (name, machine) in &self.estate.machines {
             let mut excuses = self.account.excuses.get(name).cloned().unwrap_or_default();
             excuses.extend((self.estate.scale > 1).then(guest_untouched::Excuse::of_scale));
-            findings.extend(guest_untouched::judge(name, &lock(&machine.recorder.notices), &excuses));
+            findings.extend(guest_untouched::judge(name, lock(&machine.recorder.notices).noted(), &excuses));
             operations += lock(&machine.recorder.log).len() as u64;
             let written = lock(&machine.recorder.log).written_bytes() * self.estate.scale;
             self.record.written.insert(name.clone(), written);

@@ -68,6 +68,7 @@ impl Watch {
                 self.marks.insert("file-fault-hit");
             }
             let notices = lock(&machine.recorder.notices);
+            let notices = notices.noted();
             let read = self.noticed.entry(machine.number).or_default();
             if notices[*read..].iter().any(|notice| notice.error.is_some()) {
                 self.marks.insert("guest-saw-disk-error");

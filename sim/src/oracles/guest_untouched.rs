@@ -2,11 +2,12 @@
 //!
 //! The disk's own share is known from the plan: while a machine's disk, state directory or host is
 //! faulted, slowness and errors there are the leaf's, not replication's; but a state directory that hangs may
-//! cost a wait for a mark, once, and no more than that. Everything else (a cut link, a
-//! dead process server, a throttled store, a full spool) must not be noticed by the guest.
+//! cost a wait for a mark, once, and no more than that. A flush may fail by a fault since the flush before it, however
+//! long ago that was: what the agent's own flush was told is owed to the guest's next one. Everything else (a cut link,
+//! a dead process server, a throttled store, a full spool) must not be noticed by the guest.
 
 use super::Finding;
-use crate::workload::guest::Notice;
+use crate::workload::notices::Notice;
 use std::time::Duration;
 
 /// Longest operation that is not held against replication. The largest guest write is 1 MiB, at most
@@ -48,8 +49,9 @@ pub fn judge(machine: &str, notices: &[Notice], excuses: &[Excuse]) -> Vec<Findi
     for notice in notices {
         let began = notice.at.saturating_sub(notice.took.as_millis() as u64);
         let excused = |errors: bool| {
+            let since = if errors { notice.since } else { began };
             excuses.iter().any(|excuse| {
-                began <= excuse.to.saturating_add(AFTERMATH)
+                since <= excuse.to.saturating_add(AFTERMATH)
                     && notice.at >= excuse.from
                     && (!errors || excuse.errors)
                     && notice.took <= excuse.longest
@@ -85,8 +87,9 @@ mod tests {
 
     #[test]
     fn slowness_is_excused_only_while_the_machines_own_leaves_are_faulted() {
-        let slow = Notice { at: 9_000, volume: 0, what: "write", took: Duration::from_secs(4), error: None };
-        let failed = Notice { took: Duration::ZERO, error: Some("EIO".into()), ..slow.clone() };
+        let took = Duration::from_secs(4);
+        let slow = Notice { at: 9_000, since: 5_000, volume: 0, what: "write", took, error: None };
+        let failed = Notice { since: 9_000, took: Duration::ZERO, error: Some("EIO".into()), ..slow.clone() };
         let excuse = |errors| [Excuse { from: 5_000, to: 6_000, errors, longest: Duration::MAX }];
         assert_eq!(judge("m", std::slice::from_ref(&slow), &[]).len(), 1);
         assert_eq!(judge("m", std::slice::from_ref(&slow), &excuse(false)), vec![]);
@@ -95,7 +98,14 @@ mod tests {
         let held = Notice { took: Duration::from_secs(7), ..slow.clone() };
         assert_eq!(judge("m", &[held], &[hung]).len(), 1, "nobody waits for ever");
         assert_eq!(judge("m", std::slice::from_ref(&failed), &excuse(false)).len(), 1);
-        assert_eq!(judge("m", &[failed], &excuse(true)), vec![]);
+        assert_eq!(judge("m", std::slice::from_ref(&failed), &excuse(true)), vec![]);
+        let owed = |since| [Notice { at: 30_000, since, what: "flush", ..failed.clone() }];
+        assert_eq!(
+            judge("m", &owed(5_500), &excuse(true)),
+            vec![],
+            "the agent's flush failed, and the guest's comes late"
+        );
+        assert_eq!(judge("m", &owed(29_000), &excuse(true)).len(), 1, "another flush was told of it");
         let late = Notice { at: 20_000, ..slow };
         assert_eq!(judge("m", &[late], &excuse(true)).len(), 1);
     }

@@ -1,6 +1,7 @@
 //! The guest's hand on its disks, as an NBD client has it, and the recorder in front of it.
 
 use super::log::{MachineLog, OpKind};
+use super::notices::Notices;
 use super::stamp::{self, Density, Stamp};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -30,21 +31,6 @@ pub trait GuestDisk: Send + Sync {
     async fn flush(&self) -> Result<(), GuestError>;
 }
 
-/// Something worth judging that a guest noticed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Notice {
-    /// Milliseconds of the run at the end of the operation.
-    pub at: u64,
-    /// Volume.
-    pub volume: u16,
-    /// Kind of operation.
-    pub what: &'static str,
-    /// How long it took.
-    pub took: Duration,
-    /// The device's answer, if it was an error.
-    pub error: Option<String>,
-}
-
 /// Clock of a run for latencies.
 pub type RunClock = Arc<dyn Fn() -> Duration + Send + Sync>;
 
@@ -53,8 +39,8 @@ pub type RunClock = Arc<dyn Fn() -> Duration + Send + Sync>;
 pub struct Recorder {
     /// The reference model.
     pub log: Arc<Mutex<MachineLog>>,
-    /// Latencies over [`SLOW`] and errors.
-    pub notices: Arc<Mutex<Vec<Notice>>>,
+    /// What is long and what fails.
+    pub notices: Arc<Mutex<Notices>>,
     /// Number of the machine.
     pub machine: u16,
     /// How well what it writes compresses.
@@ -62,9 +48,6 @@ pub struct Recorder {
     /// Simulated time.
     pub clock: RunClock,
 }
-
-/// Latency above which an operation is noted, for the guest-untouched oracle to judge.
-pub const SLOW: Duration = Duration::from_millis(150);
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -80,12 +63,10 @@ impl Recorder {
         let ended = (self.clock)();
         let took = ended.saturating_sub(began);
         let error = match &result {
-            Err(GuestError::Io(error)) => Some(error.clone()),
+            Err(GuestError::Io(error)) => Some(error.as_str()),
             _ => None,
         };
-        if error.is_some() || took > SLOW {
-            lock(&self.notices).push(Notice { at: ended.as_millis() as u64, volume, what, took, error });
-        }
+        lock(&self.notices).ended(ended, volume, what, took, error);
         result
     }
 

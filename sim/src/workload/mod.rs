@@ -8,6 +8,7 @@ pub mod database;
 pub mod guest;
 pub mod log;
 pub mod mixed;
+pub mod notices;
 pub mod pace;
 pub mod stamp;
 
