@@ -9,19 +9,33 @@ use clap::Args;
 use redoubt_core::maintenance::Ladder;
 use redoubt_ports::Endpoint;
 
+/// Which recovery points a vault keeps.
 #[derive(Debug, Args)]
-pub(crate) struct Up {
-    #[command(flatten)]
-    pub(crate) service: ServiceArgs,
+pub(crate) struct KeepArg {
+    /// Recovery points to keep: all:AGE, hourly:AGE, daily:AGE, weekly:AGE, PERIOD:AGE, newest:COUNT, crash:COUNT or
+    /// app:COUNT with commas between them, or latest [default: all:2h,hourly:24h,daily:15d]
+    #[arg(long = "keep", value_name = "RULES", value_parser = ladder)]
+    pub(crate) rules: Option<Ladder>,
+}
+
+/// The vault that a service writes, and how.
+#[derive(Debug, Args)]
+pub(crate) struct WrittenVault {
     #[command(flatten)]
     pub(crate) store: StoreArgs,
     /// Most that is sent to the vault per second, on average [default: no bound]
     #[arg(long, value_name = "SIZE", value_parser = rate)]
     pub(crate) vault_rate_max: Option<u64>,
-    /// Recovery points to keep: all:AGE, hourly:AGE, daily:AGE, weekly:AGE, PERIOD:AGE, newest:COUNT, crash:COUNT or
-    /// app:COUNT with commas between them, or latest [default: all:2h,hourly:24h,daily:15d]
-    #[arg(long, value_name = "RULES", value_parser = ladder)]
-    pub(crate) keep: Option<Ladder>,
+    #[command(flatten)]
+    pub(crate) keep: KeepArg,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    #[command(flatten)]
+    pub(crate) service: ServiceArgs,
+    #[command(flatten)]
+    pub(crate) vault: WrittenVault,
     #[command(flatten)]
     pub(crate) agent: AgentArgs,
     #[command(flatten)]
@@ -46,14 +60,7 @@ pub(crate) struct ProcessServer {
     #[command(flatten)]
     pub(crate) service: ServiceArgs,
     #[command(flatten)]
-    pub(crate) store: StoreArgs,
-    /// Most that is sent to the vault per second, on average [default: no bound]
-    #[arg(long, value_name = "SIZE", value_parser = rate)]
-    pub(crate) vault_rate_max: Option<u64>,
-    /// Recovery points to keep: all:AGE, hourly:AGE, daily:AGE, weekly:AGE, PERIOD:AGE, newest:COUNT, crash:COUNT or
-    /// app:COUNT with commas between them, or latest [default: all:2h,hourly:24h,daily:15d]
-    #[arg(long, value_name = "RULES", value_parser = ladder)]
-    pub(crate) keep: Option<Ladder>,
+    pub(crate) vault: WrittenVault,
     /// Where agents connect: tcp:HOST:PORT or unix:PATH
     #[arg(long, value_name = "ENDPOINT", value_parser = endpoint)]
     pub(crate) listen: Option<Endpoint>,
@@ -80,10 +87,8 @@ One line for each piece of work; ends when it is interrupted.";
 pub(crate) struct Maintainer {
     #[command(flatten)]
     pub(crate) which: WhichVault,
-    /// Recovery points to keep: all:AGE, hourly:AGE, daily:AGE, weekly:AGE, PERIOD:AGE, newest:COUNT, crash:COUNT or
-    /// app:COUNT with commas between them, or latest [default: all:2h,hourly:24h,daily:15d]
-    #[arg(long, value_name = "RULES", value_parser = ladder)]
-    pub(crate) keep: Option<Ladder>,
+    #[command(flatten)]
+    pub(crate) keep: KeepArg,
     /// Machine to maintain; may be repeated [default: all of the vault]
     #[arg(long = "machine", value_name = "ID", value_parser = machine)]
     pub(crate) machines: Vec<u128>,

@@ -25,7 +25,7 @@ struct Work {
 
 pub(crate) async fn run(args: Maintainer) -> Outcome<()> {
     let stop = Signals::catch()?.watch();
-    let keep = plan::keep_of(args.keep, None, plan::POINT_INTERVAL_DEFAULT)?;
+    let keep = plan::keep_of(args.keep.rules, None, plan::POINT_INTERVAL_DEFAULT)?;
     let settings = MaintainerSettings { keep, ..MaintainerSettings::default() };
     let place = recovery::locate(&args.which)?;
     let vault = recovery::open_vault(&place.settings, &place.key).await?;

@@ -3,7 +3,7 @@
 //! Nothing here touches the system; that comes after the whole plan is known to make sense.
 
 use super::{FileSettings, keep, read};
-use crate::cli::{Agent, AgentArgs, DiskArg, ProcessServer, ServiceArgs, StoreArgs, Up};
+use crate::cli::{Agent, AgentArgs, DiskArg, ProcessServer, ServiceArgs, Up, WrittenVault};
 use crate::failure::{Failure, Outcome};
 use crate::key::{self, KeySource};
 use crate::kit::Kit;
@@ -62,10 +62,10 @@ fn vault_of(file: &mut FileSettings) -> StoreSettings {
 }
 
 /// As [`vault_of`], with what the command line says over it.
-fn vault_under(args: &StoreArgs, rate_max: Option<u64>, file: &mut FileSettings) -> StoreSettings {
+fn vault_under(args: &WrittenVault, file: &mut FileSettings) -> StoreSettings {
     let known = vault_of(file);
-    let rate_max = rate_max.or(known.rate_max);
-    let settings = args.over(Some(known.clone())).unwrap_or(known);
+    let rate_max = args.vault_rate_max.or(known.rate_max);
+    let settings = args.store.over(Some(known.clone())).unwrap_or(known);
     StoreSettings { rate_max, ..settings }
 }
 
@@ -135,10 +135,10 @@ pub(crate) fn up(mut args: Up) -> Outcome<(AgentPlan, VaultPlan)> {
     let mut file = read(args.service.config.as_deref())?;
     let state = state_of(&args.service, &mut file);
     let kit = kit_of(&args.service, &mut file)?;
-    let vault = vault_under(&args.store, args.vault_rate_max, &mut file);
+    let vault = vault_under(&args.vault, &mut file);
     let key = key_of(kit, &args.service, &mut file, &vault.url);
     let stage_bytes_max = file.stage_max.unwrap_or(STAGE_BYTES_MAX_DEFAULT);
-    let rules = (args.keep.take(), file.keep.take());
+    let rules = (args.vault.keep.rules.take(), file.keep.take());
     let agent = agent_plan(args.agent, file, state, key)?;
     let keep = keep_of(rules.0, rules.1, agent.point_interval)?;
     Ok((agent, VaultPlan { store: vault, stage_bytes_max, keep }))
@@ -164,7 +164,7 @@ pub(crate) fn server(args: ProcessServer) -> Outcome<ServerPlan> {
     let mut file = read(args.service.config.as_deref())?;
     let state = state_of(&args.service, &mut file);
     let kit = kit_of(&args.service, &mut file)?;
-    let vault = vault_under(&args.store, args.vault_rate_max, &mut file);
+    let vault = vault_under(&args.vault, &mut file);
     let key = key_of(kit, &args.service, &mut file, &vault.url);
     let listen = match (args.listen, &file.listen[..]) {
         (Some(listen), _) => listen,
@@ -184,6 +184,10 @@ pub(crate) fn server(args: ProcessServer) -> Outcome<ServerPlan> {
         machines: machines.into_iter().map(MachineId).collect(),
         stage_bytes_max: args.stage_max.or(file.stage_max).unwrap_or(STAGE_BYTES_MAX_DEFAULT),
         // Agents say how often they make points, not this server: what they do by default is assumed.
-        keep: keep_of(args.keep, file.keep, file.point_interval.unwrap_or(POINT_INTERVAL_DEFAULT))?,
+        keep: keep_of(
+            args.vault.keep.rules,
+            file.keep,
+            file.point_interval.unwrap_or(POINT_INTERVAL_DEFAULT),
+        )?,
     })
 }
