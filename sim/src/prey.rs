@@ -57,6 +57,7 @@ pub fn prey(bug: Bug) -> Prey {
         Bug::PutAgainUnseen => {
             ("points-restorable", &["old-copy-takes-the-place-while-the-store-throttles"][..])
         }
+        Bug::PublishUnseen => ("single-writer", &["old-copy-takes-the-place-while-the-store-throttles"][..]),
         Bug::ScrubGuessesBetween => ("scrub-exact", &["scrub-finds-exactly-the-damage"][..]),
         // Of `Bug::OF_THE_MAINTAINER`: what guards against them leaves the lab nothing, or too little, to see.
         Bug::FoldForgetsTheEnd | Bug::DeleteGarbageAtOnce => ("points-restorable", &[][..]),

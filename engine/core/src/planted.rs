@@ -58,6 +58,8 @@ pub enum Bug {
     SkipLookBack,
     /// What is put again after a refusal or in doubt is put without another look at what it rests on.
     PutAgainUnseen,
+    /// A version of the catalogue is put without a look at what it rests on.
+    PublishUnseen,
     /// A scrub takes what it learnt at two points for what lies between them.
     ScrubGuessesBetween,
     /// A fold drops what only the end of its stretch shows.
@@ -153,13 +155,14 @@ impl Bug {
 
     /// Bugs of the maintainer that the vault's own tests catch: the proof of a fold before anybody names it, and folds that
     /// say what deleted tables said, leave nothing of two of them to be seen in the lab, and of points within a folded
-    /// stretch one run in a hundred has any. Nor has one in a hundred an old copy that comes while much is deleted, or in
-    /// which a catalogue arrives that fits.
-    pub const OF_THE_MAINTAINER: [Bug; 7] = [
+    /// stretch one run in a hundred has any. Nor has one in a hundred an old copy that comes while much is deleted or while a
+    /// version is put, or in which a catalogue arrives that fits.
+    pub const OF_THE_MAINTAINER: [Bug; 8] = [
         Bug::FoldForgetsTheEnd,
         Bug::FoldForgetsPoints,
         Bug::DeleteGarbageAtOnce,
         Bug::DeleteUnseen,
+        Bug::PublishUnseen,
         Bug::TrustStray,
         Bug::BuildOnLostTables,
         Bug::TrustShortLog,

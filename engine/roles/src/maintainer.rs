@@ -132,6 +132,10 @@ pub async fn maintain(
             if let Err(error) = &tended {
                 tell(MaintainerEvent::Failed(Some(machine), error));
             }
+            if matches!(tended, Err(VaultError::Damaged { .. })) {
+                // An old copy may have taken the vault's place: what was read of it is of another.
+                *reader = None;
+            }
         }
         tokio::select! {
             biased;

@@ -48,6 +48,11 @@ impl KeyRing {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(key.id, key.key.clone());
     }
 
+    /// Forgets all: under the same numbers another life of the vault has other keys.
+    pub(crate) fn forget(&self) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// Returns the key of that number.
     pub(crate) async fn get(&self, id: u32) -> Result<Key, VaultError> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();

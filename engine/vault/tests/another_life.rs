@@ -3,7 +3,7 @@
 mod support;
 
 use support::another_life::{
-    a_log_that_ends_before_a_durable_slot_gets_no_version,
+    a_copy_without_its_claim_is_claimed_anew, a_log_that_ends_before_a_durable_slot_gets_no_version,
     a_stray_gives_its_number_and_its_claim_and_nothing_else, a_version_without_its_tables_is_not_built_upon,
 };
 
@@ -28,4 +28,9 @@ fn a_maintainer_that_finds_the_log_ended_before_a_durable_slot_publishes_nothing
             a_log_that_ends_before_a_durable_slot_gets_no_version(commits, ahead);
         }
     }
+}
+
+#[test]
+fn a_maintainer_whose_claim_the_copy_lacks_claims_it_anew_and_goes_on() {
+    (0..3).for_each(a_copy_without_its_claim_is_claimed_anew);
 }

@@ -12,7 +12,9 @@ use support::another_life::{
 use support::damage::flips_are_noticed;
 use support::model::{Shape, folded_schedule, one_schedule};
 use support::old_copy::an_old_copy_loses_no_more_than_is_on_its_way;
-use support::replaced::{Story, nothing_is_put_that_needs_what_is_gone};
+use support::replaced::nothing_is_put_that_needs_what_is_gone;
+use support::replaced_store::Story;
+use support::republished::{effects, nothing_is_published_that_needs_what_is_gone};
 use support::run;
 
 /// Schedules tried per bug, at most.
@@ -58,6 +60,15 @@ fn replaced() -> Option<String> {
     })
 }
 
+fn republished() -> Option<String> {
+    let copies =
+        effects(1, true).into_iter().flat_map(|copied| (1..24).step_by(5).map(move |later| (copied, later)));
+    copies.into_iter().find_map(|(copied, later)| {
+        let story = Story { copied, back: copied + later, refused: 1, is_doubtful: true };
+        nothing_is_published_that_needs_what_is_gone(story).err()
+    })
+}
+
 /// Flips within the units of the segment object, where only opening them can tell.
 fn damage() -> Option<String> {
     let in_a_unit = |name: &str, length: u64| match length {
@@ -89,6 +100,7 @@ fn every_planted_bug_is_caught_and_nothing_else_is() {
         Bug::TrustShortLog,
         Bug::SkipLookBack,
         Bug::PutAgainUnseen,
+        Bug::PublishUnseen,
     ] {
         activate(Some(bug));
         let complaint = match bug {
@@ -101,6 +113,7 @@ fn every_planted_bug_is_caught_and_nothing_else_is() {
             }
             Bug::TrustShortLog => complaint(|| a_log_that_ends_before_a_durable_slot_gets_no_version(5, 1)),
             Bug::SkipLookBack | Bug::PutAgainUnseen => replaced(),
+            Bug::PublishUnseen => republished(),
             _ => model(SEEDS),
         };
         outcomes.push((Some(bug), complaint));
@@ -114,8 +127,9 @@ fn every_planted_bug_is_caught_and_nothing_else_is() {
                 continue;
             }
             Some(Bug::PublishBeforeLastSegment) => &["segment is missing"],
-            // An old writer acknowledges, or goes on with a log that has grown behind its back.
-            Some(Bug::SkipClaimCheck) => &["I1", "I6"],
+            // An old writer acknowledges, goes on with a log that has grown behind its back, or misses what it put: it was
+            // swept as what a dead writer left.
+            Some(Bug::SkipClaimCheck) => &["I1", "I6", "not in the vault any more"],
             // Lost slots and segments, a slot of another, two writers with a data key each, or two in one epoch.
             Some(Bug::TrustAlreadyExists) => {
                 &["I1", "I6", "missing", "not in the vault any more", "the seal is broken"]
@@ -131,6 +145,7 @@ fn every_planted_bug_is_caught_and_nothing_else_is() {
             Some(Bug::BuildOnLostTables) => &["is missing", "the vault is whole"],
             Some(Bug::TrustShortLog) => &["MT-1"],
             Some(Bug::SkipLookBack | Bug::PutAgainUnseen) => &["missing"],
+            Some(Bug::PublishUnseen) => &["PB-3"],
             Some(_) => &["I4"],
         };
         let text = complaint.unwrap_or_else(|| panic!("{bug:?} is not caught"));

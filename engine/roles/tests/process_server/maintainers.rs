@@ -2,8 +2,12 @@
 
 use crate::site::{Begun, Site};
 use crate::support::agent::{MACHINE, marker, write};
+use redoubt_core::change::ResyncReason;
+use redoubt_core::{
+    BatchPosition, Chain, Change, Generation, Lba, Record, Sectors, VolumeId, VolumeIndex, WriteSeq,
+};
 use redoubt_roles::maintainer::{Keeper, MaintainerEvent, Means, Tended, maintain};
-use redoubt_vault::{MachineReader, MaintainerSettings};
+use redoubt_vault::{MachineReader, MachineWriter, MaintainerSettings};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -88,4 +92,57 @@ async fn a_maintainer_alone_keeps_every_machine_of_a_vault_in_order_until_it_is_
     assert!(reader(&begun.site).await.covered() >= 64);
     let told = told.lock().unwrap();
     assert!(told.len() == 1 && told[0].contains("Wrote"), "{told:?}");
+}
+
+/// Records 1 to `to` of a history.
+fn records(to: u64) -> Vec<Record> {
+    let (volume, id, sectors) = (VolumeIndex(0), VolumeId(9), Sectors(4096));
+    let change = |seq| match seq {
+        1 => Change::Attach { volume, id, sectors },
+        2 => Change::ResyncBegin { reason: ResyncReason::Initial },
+        _ => Change::Write { volume, lba: Lba(seq), payload: vec![seq as u8; 512].into() },
+    };
+    (1..=to).map(|seq| Record { seq: WriteSeq(seq), change: change(seq) }).collect()
+}
+
+/// A writer of its own commits records one by one.
+async fn write_log(site: &Site, to: u64) {
+    let entropy = site.host.world().entropy;
+    let mut writer = MachineWriter::claim(&site.vault, MACHINE, entropy).await.unwrap();
+    for seq in writer.head().position.seq.0 + 1..=to {
+        let at =
+            BatchPosition { generation: Generation(1), seq: WriteSeq(seq), chain: Chain([seq as u8; 32]) };
+        writer.commit(records(seq), at).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_maintainer_alone_goes_on_with_an_old_copy_that_took_the_place_of_its_vault() {
+    let site = Site::new().await;
+    write_log(&site, 40).await;
+    let copy = site.store.copy();
+    write_log(&site, 80).await;
+    let other = site.another().await;
+    let (stop, stopped) = watch::channel(false);
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tells = told.clone();
+    let mut tell = move |event: MaintainerEvent<'_>| tells.lock().unwrap().push(format!("{event:?}"));
+    let settings = MaintainerSettings { every: EVERY, ..MaintainerSettings::default() };
+    let running = maintain(other.vault.clone(), Vec::new(), means(&other), settings, stopped, &mut tell);
+    let story = async {
+        tokio::time::sleep(Duration::from_secs(25)).await;
+        assert!(reader(&site).await.covered() > 70, "it maintains");
+        site.store.restore(copy);
+        // Of another life: with keys and claims of its own under the same numbers.
+        for to in [60, 80, 100, 120] {
+            write_log(&site, to).await;
+            tokio::time::sleep(Duration::from_secs(25)).await;
+        }
+        let (covered, slot) = (reader(&site).await.covered(), reader(&site).await.slot());
+        assert!(covered + EVERY + 1 >= slot, "it goes on: {covered} of {slot}: {:?}", told.lock().unwrap());
+        stop.send(true).unwrap();
+    };
+    tokio::join!(running, story);
+    let told = told.lock().unwrap();
+    assert!(told.iter().any(|told| told.contains("Failed")), "it is told: {told:?}");
 }

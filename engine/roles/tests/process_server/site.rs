@@ -47,6 +47,21 @@ impl Gate {
         self.inner.names().iter().filter(|name| name.as_str().contains("/seg/")).count()
     }
 
+    /// All that the store holds.
+    pub(crate) fn copy(&self) -> Vec<(StoreKey, Bytes)> {
+        self.inner
+            .names()
+            .into_iter()
+            .filter_map(|name| Some((name.clone(), self.inner.peek(&name)?)))
+            .collect()
+    }
+
+    /// A copy takes the place of everything.
+    pub(crate) fn restore(&self, copy: Vec<(StoreKey, Bytes)>) {
+        self.inner.names().iter().for_each(|name| self.inner.tamper(name, None));
+        copy.into_iter().for_each(|(name, bytes)| self.inner.tamper(&name, Some(bytes)));
+    }
+
     fn check_put(&self, key: &StoreKey) -> Result<(), StoreError> {
         if self.is_full.load(Ordering::SeqCst) {
             return Err(StoreError::NoSpace);

@@ -7,6 +7,7 @@ use crate::error::{ReadError, StoreFailure, VaultError};
 use crate::index::{Catalogue, Item, Merged, Object, Run, RunBuilder, TableBytes, TableId, TableInfo, Tail};
 use crate::key_ring::DataKey;
 use crate::load::STRETCH_SLOTS;
+use crate::log;
 use crate::names;
 use crate::reader::{PointId, PointInfo};
 use crate::store::Created;
@@ -53,6 +54,7 @@ impl Maintainer {
     ) -> Result<Built, BuildError> {
         let mut stretch = self.read(base, durable).await.map_err(BuildError::Log)?;
         self.density = stretch.tail.entries() as u64 / stretch.end.slot.saturating_sub(base.slot).max(1);
+        self.note_end(stretch.end.slot).await.map_err(|failure| BuildError::Log(failure.into()))?;
         // The key of a record was fit for use, whatever became of the writer.
         let id = if stretch.end.dek == 0 { base.dek } else { stretch.end.dek };
         let key = DataKey { id, key: self.log.keys.get(id).await.map_err(BuildError::Log)? };
@@ -86,6 +88,14 @@ impl Maintainer {
             }
         }
         Ok(read)
+    }
+
+    /// Notes the slot that the version ends with, before anything is put for it: a version may have nothing to put.
+    async fn note_end(&mut self, slot: u64) -> Result<(), StoreFailure> {
+        let (store, name) = (&self.log.vault.store, names::slot(self.log.machine, slot));
+        let header = store.get(&name, Some(0..log::HEADER_BYTES as u64)).await?;
+        self.end = header.map(|header| store.seen(name, &header));
+        Ok(())
     }
 
     /// Stores the new stretch as a run, merged with the newest ones as they have grown, or folds old ones; returns

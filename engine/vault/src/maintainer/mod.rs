@@ -13,6 +13,8 @@
 //! - MT-5 A version is built upon only if all tables that it names are there: one that was put while an old copy took the
 //!   vault's place names what was never in that copy, and gives up what is.
 //! - MT-6 A version of another life of the vault gives its number and its maintainer's claim, and nothing else.
+//! - MT-7 A maintainer whose claim is gone claims the vault that there is, and begins there as one that knows nothing. What
+//!   was learnt of keys is forgotten with every damage: an old copy has others under the same numbers.
 //!
 //! What is *not* here: making a run (`build`), publishing (`publish`), deleting (`delete`, `sweep`); what is decided without reading
 //! or writing anything (`redoubt_core::maintenance`).
@@ -122,6 +124,10 @@ pub struct Maintainer {
     superseded: Option<u64>,
     /// The newest version that this maintainer published.
     seen: Option<Seen>,
+    /// The slot that the version to come ends with.
+    end: Option<Seen>,
+    /// Its claim is gone: the vault is another.
+    is_adrift: bool,
 }
 
 impl std::fmt::Debug for Maintainer {
@@ -189,6 +195,8 @@ impl Maintainer {
             sweep_at,
             superseded,
             seen: None,
+            end: None,
+            is_adrift: false,
         })
     }
 
@@ -201,23 +209,21 @@ impl Maintainer {
     /// there is not enough to do. Repeat it until then. After an error it may be called again; dropping
     /// the future is like a crash and as harmless. `Superseded` is final.
     pub async fn round(&mut self, durable: u64, times: Times) -> Result<Option<u64>, VaultError> {
+        let done = self.try_round(durable, times).await;
+        if matches!(done, Err(VaultError::Damaged { .. })) {
+            // MT-7
+            self.log.keys.forget();
+        }
+        done
+    }
+
+    async fn try_round(&mut self, durable: u64, times: Times) -> Result<Option<u64>, VaultError> {
         if let Some(by) = self.superseded {
             return Err(VaultError::Superseded { by });
         }
         let base = match self.base.take() {
             Some(base) => base,
-            None => {
-                let found = match newest_base(&self.log, &self.index, &mut self.avoid).await {
-                    Err(damage @ VaultError::Damaged { .. }) => {
-                        return Err(self.unless_superseded(damage).await?);
-                    }
-                    found => found?,
-                };
-                if !self.tenure.found(found.newest, found.newest_maintainer) {
-                    return Err(self.supersede(found.newest_maintainer));
-                }
-                found
-            }
+            None => self.find_base().await?,
         };
         if durable < base.catalogue.slot.saturating_add(self.worth()) {
             self.base = Some(base);
@@ -269,9 +275,32 @@ impl Maintainer {
         large.map_or(self.settings.every, |slots| slots.min(self.settings.every)).max(1)
     }
 
-    /// Claims anew: an older maintainer published once more before it saw this one's claim.
-    async fn claim_again(&mut self) -> Result<(), VaultError> {
-        let (vault, machine, used) = (&self.log.vault, self.log.machine, self.claim.epoch);
+    /// Reads what is built on, and claims the machine first if the vault is another than the one that was claimed.
+    async fn find_base(&mut self) -> Result<Base, VaultError> {
+        let mut found = self.read_base().await?;
+        if self.is_adrift {
+            self.claim_again(found.newest_maintainer).await?;
+            self.is_adrift = false;
+            // Somebody may have published before the claim.
+            found = self.read_base().await?;
+        }
+        if !self.tenure.found(found.newest, found.newest_maintainer) {
+            return Err(self.supersede(found.newest_maintainer));
+        }
+        Ok(found)
+    }
+
+    async fn read_base(&mut self) -> Result<Base, VaultError> {
+        match newest_base(&self.log, &self.index, &mut self.avoid).await {
+            Err(damage @ VaultError::Damaged { .. }) => Err(self.unless_superseded(damage).await?),
+            found => found,
+        }
+    }
+
+    /// Claims anew, behind epoch `used`: an older maintainer published once more before it saw this one's claim, or an old
+    /// copy of the vault has none of it.
+    async fn claim_again(&mut self, used: u64) -> Result<(), VaultError> {
+        let (vault, machine) = (&self.log.vault, self.log.machine);
         self.claim = take_claim(vault, machine, Role::Maintainer, self.entropy.id(), used).await?;
         self.tenure = Tenure::new(self.claim.epoch);
         Ok(())

@@ -6,12 +6,13 @@
 //! - PB-2 What became garbage in version g is deleted when version g + 2 is published: the newest three versions
 //!   stay fully readable. What was not deleted is named as garbage again.
 //! - PB-3 What was read for a version is there still right before it is published, and before anything is deleted
-//!   after it: an old copy may take a vault's place at any time (GD-1). What was put for it is there right before each
-//!   attempt to put it (VS-6).
+//!   after it: an old copy may take a vault's place at any time (GD-1). The slot that it ends with and what was put for it
+//!   are there right before each attempt to put it (VS-6).
 //!
 //! What is *not* here: deleting (`delete`), what the dead left (`sweep`).
 
 use super::{Base, Maintainer};
+use crate::avoid::Avoid;
 use crate::error::VaultError;
 use crate::index::{Catalogue, Object, TableId, encode};
 use crate::names;
@@ -49,7 +50,7 @@ impl Maintainer {
             self.delete(&next.garbage.iter().filter(now).map(|(object, _)| *object).collect::<Vec<_>>())
                 .await?;
         }
-        match self.log.vault.store.create_if(&self.rests_of(&next), &name, &bytes).await? {
+        match self.log.vault.store.create_if(&self.rests_of(&base, &next), &name, &bytes).await? {
             Guarded::Created(Created::Mine) => self.tenure.published(),
             Guarded::Created(Created::Other(_)) => self.tenure.lost(),
             Guarded::Gone(gone) => return Err(self.went_away(gone).await?),
@@ -64,7 +65,7 @@ impl Maintainer {
             return Err(self.went_away(gone).await?);
         }
         if self.tenure.is_over() {
-            self.claim_again().await?;
+            self.claim_again(self.claim.epoch).await?;
             return Ok(None);
         }
         self.uploads.clear();
@@ -110,14 +111,28 @@ impl Maintainer {
         Ok((!fits).then(|| names::slot(self.log.machine, next.slot)))
     }
 
-    /// Returns what a version rests on that this maintainer put: its claim, the version before, what it uploaded.
-    fn rests_of(&self, next: &Catalogue) -> Vec<Seen> {
-        let named = next.objects().filter_map(|object| self.uploads.get(&object)).flatten();
-        [&self.claim.seen].into_iter().chain(&self.seen).chain(named).cloned().collect()
+    /// Returns what a version rests on: its maintainer's claim, the version before if that is of the same one, the slot
+    /// that it ends with, and what was uploaded for it, segments that its folds name among it.
+    fn rests_of(&self, base: &Base, next: &Catalogue) -> Vec<Seen> {
+        if planted::active(Bug::PublishUnseen) {
+            return Vec::new();
+        }
+        let named = next.objects().chain(base.packed.iter().copied());
+        let named = named.filter_map(|object| self.uploads.get(&object)).flatten();
+        let before = [&self.claim.seen].into_iter().chain(&self.seen).chain(&self.end);
+        before.chain(named).cloned().collect()
     }
 
     /// Says why a version is not published: a newer maintainer may have deleted what is gone.
     async fn went_away(&mut self, gone: StoreKey) -> Result<VaultError, VaultError> {
+        // Its own last version may be gone as well: the next round rests on what it finds.
+        self.seen = None;
+        if gone == self.claim.seen.name {
+            // MT-7: numbers, and what was put, mean others here.
+            self.uploads.clear();
+            (self.avoid, self.is_unfoldable, self.sweep_at, self.is_adrift) =
+                (Avoid::default(), false, 0, true);
+        }
         let what = "it went away while it was built upon: the vault is another now";
         self.unless_superseded(VaultError::damaged(gone, what)).await
     }

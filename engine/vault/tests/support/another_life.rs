@@ -186,6 +186,47 @@ pub(crate) fn a_log_that_ends_before_a_durable_slot_gets_no_version(commits: usi
     });
 }
 
+/// An old copy comes that has neither the claim of a running maintainer nor what it published. It tells that, claims what there
+/// is, behind all claims that the copy has, and goes on.
+pub(crate) fn a_copy_without_its_claim_is_claimed_anew(seed: u64) {
+    run(async {
+        let dice = Seeded::new(seed);
+        let (records, new) = (records(&dice), vault(&dice).await);
+        let mut first = Life::begin(new.clone(), &dice, 4).await;
+        first.live(&records, BEFORE).await;
+        let old = copy(&new).await;
+        let swapping = Swapping::never(&new, &old);
+        // The copy lacks its number, and one more before it.
+        let _ = maintainer(&first.vault, &dice, 4).await;
+        let mut running = Life::begin(swapping.clone(), &dice, 4).await;
+        running.live(&records, BEFORE + 20).await;
+        swapping.is_old.store(true, Ordering::Relaxed);
+        let mut life = Life::begin(old.clone(), &dice, 4).await;
+        drop(life.maintainer);
+        life.maintainer = running.maintainer;
+        let mut told = Vec::new();
+        for done in BEFORE + 1..=BEFORE + 40 {
+            life.write(&records, done).await;
+            told.extend(rounds(&mut life.maintainer, life.writer.slot()).await.err());
+        }
+        // The log that it follows is another, then its claim is gone.
+        assert!((1..=2).contains(&told.len()), "MT-7: it goes on: {told:?}");
+        let claims = claims(&old);
+        assert!(claims.iter().copied().eq(1..=claims.len() as u64), "claims are dense: {claims:?}");
+        assert_eq!(claims.last(), Some(&life.maintainer.epoch()), "the newest claim is its own");
+        is_whole(&old, &life, &records).await;
+    });
+}
+
+/// Numbers of the claims of maintainers.
+fn claims(store: &MemStore) -> Vec<u64> {
+    let number = |name: &StoreKey| {
+        let text = name.as_str().split_once("/claim/m/")?.1;
+        Some(u64::from_str_radix(text, 16).unwrap())
+    };
+    store.names().iter().filter_map(number).collect()
+}
+
 async fn refuses(store: &MemStore, maintainer: &mut Maintainer, last: u64, ahead: u64) {
     let before = store.names();
     let outcome = maintainer.round(last + ahead, Times::default()).await;

@@ -7,6 +7,8 @@ pub(crate) mod model;
 pub(crate) mod mortal;
 pub(crate) mod old_copy;
 pub(crate) mod replaced;
+pub(crate) mod replaced_store;
+pub(crate) mod republished;
 pub(crate) mod stranger;
 
 use async_trait::async_trait;

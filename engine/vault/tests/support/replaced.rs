@@ -1,132 +1,19 @@
 //! An old copy takes the place of a vault in front of one of a writer's requests, while the store throttles.
 
 use super::model::{MACHINE, Shape, history, position};
+use super::replaced_store::{Replaced, Story};
 use super::{Seeded, run};
-use async_trait::async_trait;
-use bytes::Bytes;
-use redoubt_ports::{InPlace, RawStore, StoreAround, StoreError, StoreKey};
+use redoubt_ports::InPlace;
 use redoubt_vault::scrub::{Damage, Scrub, ScrubSettings, ScrubWatch, Takes};
 use redoubt_vault::{
     CommitError, MachineReader, MachineWriter, MemStore, Preparer, Vault, VaultError, VaultKeys,
     WriterSettings,
 };
-use std::collections::BTreeMap;
-use std::ops::Range;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::Arc;
 
 /// Records that are committed before the story begins, after its second writer claimed, and at all.
 const BEFORE: usize = 6;
 const ALL: usize = 31;
-
-/// When what happens, in requests of the second writer.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Story {
-    /// The copy is made in front of this one,
-    pub(crate) copied: usize,
-    /// and takes the place in front of this one.
-    pub(crate) back: usize,
-    /// Each creation is asked for so many times before it is performed.
-    pub(crate) refused: usize,
-    /// The answer of each slot's creation is lost once.
-    pub(crate) is_doubtful: bool,
-}
-
-#[derive(Default)]
-struct Course {
-    /// Nothing happens before the story begins.
-    is_on: bool,
-    requests: usize,
-    /// How often each creation was asked for.
-    asked: BTreeMap<StoreKey, usize>,
-    old: Option<Arc<MemStore>>,
-    /// The creation that was on its way when the copy came.
-    on_its_way: Option<StoreKey>,
-}
-
-/// A store whose content is another from one request on.
-struct Replaced {
-    new: Arc<MemStore>,
-    story: Story,
-    course: Mutex<Course>,
-}
-
-impl Replaced {
-    /// Counts a request and returns the store that performs it.
-    fn meet(&self, creates: Option<&StoreKey>) -> Arc<MemStore> {
-        let mut course = self.course.lock().unwrap();
-        if !course.is_on {
-            return self.new.clone();
-        }
-        course.requests += 1;
-        if course.requests == self.story.copied {
-            course.old = Some(copy(&self.new));
-        }
-        if course.requests == self.story.back {
-            course.on_its_way = creates.cloned();
-        }
-        match &course.old {
-            Some(old) if course.requests >= self.story.back => old.clone(),
-            _ => self.new.clone(),
-        }
-    }
-
-    /// Tells how often this creation was asked for before.
-    fn asked(&self, key: &StoreKey) -> usize {
-        let mut course = self.course.lock().unwrap();
-        if !course.is_on {
-            return usize::MAX;
-        }
-        let times = course.asked.entry(key.clone()).or_default();
-        *times += 1;
-        *times - 1
-    }
-}
-
-#[async_trait]
-impl StoreAround for Replaced {
-    fn inner(&self) -> &dyn RawStore {
-        &*self.new
-    }
-
-    async fn put_if_absent(&self, key: &StoreKey, body: Bytes) -> Result<(), StoreError> {
-        let store = self.meet(Some(key));
-        let asked = self.asked(key);
-        if asked < self.story.refused {
-            return Err(StoreError::Throttled { retry_after: Some(Duration::from_millis(5)) });
-        }
-        let answer = store.put_if_absent(key, body).await;
-        if self.story.is_doubtful && asked == self.story.refused && key.as_str().contains("/log/") {
-            return Err(StoreError::Ambiguous("the answer is lost".to_owned()));
-        }
-        answer
-    }
-
-    async fn get(&self, key: &StoreKey, range: Option<Range<u64>>) -> Result<Option<Bytes>, StoreError> {
-        self.meet(None).get(key, range).await
-    }
-
-    async fn list_after(
-        &self,
-        prefix: &str,
-        after: Option<&StoreKey>,
-        limit: usize,
-    ) -> Result<Vec<(StoreKey, u64)>, StoreError> {
-        self.meet(None).list_after(prefix, after, limit).await
-    }
-
-    async fn delete(&self, key: &StoreKey) -> Result<(), StoreError> {
-        self.meet(None).delete(key).await
-    }
-}
-
-fn copy(of: &MemStore) -> Arc<MemStore> {
-    let copy = Arc::new(MemStore::new());
-    for name in of.names() {
-        copy.tamper(&name, of.peek(&name));
-    }
-    copy
-}
 
 fn keys() -> VaultKeys {
     VaultKeys::new([5; 32])
@@ -141,12 +28,12 @@ pub(crate) fn nothing_is_put_that_needs_what_is_gone(story: Story) -> Result<boo
     let settings = WriterSettings { inline_bytes: 1 << 10, segment_bytes: 2 << 10, key_units: 9 };
     run(async {
         let new = Arc::new(MemStore::new());
-        let store = Arc::new(Replaced { new, story, course: Mutex::default() });
+        let store = Replaced::new(&new, story, "/log/");
         let vault = Vault::init(store.clone(), keys(), &*dice).await.unwrap();
         let mut first = MachineWriter::claim_with(&vault, MACHINE, dice.clone(), settings).await.unwrap();
         first.commit(records[..BEFORE].to_vec(), position(BEFORE as u64)).await.unwrap();
         drop(first);
-        store.course.lock().unwrap().is_on = true;
+        store.begin();
         let claimed = MachineWriter::claim_with(&vault, MACHINE, dice.clone(), settings).await;
         let mut kept = 0;
         let told = match claimed {
@@ -155,8 +42,11 @@ pub(crate) fn nothing_is_put_that_needs_what_is_gone(story: Story) -> Result<boo
             }
             Err(error) => Err(error.to_string()),
         };
-        let course = std::mem::take(&mut *store.course.lock().unwrap());
-        let Some(old) = course.old.filter(|_| course.requests >= story.back) else { return Ok(false) };
+        if !store.is_back() {
+            return Ok(false);
+        }
+        let course = store.end();
+        let old = course.old.expect("the copy was made before it came");
         let stray = course.on_its_way.filter(|name| name.as_str().contains("/log/"));
         let stray = stray.filter(|name| told.as_ref().is_err_and(|told| told.contains(name.as_str())));
         if let Some(stray) = stray {
@@ -186,7 +76,7 @@ async fn write(
             prepared.push(preparer.prepare(records[..done].to_vec(), position(done as u64)).await?);
         }
         for commit in &prepared {
-            let is_back = store.course.lock().unwrap().requests >= store.story.back;
+            let is_back = store.is_back();
             let committed = writer.publish(commit).await?;
             if is_back {
                 *kept = committed.position.seq.0;
