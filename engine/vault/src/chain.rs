@@ -263,12 +263,18 @@ pub(crate) async fn newest_begin(vault: &Vault, machine: MachineId) -> Result<u6
     Ok(1)
 }
 
+/// Tells whether the log has its first slot, or none at all: then it serves from there if folds do not, as far as it goes.
+/// A catalogue that cannot be read may be of another life of the vault, whatever it says in the clear.
+pub(crate) async fn may_begin(log: &Log) -> Result<bool, VaultError> {
+    let first = log.vault.store.page(&names::log(log.machine), None, 1).await?;
+    Ok(first.first().is_none_or(|(name, _)| *name == names::slot(log.machine, 1)))
+}
+
 /// Tells whether the log's first slots were folded, as far as anybody can tell. Catalogues of another life of the
 /// vault say nothing of this log.
 pub(crate) async fn is_cut(log: &Log, index: &StoredIndex) -> Result<bool, VaultError> {
     let Log { vault, machine, .. } = log;
-    let first = vault.store.page(&names::log(*machine), None, 1).await?;
-    if first.first().is_some_and(|(name, _)| *name != names::slot(*machine, 1)) {
+    if !may_begin(log).await? {
         return Ok(true);
     }
     for (name, version) in newest_catalogues(vault, *machine).await? {

@@ -34,7 +34,7 @@ mod sweep;
 mod tests;
 
 use crate::avoid::{Avoid, Damage};
-use crate::chain::{is_cut, no_begin};
+use crate::chain::{is_cut, may_begin, no_begin};
 use crate::claims::{Claim, take_claim};
 use crate::error::{ReadError, VaultError};
 use crate::fold::newest_listed;
@@ -405,7 +405,7 @@ async fn newest_base(log: &Log, index: &StoredIndex, avoid: &mut Avoid) -> Resul
     } else if is_cut(log, index).await? {
         match newest_listed(log).await? {
             Some(catalogue) => (base.is_anew, base.catalogue) = (true, catalogue),
-            None if tried.is_empty() => {}
+            None if tried.is_empty() || may_begin(log).await? => {}
             None => return Err(no_begin(log.machine, tried.len())),
         }
     }

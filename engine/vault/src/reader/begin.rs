@@ -3,7 +3,7 @@
 
 use super::{Inner, PointId, State};
 use crate::avoid::{Avoid, Damage};
-use crate::chain::{CATALOGUE_TRIES, is_cut, newest_begin, no_begin};
+use crate::chain::{CATALOGUE_TRIES, is_cut, may_begin, newest_begin, no_begin};
 use crate::error::{StoreFailure, VaultError};
 use crate::fold;
 use crate::index::{Catalogue, Tail};
@@ -138,7 +138,11 @@ impl Inner {
         if listed.is_empty() || !is_cut(&self.log, &self.stored).await? {
             return Ok(State::to_load());
         }
-        self.listed().await?.ok_or_else(|| no_begin(self.log.machine, listed.len()))
+        match self.listed().await? {
+            Some(state) => Ok(state),
+            None if may_begin(&self.log).await? => Ok(State::to_load()),
+            None => Err(no_begin(self.log.machine, listed.len())),
+        }
     }
 
     /// Returns a state of all that folds say, if no catalogue can be used; none if there are none.

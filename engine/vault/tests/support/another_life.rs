@@ -137,6 +137,50 @@ pub(crate) fn a_stray_gives_its_number_and_its_claim_and_nothing_else(seed: u64,
     });
 }
 
+/// A copy is of a time before any maintainer, and a version arrives in it that is sealed with a younger key and says in the
+/// clear that the log was folded. The copy is read, written and maintained from its first slot on.
+pub(crate) fn a_copy_without_catalogues_is_read_from_its_first_slot(seed: u64) {
+    run(async {
+        let dice = Seeded::new(seed);
+        let (records, new) = (records(&dice), vault(&dice).await);
+        let settings = WriterSettings { key_units: 4, ..settings(&dice) };
+        let mut writer = MachineWriter::claim_with(
+            &Vault::open(new.clone(), VaultKeys::new(KEY)).await.unwrap(),
+            MACHINE,
+            dice.clone(),
+            settings,
+        )
+        .await
+        .unwrap();
+        for done in 1..=BEFORE {
+            writer.commit(records[..done].to_vec(), position(done as u64)).await.unwrap();
+        }
+        drop(writer);
+        let old = copy(&new).await;
+        let mut newer = Life::with(new.clone(), &dice, 4, settings).await;
+        newer.live(&records, BEFORE + 60).await;
+        let vault = Vault::open(old.clone(), VaultKeys::new(KEY)).await.unwrap();
+        let before = points(&MachineReader::open(&vault, MACHINE).await.unwrap());
+        assert!(!before.is_empty(), "the copy has points");
+        let (number, stray) = catalogues(&new)[0].clone();
+        let bytes = new.peek(&stray).unwrap();
+        let log_from = u64::from_le_bytes(bytes[104..112].try_into().unwrap());
+        assert!(log_from > 1, "it says that the log was folded");
+        old.tamper(&stray, Some(bytes));
+        let reader = MachineReader::open(&vault, MACHINE).await.expect("the log has its first slot");
+        assert_eq!(points(&reader), before, "MT-6: a stray gives no points, and takes none");
+        assert_eq!(reader.findings().len(), 1, "it is told: {:?}", reader.findings());
+        let mut life = Life::with(old.clone(), &dice, 4, settings).await;
+        life.live(&records, BEFORE + 40).await;
+        let left: Vec<u64> = catalogues(&old).into_iter().map(|(version, _)| version).collect();
+        assert!(
+            left.len() == 3 && left.iter().all(|version| *version > number),
+            "it goes as it grows old: {left:?}"
+        );
+        is_whole(&old, &life, &records).await;
+    });
+}
+
 /// The newest version of the newer vault arrives in the copy and fits its log, for it covers nothing newer; but its tables
 /// are not there, and what it gives up is needed. The copy is as whole in the end as if it had not arrived.
 pub(crate) fn a_version_without_its_tables_is_not_built_upon(seed: u64) {
