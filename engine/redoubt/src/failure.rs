@@ -161,6 +161,10 @@ impl From<VaultError> for Failure {
             VaultError::NotAdmitted { .. } => {
                 (Exit::Refused, "put the vault in another store, or on another file system")
             }
+            VaultError::WentAway { .. } => (
+                Exit::Failed,
+                "wait until nobody restores or replaces the vault, then try again; `redoubt scrub` says whether it is whole",
+            ),
             VaultError::Damaged { .. } => {
                 (Exit::Failed, "restore the object from a copy, or use another point")
             }

@@ -4,6 +4,7 @@
 //! - AD-1 A store that breaks a rule is refused by the name of that rule, before anything of a vault or a machine
 //!   is touched.
 //! - AD-2 A probe reads and lists at once after it wrote: a store that is right a little later is wrong.
+//! - AD-3 A store whose content is another all of a sudden breaks no rule: that is told as what it is.
 //!
 //! What is *not* here: faults that a right store may have (lost replies, false conflicts), which the resolve layer
 //! below takes away; promises that hold only until a crash.
@@ -71,14 +72,25 @@ pub(crate) async fn probe(store: &Store, run: u128, size: Probe) -> Result<(), V
         let expected: BTreeSet<StoreKey> = (0..=size.rounds).map(|round| names::probe(run, round)).collect();
         listed(store, run, &expected).await
     };
-    let outcome = outcome.await;
+    let mut outcome = outcome.await;
+    let first = names::probe(run, size.rounds);
+    if matches!(outcome, Err(VaultError::NotAdmitted { .. })) && went_away(store, run, &first).await {
+        outcome = Err(VaultError::WentAway { object: first.to_string() });
+    }
     let clean = async {
         for round in 0..=size.rounds {
             let _ = store.delete(&names::probe(run, round)).await;
         }
+        let _ = store.delete(&names::probe(!run, 0)).await;
     };
     let _ = tokio::time::timeout(CLEAN_DEADLINE, clean).await;
     outcome
+}
+
+/// AD-3: tells whether the probe's first object is gone, while the store is right about a new one.
+async fn went_away(store: &Store, run: u128, first: &StoreKey) -> bool {
+    let is_there = store.get(first, None).await.map(|found| found == Some(body(ALONE)));
+    is_there == Ok(false) && alone(store, !run, 0).await.is_ok()
 }
 
 fn refuse(rule: StoreRule, found: impl Into<String>) -> Result<(), VaultError> {

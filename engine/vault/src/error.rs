@@ -84,6 +84,16 @@ pub enum VaultError {
         /// What was seen.
         found: String,
     },
+    /// What the store held a moment ago is not there, and what is put now stays: its content is another, or it loses
+    /// objects. See who restores it, then try again.
+    #[error(
+        "{object} was put into the store a moment ago and is not there any more, while what is put now stays: \
+         another copy of the vault took its place just now, or the store loses objects"
+    )]
+    WentAway {
+        /// The object's name.
+        object: String,
+    },
     /// An object is missing, damaged or not where it belongs.
     #[error("{object} is damaged: {what}")]
     Damaged {

@@ -1,14 +1,17 @@
-//! Stores that break one rule each: none gets a vault, and each is told which rule it broke.
+//! Stores that break one rule each: none gets a vault, and each is told which rule it broke. A store whose content another
+//! takes the place of breaks none.
 
 mod support;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use redoubt_ports::{RawStore, StoreAround, StoreError, StoreKey};
-use redoubt_vault::{MemStore, StoreRule, Vault, VaultError, VaultKeys};
+use redoubt_vault::{MachineWriter, MemStore, StoreRule, Vault, VaultError, VaultKeys};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
+use support::model::MACHINE;
+use support::replaced_store::{Replaced, Story};
 use support::{Seeded, run};
 use tokio::time::{Instant, sleep};
 
@@ -101,4 +104,32 @@ fn a_store_that_keeps_the_rules_is_admitted() {
         let names: Vec<String> = store.inner.names().iter().map(StoreKey::to_string).collect();
         assert_eq!(names, ["vault", "vault.twin"], "the probe's objects are removed");
     });
+}
+
+/// A copy of before the claim takes the vault's place in front of one of its requests.
+#[test]
+fn a_vault_that_is_another_while_its_store_is_tried_is_told_as_that() {
+    let keys = || VaultKeys::new([7; 32]);
+    let mut told = 0;
+    for back in 2..60 {
+        let outcome = run(async {
+            let (new, dice) = (Arc::new(MemStore::new()), Seeded::new(1));
+            Vault::init(new.clone(), keys(), &*dice).await.unwrap();
+            let story = Story { copied: 1, back, refused: 0, is_doubtful: false };
+            let store = Replaced::new(&new, story, "none");
+            let vault = Vault::open(store.clone(), keys()).await.unwrap();
+            store.begin();
+            MachineWriter::claim(&vault, MACHINE, dice).await.map(drop)
+        });
+        match outcome {
+            Err(VaultError::NotAdmitted { .. }) => panic!("in front of request {back}: {outcome:?}"),
+            Err(VaultError::WentAway { object }) => {
+                assert!(object.starts_with("probe/"), "{object}");
+                told += 1;
+            }
+            // In front of the probe's first object, or behind the probe.
+            _ => {}
+        }
+    }
+    assert!(told > 10, "only {told} were told");
 }
