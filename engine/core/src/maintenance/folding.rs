@@ -17,10 +17,13 @@ use std::ops::Range;
 
 /// Unfolded runs of one size that become one.
 const FAN: u64 = 4;
-/// Runs up to this many entries count as of one size.
-const SMALL: u64 = 4096;
+/// Runs up to this many entries count as of one size: four of them are a few KiB. Counted as one up to a whole block, the
+/// runs of a quiet machine would be written again every third round.
+const SMALL: u64 = 256;
 /// A folded run is folded again once what is newer has this part of its entries: bounds what it hides.
 const REFOLD_PART: u64 = 4;
+/// What is newer counts as so many entries at least: one block is folded again at any time.
+const REFOLD_LEAST: u64 = 4096;
 
 /// A run of the index, as far as folding looks at it. Runs follow one another, oldest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +66,7 @@ fn fold_from(folded: &[RunShape], new: &[RunShape]) -> usize {
     let mut newer = new.iter().map(|run| run.entries).fold(0, u64::saturating_add);
     let mut first = folded.len();
     while let Some(run) = first.checked_sub(1).map(|at| folded[at]) {
-        if newer.max(SMALL) < run.entries / REFOLD_PART {
+        if newer.max(REFOLD_LEAST) < run.entries / REFOLD_PART {
             break;
         }
         newer = newer.saturating_add(run.entries);
