@@ -113,7 +113,7 @@ impl Shelves<'_> {
         self,
         purpose: Purpose,
         wanted: impl Iterator<Item = &UnitPlace>,
-        mut each: impl FnMut(&UnitPlace, &[u8]) + Send,
+        mut each: impl FnMut(&UnitPlace, &Bytes) + Send,
     ) -> Result<bool, ReadError> {
         let (mut missing, mut is_kept) = (Vec::new(), true);
         for unit in wanted {
@@ -157,7 +157,7 @@ impl Shelves<'_> {
         &self,
         purpose: Purpose,
         mut units: Vec<UnitPlace>,
-        each: &mut (impl FnMut(&UnitPlace, &[u8]) + Send),
+        each: &mut (impl FnMut(&UnitPlace, &Bytes) + Send),
     ) -> Result<bool, ReadError> {
         if self.near.0.is_some() && purpose != Purpose::Hydrate {
             let all = futures::stream::iter(std::mem::take(&mut units));
@@ -186,7 +186,7 @@ impl Shelves<'_> {
         purpose: Purpose,
         unit: &UnitPlace,
         plain: Bytes,
-        each: &mut impl FnMut(&UnitPlace, &[u8]),
+        each: &mut impl FnMut(&UnitPlace, &Bytes),
     ) {
         each(unit, &plain);
         if purpose != Purpose::Hydrate {

@@ -84,6 +84,21 @@ impl PointView {
         Ok(image.into())
     }
 
+    /// Reads an extent without gathering it: hands the bytes of each part that holds data to `each`, with its first sector,
+    /// as they lie in memory and in no order; some may come twice. The rest reads as zeros.
+    pub async fn read_parts(
+        &self,
+        volume: VolumeIndex,
+        extent: Extent,
+        mut each: impl FnMut(u64, Bytes) + Send,
+    ) -> Result<(), ReadError> {
+        let hand_over = |part: &Found, plain: &Bytes| {
+            let (from, to) = (part.offset * SECTOR_BYTES, (part.offset + part.sectors) * SECTOR_BYTES);
+            each(part.first, plain.slice(from as usize..to as usize));
+        };
+        self.load(volume, extent, Purpose::Asked, hand_over).await.map(drop)
+    }
+
     /// Brings an extent into memory that will probably be read soon.
     pub async fn read_ahead(&self, volume: VolumeIndex, extent: Extent) -> Result<(), ReadError> {
         self.load(volume, extent, Purpose::Ahead, |_, _| {}).await.map(drop)
@@ -100,7 +115,7 @@ impl PointView {
         volume: VolumeIndex,
         extent: Extent,
         purpose: Purpose,
-        each: impl FnMut(&Found, &[u8]) + Send,
+        each: impl FnMut(&Found, &Bytes) + Send,
     ) -> Result<bool, ReadError> {
         let looked_up = self.units(volume, extent, purpose).await?;
         self.load_found(volume, extent, purpose, looked_up, each).await
@@ -114,12 +129,12 @@ impl PointView {
         extent: Extent,
         purpose: Purpose,
         mut looked_up: LookedUp,
-        mut each: impl FnMut(&Found, &[u8]) + Send,
+        mut each: impl FnMut(&Found, &Bytes) + Send,
     ) -> Result<bool, ReadError> {
         let mut is_second = false;
         loop {
             let (parts, is_kept) = looked_up;
-            let place = |unit: &UnitPlace, plain: &[u8]| {
+            let place = |unit: &UnitPlace, plain: &Bytes| {
                 let from = parts.partition_point(|part| part.unit < *unit);
                 parts[from..].iter().take_while(|part| part.unit == *unit).for_each(|part| each(part, plain));
             };

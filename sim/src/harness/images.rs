@@ -1,20 +1,26 @@
-//! Images of points, read one after another: every byte is read and compared, but a page is looked at again only if it
-//! differs from what it was in the point before.
+//! Images of points, read one after another: every byte is read, and compared unless it is the very memory that was compared
+//! before, but a page is looked at again only if it differs from what it was in the point before.
 //!
 //! Points that follow one another are much alike, so what is kept of them is shared page by page.
 //!
 //! Invariants
 //! - PG-1 What a sector is taken for is what [`stamp::recognise`] says of its bytes, whatever was read before it.
+//! - PG-2 What is not compared lies in memory that was held since it was, so that it cannot have changed; or is zeros in
+//!   both points.
 //!
 //! What is *not* here: reading the vault, and judging what was read.
 
 use crate::workload::stamp::{self, Seen};
+use bytes::Bytes;
+use redoubt_core::Extent;
 use std::sync::Arc;
 
 const SECTOR: usize = 512;
 
 /// Bytes that are compared, looked at and kept as one: what guests write at least.
 const PAGE: usize = 4096;
+
+const ZEROS: [u8; PAGE] = [0; PAGE];
 
 /// A volume as it was at one point; pages that did not change are shared with other points.
 pub(super) struct Image(Vec<Arc<[u8]>>);
@@ -50,6 +56,17 @@ impl Image {
     }
 }
 
+/// Where the bytes of a page of the point before lie.
+#[derive(Clone)]
+enum Held {
+    /// Here only.
+    Here,
+    /// Nowhere: nothing was written there.
+    Zeros,
+    /// In the reader's memory, which stays as it is for as long as it is held.
+    There(Bytes),
+}
+
 /// One volume of a machine, as it was at the point that is read.
 pub(super) struct Volume {
     machine: u16,
@@ -57,6 +74,11 @@ pub(super) struct Volume {
     bytes: Vec<u8>,
     seen: Vec<Seen>,
     pages: Vec<Arc<[u8]>>,
+    held: Vec<Held>,
+    /// Sectors of each page of the piece that is read that were handed over, as bits.
+    got: Vec<u8>,
+    /// First page of that piece.
+    from: usize,
 }
 
 impl Volume {
@@ -67,24 +89,80 @@ impl Volume {
         if !length.is_multiple_of(PAGE) {
             pages.push(Arc::from(&zeros[..length % PAGE]));
         }
-        Volume { machine, index, bytes: vec![0; length], seen: vec![Seen::Zero; length / SECTOR], pages }
+        let held = vec![Held::Zeros; pages.len()];
+        let (bytes, seen) = (vec![0; length], vec![Seen::Zero; length / SECTOR]);
+        Volume { machine, index, bytes, seen, pages, held, got: Vec::new(), from: 0 }
     }
 
-    /// Takes what was read from a sector on: whole pages, but for the last one of the volume.
-    pub(super) fn put(&mut self, first: u64, piece: &[u8]) {
-        let from = first as usize * SECTOR;
+    /// Begins to read a piece: whole pages, but for the last one of the volume.
+    pub(super) fn begin(&mut self, piece: Extent) {
+        let (from, to) = (piece.lba.0 as usize * SECTOR, piece.end() as usize * SECTOR);
         debug_assert!(from.is_multiple_of(PAGE));
-        for (at, page) in (from..).step_by(PAGE).zip(piece.chunks(PAGE)) {
-            let before = &mut self.bytes[at..at + page.len()];
-            if before == page {
+        self.from = from / PAGE;
+        self.got.clear();
+        self.got.resize(to.div_ceil(PAGE) - self.from, 0);
+    }
+
+    /// Takes what the piece holds from a sector on.
+    pub(super) fn take(&mut self, first: u64, mut part: Bytes) {
+        let mut at = first as usize * SECTOR;
+        while !part.is_empty() {
+            let within = part.split_to(part.len().min(PAGE - at % PAGE));
+            let next = at + within.len();
+            self.take_within(at, within);
+            at = next;
+        }
+    }
+
+    /// Ends a piece: what was not handed over is zeros.
+    pub(super) fn end(&mut self) {
+        for (page, got) in (self.from..).zip(std::mem::take(&mut self.got)) {
+            let (from, to) = (page * PAGE, self.bytes.len().min((page + 1) * PAGE));
+            if got == 0 {
+                if !matches!(self.held[page], Held::Zeros) {
+                    self.put(from, &ZEROS[..to - from]);
+                    self.held[page] = Held::Zeros;
+                }
                 continue;
             }
-            before.copy_from_slice(page);
-            for (sector, bytes) in (at / SECTOR..).zip(page.chunks(SECTOR)) {
-                self.seen[sector] = stamp::recognise(self.machine, self.index, sector as u64, bytes);
+            for at in (from..to).step_by(SECTOR) {
+                if got & 1 << ((at - from) / SECTOR) == 0 {
+                    self.held[page] = Held::Here;
+                    self.put(at, &ZEROS[..SECTOR]);
+                }
             }
-            self.pages[at / PAGE] = Arc::from(page);
         }
+    }
+
+    /// Takes what lies within one page. Is it the memory of the point before, then it holds the same (PG-2).
+    fn take_within(&mut self, at: usize, part: Bytes) {
+        let page = at / PAGE;
+        let sectors = part.len() / SECTOR;
+        self.got[page - self.from] |= ((1u16 << sectors) - 1 << (at % PAGE / SECTOR)) as u8;
+        let is_whole = part.len() == self.pages[page].len();
+        let is_same = |held: &Bytes| held.as_ptr() == part.as_ptr() && held.len() == part.len();
+        match &self.held[page] {
+            Held::There(held) if is_whole && is_same(held) => {}
+            _ => {
+                self.put(at, &part);
+                self.held[page] = if is_whole { Held::There(part) } else { Held::Here };
+            }
+        }
+    }
+
+    /// Compares what lies within one page, and looks at it if it differs.
+    fn put(&mut self, at: usize, part: &[u8]) {
+        let before = &mut self.bytes[at..at + part.len()];
+        if before == part {
+            return;
+        }
+        before.copy_from_slice(part);
+        for (sector, bytes) in (at / SECTOR..).zip(part.chunks(SECTOR)) {
+            self.seen[sector] = stamp::recognise(self.machine, self.index, sector as u64, bytes);
+        }
+        let page = at / PAGE;
+        let (from, to) = (page * PAGE, self.bytes.len().min((page + 1) * PAGE));
+        self.pages[page] = Arc::from(&self.bytes[from..to]);
     }
 
     /// Returns what was read.
@@ -138,7 +216,6 @@ impl Volumes {
 mod tests {
     use super::*;
     use crate::workload::stamp::{Stamp, content};
-    use redoubt_core::Extent;
 
     const SECTORS: u64 = 20;
 
@@ -153,30 +230,50 @@ mod tests {
         image
     }
 
+    /// Reads from a sector on as the reader does: in parts, in no order, and without parts of zeros.
+    fn read(volume: &mut Volume, first: u64, piece: &Bytes, part: usize) {
+        volume.begin(Extent::new(first, (piece.len() / SECTOR) as u64));
+        for at in (0..piece.len()).step_by(part * SECTOR).rev() {
+            let bytes = piece.slice(at..piece.len().min(at + part * SECTOR));
+            if bytes.iter().any(|byte| *byte != 0) {
+                volume.take(first + (at / SECTOR) as u64, bytes);
+            }
+        }
+        volume.end();
+    }
+
     #[test]
     fn what_is_seen_of_a_point_depends_on_no_point_before() {
         let mut foreign = written(&[(1, 0, 8)]);
         foreign[17 * SECTOR + 5] = 9;
         let points =
             [written(&[(1, 0, 8), (2, 7, 5)]), foreign, written(&[(2, 7, 5)]), written(&[(1, 0, 8)])];
-        let mut volumes = Volumes::new(3);
-        for image in &points {
-            let volume = volumes.volume(0, SECTORS);
-            volume.put(0, &image[..8 * SECTOR]);
-            volume.put(8, &image[8 * SECTOR..]);
-            assert_eq!(volume.bytes(), image);
-            assert_eq!(volume.as_ref(), stamp::read_image(3, 0, image));
-            assert_eq!(volume.image().differs(0, image), None);
+        // Twice each, and once more from other memory: what is held is met, and is not.
+        let memory = points.map(Bytes::from);
+        let others = memory.clone().map(|image| Bytes::copy_from_slice(&image));
+        for part in [1, 3, 8, 20] {
+            let mut volumes = Volumes::new(3);
+            for (image, other) in memory.iter().zip(&others) {
+                for image in [image, image, other, image] {
+                    let volume = volumes.volume(0, SECTORS);
+                    read(volume, 0, &image.slice(..8 * SECTOR), part);
+                    read(volume, 8, &image.slice(8 * SECTOR..), part);
+                    assert_eq!(volume.bytes(), image);
+                    assert_eq!(volume.as_ref(), stamp::read_image(3, 0, image));
+                    assert_eq!(volume.image().differs(0, image), None);
+                }
+            }
         }
     }
 
     #[test]
     fn an_image_stays_as_it_was_and_shares_what_did_not_change() {
-        let (old, new) = (written(&[(1, 0, 20)]), written(&[(1, 0, 20), (2, 9, 2)]));
+        let points = [written(&[(1, 0, 20)]), written(&[(1, 0, 20), (2, 9, 2)])];
+        let [old, new] = points.map(Bytes::from);
         let mut volumes = Volumes::new(3);
-        volumes.volume(0, SECTORS).put(0, &old);
+        read(volumes.volume(0, SECTORS), 0, &old, 20);
         let before = volumes.all()[0].image();
-        volumes.volume(0, SECTORS).put(0, &new);
+        read(volumes.volume(0, SECTORS), 0, &new, 20);
         let after = volumes.all()[0].image();
         assert_eq!(before.differs(0, &old), None);
         assert_eq!(before.differs(0, &new), Some(9));
@@ -190,7 +287,7 @@ mod tests {
     #[test]
     fn a_volume_of_another_size_is_read_from_the_beginning() {
         let mut volumes = Volumes::new(3);
-        volumes.volume(0, SECTORS).put(0, &written(&[(1, 0, 20)]));
+        read(volumes.volume(0, SECTORS), 0, &written(&[(1, 0, 20)]).into(), 20);
         let volume = volumes.volume(0, 8);
         assert_eq!((volume.bytes().len(), volume.as_ref().len()), (8 * SECTOR, 8));
         assert!(volume.as_ref().iter().all(|seen| *seen == Seen::Zero));

@@ -243,19 +243,29 @@ async fn judge_point(
     }
 }
 
+/// Reads a point part by part, the newest as who mounts it does.
 async fn read_point(
     machine: &Machine,
     volumes: &mut Volumes,
     reader: &MachineReader,
     point: &PointInfo,
 ) -> Result<(), String> {
+    let is_newest = reader.points().last().is_some_and(|newest| newest.id == point.id);
     let view = reader.view(point.id).map_err(|error| error.to_string())?;
     for index in 0..machine.disks.len() {
         let volume = VolumeIndex(index as u16);
         let info = view.volumes().get(&volume).ok_or_else(|| format!("volume {index} is missing"))?;
         let place = volumes.volume(index, info.sectors.0);
-        let put = |first: u64, piece: &[u8]| place.put(first, piece);
-        pieces(&view, volume, info.sectors.0, put).await.map_err(|error| error.to_string())?;
+        for piece in pieces(info.sectors.0) {
+            place.begin(piece);
+            let read = if is_newest {
+                view.read(volume, piece).await.map(|bytes| place.take(piece.lba.0, bytes))
+            } else {
+                view.read_parts(volume, piece, |first, part| place.take(first, part)).await
+            };
+            read.map_err(|error| error.to_string())?;
+            place.end();
+        }
     }
     Ok(())
 }
@@ -275,22 +285,15 @@ pub(super) async fn images(estate: &Estate, machine: &Machine) -> Option<Images>
 /// Reads a whole volume.
 pub(super) async fn image(view: &PointView, volume: VolumeIndex, sectors: u64) -> Result<Vec<u8>, ReadError> {
     let mut image = Vec::with_capacity(sectors as usize * 512);
-    pieces(view, volume, sectors, |_, piece| image.extend_from_slice(piece)).await?;
+    for piece in pieces(sectors) {
+        image.extend_from_slice(&view.read(volume, piece).await?);
+    }
     Ok(image)
 }
 
-/// Reads a whole volume and hands it over in pieces, each with its first sector.
-async fn pieces(
-    view: &PointView,
-    volume: VolumeIndex,
-    sectors: u64,
-    mut each: impl FnMut(u64, &[u8]),
-) -> Result<(), ReadError> {
-    for first in (0..sectors).step_by(PIECE as usize) {
-        let extent = Extent::new(first, PIECE.min(sectors - first));
-        each(first, &view.read(volume, extent).await?);
-    }
-    Ok(())
+/// Cuts a volume into what is read at once.
+fn pieces(sectors: u64) -> impl Iterator<Item = Extent> {
+    (0..sectors).step_by(PIECE as usize).map(move |first| Extent::new(first, PIECE.min(sectors - first)))
 }
 
 /// After the sources are quiesced, source and replica are equal, byte by byte.

@@ -194,7 +194,7 @@ impl Maintainer {
         let (from, sectors) = (usize::from(item.offset), usize::from(item.sectors));
         let (units, near, mut content) = (self.units.clone(), Near::default(), Vec::new());
         let shelves = Shelves { log: &self.log, units: &units, near: &near };
-        let take = |_: &UnitPlace, plain: &[u8]| {
+        let take = |_: &UnitPlace, plain: &Bytes| {
             let bytes = plain.get(from * SECTOR..(from + sectors) * SECTOR).unwrap_or_default();
             content.extend_from_slice(bytes);
         };
