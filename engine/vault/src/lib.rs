@@ -68,6 +68,7 @@ pub use rewrap::{Retired, Rewrapped};
 pub use sealing::DataKeyInfo;
 pub use seed::{Seed, SeedDisk, SeedError, Seeded};
 pub use space::{Held, Space};
+pub use units::UnitMemory;
 pub use vault::Vault;
 pub use vault_keys::VaultKeyInfo;
 pub use view::PointView;

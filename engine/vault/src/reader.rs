@@ -96,7 +96,7 @@ impl State {
 
 pub(crate) struct Inner {
     pub(crate) log: Log,
-    pub(crate) units: Units,
+    pub(crate) units: Arc<Units>,
     state: RwLock<State>,
     stored: StoredIndex,
     findings: Mutex<Vec<VaultError>>,
@@ -108,7 +108,8 @@ impl Inner {
     /// Makes one that has read nothing.
     fn new(vault: &Vault, machine: MachineId) -> Inner {
         let log = Log { vault: vault.clone(), machine, keys: KeyRing::new(vault, machine) };
-        let (stored, units, state) = (StoredIndex::new(log.clone()), Units::new(), RwLock::default());
+        let units = vault.memory.clone().unwrap_or_default().0;
+        let (stored, state) = (StoredIndex::new(log.clone()), RwLock::default());
         let (findings, loading) = (Mutex::default(), tokio::sync::Mutex::default());
         Inner { log, units, state, stored, findings, loading }
     }

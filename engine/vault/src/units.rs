@@ -53,6 +53,23 @@ pub(crate) struct Units {
     ahead: Semaphore,
 }
 
+/// Units that readers of one machine opened after one another remember together: a unit never changes, and what a reader
+/// looks for it learns from its own index.
+#[derive(Clone)]
+pub struct UnitMemory(pub(crate) Arc<Units>);
+
+impl Default for UnitMemory {
+    fn default() -> UnitMemory {
+        UnitMemory(Arc::new(Units::new()))
+    }
+}
+
+impl std::fmt::Debug for UnitMemory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("UnitMemory")
+    }
+}
+
 impl Units {
     pub(crate) fn new() -> Units {
         Units {

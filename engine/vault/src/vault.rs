@@ -17,6 +17,7 @@ use crate::opening;
 use crate::reader::MachineReader;
 use crate::store::{Created, Store};
 use crate::twice::Mended;
+use crate::units::UnitMemory;
 use crate::vault_keys;
 use bytes::Bytes;
 use redoubt_core::{MachineId, Names};
@@ -39,6 +40,8 @@ pub struct Vault {
     pub(crate) uuid: u128,
     /// Where readers open what they read.
     pub(crate) workers: Arc<dyn Workers>,
+    /// What readers remember together, if they do.
+    pub(crate) memory: Option<UnitMemory>,
     /// Which of the vault's keys this is.
     pub(crate) number: u32,
     pub(crate) mended: Mended,
@@ -73,7 +76,7 @@ impl Vault {
             Created::Mine => {
                 let (number, workers) = (vault_keys::FIRST, Arc::new(InPlace));
                 let mended = Mended::default();
-                Ok(Vault { store, keys, uuid, number, workers, mended, object })
+                Ok(Vault { store, keys, uuid, number, workers, memory: None, mended, object })
             }
             Created::Other(_) => Err(VaultError::AlreadyInitialised),
         }
@@ -89,7 +92,8 @@ impl Vault {
         let mended = Mended::default();
         let ((uuid, first), object) = read(&store, &mended).await?.ok_or(VaultError::NoVault)?;
         let number = vault_keys::number_of(&store, uuid, first, &keys).await?;
-        Ok(Vault { store, keys, uuid, number, workers: Arc::new(InPlace), mended, object })
+        let workers = Arc::new(InPlace);
+        Ok(Vault { store, keys, uuid, number, workers, memory: None, mended, object })
     }
 
     /// Returns the identity of the vault in a store; needs no key.
@@ -113,6 +117,12 @@ impl Vault {
     /// Has what is read opened by these workers, instead of in place.
     pub fn with_workers(mut self, workers: Arc<dyn Workers>) -> Vault {
         self.workers = workers;
+        self
+    }
+
+    /// Has readers remember the units of a machine together with others of it.
+    pub fn with_memory(mut self, memory: &UnitMemory) -> Vault {
+        self.memory = Some(memory.clone());
         self
     }
 

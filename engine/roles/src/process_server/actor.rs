@@ -35,6 +35,7 @@ use redoubt_core::message::{Message, RefusedReason};
 use redoubt_core::receiver::{Receiver, ReceiverEvent, ReceiverLimits, SessionId};
 use redoubt_core::{BatchPosition, Generation, Instant, MachineId, WriteSeq};
 use redoubt_ports::{Alarm, IoError, IoKind};
+use redoubt_vault::UnitMemory;
 use redoubt_wire::StreamKey;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -67,11 +68,11 @@ pub(super) async fn run(
     key: StreamKey,
     mut mailbox: mpsc::Receiver<ToActor>,
 ) {
-    let mut caller = None;
+    let (mut caller, memory) = (None, UnitMemory::default());
     loop {
         let opened = arrival::open(&shared, machine, &key, &mut mailbox, caller.take()).await;
         let Some((opened, waiting)) = opened else { return };
-        let mut actor = Actor::new(shared.clone(), machine, key.clone(), opened);
+        let mut actor = Actor::new(shared.clone(), machine, key.clone(), opened, memory.clone());
         if let Some(waiting) = waiting {
             actor.admit(waiting).await;
         }
@@ -146,14 +147,20 @@ enum Wake {
 }
 
 impl Actor {
-    fn new(shared: Arc<Shared>, machine: MachineId, key: StreamKey, opened: Opened) -> Actor {
+    fn new(
+        shared: Arc<Shared>,
+        machine: MachineId,
+        key: StreamKey,
+        opened: Opened,
+        memory: UnitMemory,
+    ) -> Actor {
         let Opened { stage, state, known, vault, packer, maintainer, claim } = opened;
         let now = shared.world.clock.now();
         let generation = state.generation;
         let limits = limits(&shared, stage.bytes());
         let actor = Actor {
             receiver: Receiver::new(now, machine, limits, state),
-            hasher: Hasher::start(vault.clone(), machine),
+            hasher: Hasher::start(vault.clone(), machine, memory),
             marks: Marks::new(vault, machine),
             _maintainer: maintainer,
             proof: Proof::new(claim),

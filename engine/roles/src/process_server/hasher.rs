@@ -6,14 +6,15 @@
 //!   again, which heals it. It is never answered by "zeros".
 //! - HA-3 A requested resync is answered from the store, not from what was read before it: a unit that rotted since is
 //!   damaged, although some memory still holds it. Others may use that memory: they look for what the vault has not
-//!   got, and a machine that is overrun converges only if their answers are quick.
+//!   got, and a machine that is overrun converges only if their answers are quick. So that memory outlives the claim: an
+//!   agent that comes back often asks for the same blocks each time.
 
 use super::packer::{PAUSE_FIRST, PAUSE_MAX};
 use redoubt_core::change::ResyncReason;
 use redoubt_core::message::{HASH_BLOCK_SECTORS, HashReply, HashRequest};
 use redoubt_core::receiver::SessionId;
 use redoubt_core::{MachineId, VolumeIndex, WriteSeq};
-use redoubt_vault::{MachineReader, PointView, ReadError, Vault, VaultError};
+use redoubt_vault::{MachineReader, PointView, ReadError, UnitMemory, Vault, VaultError};
 use std::collections::VecDeque;
 use std::ops::Range;
 use tokio::sync::mpsc;
@@ -37,11 +38,11 @@ impl Drop for Hasher {
 }
 
 impl Hasher {
-    /// Starts the task.
-    pub(super) fn start(vault: Vault, machine: MachineId) -> Hasher {
+    /// Starts the task; `memory` is what tasks before it read.
+    pub(super) fn start(vault: Vault, machine: MachineId, memory: UnitMemory) -> Hasher {
         let (questions, question_queue) = mpsc::channel(1);
         let (answer_queue, answers) = mpsc::channel(1);
-        let task = tokio::spawn(run(vault, machine, question_queue, answer_queue));
+        let task = tokio::spawn(run(vault, machine, memory, question_queue, answer_queue));
         Hasher { waiting: VecDeque::new(), questions, answers, task, is_busy: false }
     }
 
@@ -76,15 +77,17 @@ impl Hasher {
 async fn run(
     vault: Vault,
     machine: MachineId,
+    memory: UnitMemory,
     mut questions: mpsc::Receiver<(SessionId, HashRequest)>,
     answers: mpsc::Sender<(SessionId, HashReply)>,
 ) {
+    let remembering = vault.clone().with_memory(&memory);
     let mut reader: Option<MachineReader> = None;
     let mut fresh = WriteSeq(0);
     while let Some((session, request)) = questions.recv().await {
         let mut pause = PAUSE_FIRST;
         let reply = loop {
-            match answer(&vault, machine, &mut reader, &mut fresh, &request).await {
+            match answer((&vault, &remembering), machine, &mut reader, &mut fresh, &request).await {
                 Ok(Some(reply)) => break reply,
                 Ok(None) => tracing::debug!(%machine, "the vault does not show the sequence asked for yet"),
                 Err(error) => tracing::warn!(%machine, %error, "cannot read the vault for a resync"),
@@ -101,7 +104,7 @@ async fn run(
 /// One attempt; `None` if the reader does not see far enough yet (HA-1). `fresh` is the begin of the newest requested
 /// resync for which the reader was opened.
 async fn answer(
-    vault: &Vault,
+    (vault, remembering): (&Vault, &Vault),
     machine: MachineId,
     slot: &mut Option<MachineReader>,
     fresh: &mut WriteSeq,
@@ -109,7 +112,7 @@ async fn answer(
 ) -> Result<Option<HashReply>, VaultError> {
     let reader = match slot.take() {
         Some(reader) => reader,
-        None => MachineReader::open(vault, machine).await?,
+        None => MachineReader::open(remembering, machine).await?,
     };
     let mut reader = slot.insert(reader);
     if reader.head().position.seq < request.after {
