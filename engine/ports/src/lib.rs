@@ -28,7 +28,7 @@ pub use disk::{Disk, DiskInfo, Disks};
 pub use files::{File, Files, OpenMode};
 pub use net::{ByteStream, Endpoint, Listener, Net, NetError};
 pub use store::{RawStore, StoreAround, StoreError, StoreKey};
-pub use timer::{Alarm, Late, within};
+pub use timer::{Alarm, Late, pause, within};
 pub use workers::{InPlace, Workers, compute};
 
 /// Everything a role needs from outside, for one host.

@@ -36,6 +36,12 @@ impl<P: DerefMut<Target = Sleep>> Timer<P> {
     }
 }
 
+/// Waits for so long.
+pub async fn pause(time: Duration) {
+    let mut timer = Timer { sleep: pin!(tokio::time::sleep(time)), told: None };
+    std::future::poll_fn(|cx| timer.poll(cx)).await;
+}
+
 /// Does work until a deadline: it is dropped then.
 pub async fn within<F: Future>(limit: Duration, work: F) -> Result<F::Output, Late> {
     let (mut work, sleep) = (pin!(work), pin!(tokio::time::sleep(limit)));
@@ -102,6 +108,19 @@ mod tests {
         assert_eq!(within(2 * SECOND, tokio::time::sleep(SECOND)).await, Ok(()));
         assert_eq!(within(SECOND, std::future::pending::<()>()).await, Err(Late));
         assert_eq!(began.elapsed().as_secs(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_that_is_looked_at_often_ends_in_time_and_wakes_once() {
+        let (woken, began) = (Arc::new(Woken::default()), Instant::now());
+        let (mut waits, waker) = (pin!(pause(2 * SECOND)), Waker::from(woken.clone()));
+        for _ in 0..3 {
+            assert!(waits.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+        advance(3 * SECOND).await;
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+        waits.await;
+        assert_eq!(began.elapsed().as_secs(), 3);
     }
 
     #[tokio::test(start_paused = true)]

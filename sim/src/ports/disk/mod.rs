@@ -10,7 +10,7 @@ use bytes::Bytes;
 use cache::{Cache, Promise, WriteId};
 use redoubt_core::{Extent, SECTOR_BYTES, Sectors};
 use redoubt_hw_models::{DiskClock, DiskModel, Operation, Service};
-use redoubt_ports::{Disk, DiskInfo, IoError, IoKind};
+use redoubt_ports::{Disk, DiskInfo, IoError, IoKind, pause};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -172,7 +172,7 @@ impl SimDisk {
 
     /// Waits until a time of the run, and as long as the disk hangs. The hang's end may be moved meanwhile, both ways.
     async fn reach(&self, until: Duration) {
-        tokio::time::sleep(until.saturating_sub(self.shared.now())).await;
+        pause(until.saturating_sub(self.shared.now())).await;
         loop {
             let left = lock(&self.state).stuck_until.saturating_sub(self.shared.now());
             if left.is_zero() {

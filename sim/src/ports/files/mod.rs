@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use content::Content;
 use redoubt_hw_models::DiskModel;
-use redoubt_ports::{File, Files, IoError, IoKind, OpenMode};
+use redoubt_ports::{File, Files, IoError, IoKind, OpenMode, pause};
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -247,7 +247,7 @@ impl SimFiles {
     /// A sync writes what is dirty and flushes the disk below.
     async fn sync_time(&self, dirty: u64) {
         let transfer = Duration::from_nanos(dirty * 1_000_000_000 / self.model.write_bytes_per_second.max(1));
-        tokio::time::sleep(self.shared.draw(&self.model.flush_us) + transfer).await;
+        pause(self.shared.draw(&self.model.flush_us) + transfer).await;
     }
 }
 

@@ -5,7 +5,7 @@ use super::{SimStore, lock};
 use crate::ports::net::Way;
 use async_trait::async_trait;
 use bytes::Bytes;
-use redoubt_ports::{RawStore, StoreError, StoreKey};
+use redoubt_ports::{RawStore, StoreError, StoreKey, pause};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -50,22 +50,20 @@ impl HostStore {
         self.store.shared.trace.mark("store-fault-hit");
     }
 
-    /// Carries bytes over the link and waits for their arrival.
-    async fn carry(&self, way: Way, bytes: usize) {
-        let arrival = {
-            let fixed = if self.is_whole { u64::MAX } else { FIXED };
-            self.store.net.carry(way, bytes as u64, fixed)
-        };
-        tokio::time::sleep(arrival.saturating_sub(self.store.shared.now())).await;
+    /// Sends bytes over the link and returns how long they are on their way.
+    fn carry(&self, way: Way, bytes: usize) -> Duration {
+        let fixed = if self.is_whole { u64::MAX } else { FIXED };
+        let arrival = self.store.net.carry(way, bytes as u64, fixed);
+        arrival.saturating_sub(self.store.shared.now())
     }
 
-    /// The store's own time for a request with or for this many bytes.
-    async fn serve(&self, bytes: usize) {
+    /// Returns the store's own time for a request with or for this many bytes.
+    fn serve(&self, bytes: usize) -> Duration {
         let (shared, model) = (&self.store.shared, &self.store.model);
         let factor = if self.is_whole { self.store.net.scale() } else { 1 };
         let rate = model.bytes_per_second.saturating_mul(factor).max(1);
         let transfer = Duration::from_nanos(bytes as u64 * 1_000_000_000 / rate);
-        tokio::time::sleep(shared.draw(&model.request_us) + transfer).await;
+        shared.draw(&model.request_us) + transfer
     }
 
     /// The way there and the faults that hit before anything happens.
@@ -74,8 +72,8 @@ impl HostStore {
         if self.store.has_tripped(&self.host) {
             return std::future::pending().await;
         }
-        self.carry(self.there, bytes + REQUEST).await;
-        self.serve(bytes).await;
+        // In one wait: nothing is looked at between the two.
+        pause(self.carry(self.there, bytes + REQUEST) + self.serve(bytes)).await;
         let (link, back) = (self.store.net.link(self.there), self.store.net.link(self.back));
         let knobs = self.knobs();
         let is_cut = link.cut || back.cut;
@@ -111,7 +109,7 @@ impl HostStore {
         if self.store.has_tripped(&self.host) {
             return std::future::pending().await;
         }
-        self.carry(self.back, bytes + REQUEST).await;
+        pause(self.carry(self.back, bytes + REQUEST)).await;
         self.store.told(&self.host, of);
         let back = self.store.net.link(self.back);
         if back.cut || shared.bites("store.lost-replies", self.knobs().lost_replies) {
@@ -181,7 +179,7 @@ impl RawStore for HostStore {
         };
         let of = self.store.shared.now();
         let bytes = found.as_ref().map_or(0, Bytes::len);
-        self.serve(bytes).await;
+        pause(self.serve(bytes)).await;
         self.answer(bytes, of).await?;
         if bytes > 0 && lock(&self.store.state).unanswered.remove(&(self.host.clone(), key.clone())) {
             self.store.shared.trace.mark("lost-reply-read-back");
