@@ -77,7 +77,13 @@ impl Keeper {
         };
         let times = Times { now: self.means.clock.now(), wall: self.means.clock.wall() };
         match maintainer.round(durable, times).await {
-            Ok(Some(slot)) => Ok(Tended::Wrote(slot)),
+            Ok(Some(slot)) => {
+                let (machine, points) = (self.machine, maintainer.cut());
+                if points > 0 {
+                    tracing::warn!(%machine, points, "the rules keep more points than a machine may have; the oldest go");
+                }
+                Ok(Tended::Wrote(slot))
+            }
             Ok(None) => Ok(Tended::Idle),
             Err(VaultError::Superseded { by }) => {
                 (self.maintainer, self.standby) = (None, Some(Standby::new(self.settings.every)));

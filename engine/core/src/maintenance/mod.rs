@@ -30,7 +30,7 @@ pub use ladder::{Ladder, Rule, Which};
 pub use orphans::orphans;
 pub use pins::{PIN_DEAD_AFTER, PIN_RENEW_EVERY, PINS_WATCHED_MAX, PinListing, PinWatch};
 pub use point_time::{CREDIT, PointClock, PointTime};
-pub use retention::{KeptPoint, NewPoint, Retention, Turn};
+pub use retention::{KeptPoint, NewPoint, POINTS_MAX, Retention, Turn};
 pub use showing::{Parts, Sieve};
 pub use standby::Standby;
 pub use tenure::{CATALOGUES_KEPT, Garbage, Tenure, is_past};

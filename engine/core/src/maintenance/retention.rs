@@ -10,6 +10,8 @@
 //!   was loaded show none of it.
 //! - TW-2 The newest point and pinned live points stay live; a retired point never becomes live again.
 //! - TW-3 Data is needed as long as a point that sees it is live or retired.
+//! - TW-4 At most [`POINTS_MAX`] points are live, those with a pin aside. If the rules keep more, the oldest go, and how many
+//!   is told.
 //!
 //! What is *not* here: which points deserve to stay ([`super::Ladder`]), dead pins ([`super::PinWatch`]).
 
@@ -18,6 +20,10 @@ use super::pins::PinListing;
 use super::point_time::{PointClock, PointTime};
 use crate::change::MarkerKind;
 use crate::time::WallTime;
+
+/// Points that a machine keeps at most (decision 0037): what a catalogue is read and written with every few minutes, a reader
+/// has in memory, and a person can still choose from.
+pub const POINTS_MAX: usize = 20_000;
 
 /// A point that is not in any catalogue yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +75,8 @@ pub struct Turn<P> {
     pub gone: Vec<P>,
     /// Whether points were added, retired or dropped.
     pub is_new: bool,
+    /// How many points the rules keep and the bound does not (TW-4).
+    pub cut: usize,
 }
 
 impl<P: Copy + Ord> Retention<P> {
@@ -93,6 +101,7 @@ impl<P: Copy + Ord> Retention<P> {
             let side = if is_kept || pins.points.contains(&point.id) { &mut live } else { &mut fallen };
             side.push(*point);
         }
+        let cut = cut(&mut live, &mut fallen, pins);
         // TW-1: a listing from before this version proves nothing about what it retired.
         let is_free = |point: &KeptPoint<P>| pins.after == version && !pins.points.contains(&point.id);
         let (gone, held): (Vec<_>, Vec<_>) = self.retired.iter().copied().partition(is_free);
@@ -101,7 +110,7 @@ impl<P: Copy + Ord> Retention<P> {
         retired.extend(fallen);
         retired.sort_unstable_by_key(|point| point.id);
         let gone = gone.into_iter().map(|point| point.id).collect();
-        Turn { next: Retention { clock, live, retired }, gone, is_new }
+        Turn { next: Retention { clock, live, retired }, gone, is_new, cut }
     }
 
     /// Returns the points whose data must stay, in order.
@@ -110,4 +119,25 @@ impl<P: Copy + Ord> Retention<P> {
         needed.sort_unstable();
         needed
     }
+}
+
+/// TW-4: moves the oldest points beyond the bound that nobody pinned; returns how many.
+fn cut<P: Copy + Ord>(
+    live: &mut Vec<KeptPoint<P>>,
+    fallen: &mut Vec<KeptPoint<P>>,
+    pins: &PinListing<P>,
+) -> usize {
+    let is_pinned = |point: &KeptPoint<P>| pins.points.contains(&point.id);
+    let pinned = live.iter().filter(|point| is_pinned(point)).count();
+    let excess = (live.len() - pinned).saturating_sub(POINTS_MAX);
+    let mut left = excess;
+    live.retain(|point| {
+        let stays = left == 0 || is_pinned(point);
+        if !stays {
+            left -= 1;
+            fallen.push(*point);
+        }
+        stays
+    });
+    excess
 }

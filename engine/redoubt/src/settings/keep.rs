@@ -6,8 +6,8 @@ use crate::units::duration;
 use redoubt_core::maintenance::{Ladder, Rule, Which};
 use std::time::Duration;
 
-/// Points that a machine may keep: what one catalogue holds, and what a person can still choose from.
-pub(crate) const POINTS_MAX: u64 = 20_000;
+/// Points that a machine may keep.
+const POINTS_MAX: u64 = redoubt_core::maintenance::POINTS_MAX as u64;
 
 const FORM: &str = "write rules with commas between them: all:AGE, hourly:AGE, daily:AGE, weekly:AGE, PERIOD:AGE such as \
                     4h:7d, newest:COUNT, crash:COUNT, app:COUNT; or latest alone";

@@ -62,7 +62,7 @@ impl Maintainer {
         let (mark, dek) = (base.mark.clone(), key.id);
         let mut next = Catalogue { slot, digest, epoch, head, mark, dek, ..Catalogue::default() };
         let points = std::mem::take(&mut stretch.points);
-        retain(base, &mut next, points, pins, times, &self.settings.keep);
+        self.cut = retain(base, &mut next, points, pins, times, &self.settings.keep);
         let (dropped, packed) = self.store_runs(base, &mut next, &mut stretch.tail, &key).await?;
         Ok(Built { next, dropped, packed })
     }

@@ -128,6 +128,8 @@ pub struct Maintainer {
     end: Option<Seen>,
     /// Its claim is gone: the vault is another.
     is_adrift: bool,
+    /// Points beyond what a machine may have that the last version gave up.
+    cut: usize,
 }
 
 impl std::fmt::Debug for Maintainer {
@@ -197,12 +199,19 @@ impl Maintainer {
             seen: None,
             end: None,
             is_adrift: false,
+            cut: 0,
         })
     }
 
     /// Returns this maintainer's epoch.
     pub fn epoch(&self) -> u64 {
         self.claim.epoch
+    }
+
+    /// Returns how many points the rules keep that the last round gave up: a machine has
+    /// [`POINTS_MAX`](redoubt_core::maintenance::POINTS_MAX) at most.
+    pub fn cut(&self) -> usize {
+        self.cut
     }
 
     /// Indexes a stretch of the log, up to slot `durable` at most; returns the slot it came to, or none if

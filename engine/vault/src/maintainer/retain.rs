@@ -32,7 +32,8 @@ impl Maintainer {
     }
 }
 
-/// Fills in the points of `next`, which follows `base` and covers the `new` ones besides.
+/// Fills in the points of `next`, which follows `base` and covers the `new` ones besides. Returns how many the rules keep that
+/// are beyond what a machine may have.
 pub(super) fn retain(
     base: &Catalogue,
     next: &mut Catalogue,
@@ -40,7 +41,7 @@ pub(super) fn retain(
     pins: &PinListing<PointId>,
     times: Times,
     keep: &Ladder,
-) {
+) -> usize {
     let kept = |point: &PointOf| {
         let (id, kind, wall) = (point.info.id, point.info.marker.kind, point.info.marker.wall);
         KeptPoint { id, kind, wall, at: point.at }
@@ -61,4 +62,5 @@ pub(super) fn retain(
     next.live = turn.next.live.iter().filter_map(of).collect();
     next.retired = turn.next.retired.iter().filter_map(of).collect();
     next.clock = turn.next.clock;
+    turn.cut
 }

@@ -2,7 +2,9 @@
 
 use super::{BEGIN, Catalogue, ids, point};
 use crate::change::MarkerKind;
-use crate::maintenance::{Ladder, PIN_DEAD_AFTER, PINS_WATCHED_MAX, PinListing, PinWatch, Rule, Which};
+use crate::maintenance::{
+    Ladder, PIN_DEAD_AFTER, PINS_WATCHED_MAX, POINTS_MAX, PinListing, PinWatch, Rule, Which,
+};
 use crate::time::{Instant, WallTime};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -105,4 +107,23 @@ fn pins_beyond_the_bound_live() {
     watch.listed(Instant(0), &all);
     let dead = watch.listed(Instant(0).after(PIN_DEAD_AFTER), &all);
     assert_eq!(dead.len(), PINS_WATCHED_MAX);
+}
+
+#[test]
+fn rules_that_keep_more_than_the_bound_give_up_the_oldest_points_and_say_how_many() {
+    let mut catalogue = Catalogue::default();
+    let ladder = Ladder::new(vec![Rule::All { within: Duration::from_hours(24 * 365) }]);
+    let bound = POINTS_MAX as u64;
+    let of = |ids: std::ops::Range<u64>| -> Vec<_> {
+        ids.map(|id| point(id, MarkerKind::Crash, BEGIN + id * 1000)).collect()
+    };
+    let turn = catalogue.publish(&of(0..bound), BEGIN + bound * 1000, &ladder);
+    assert_eq!((turn.cut, turn.next.live.len()), (0, POINTS_MAX), "TW-4: as many as the bound stay");
+    catalogue.pinned.insert(1);
+    let turn = catalogue.publish(&of(bound..bound + 5), BEGIN + (bound + 5) * 1000, &ladder);
+    assert_eq!(turn.cut, 4, "TW-4: it is told");
+    assert_eq!(ids(&turn.next.retired), [0, 2, 3, 4], "TW-2: the oldest, in two phases, and none with a pin");
+    assert_eq!(catalogue.live().len(), POINTS_MAX + 1, "a pin is beside the bound");
+    let turn = catalogue.publish(&[], BEGIN + (bound + 6) * 1000, &ladder);
+    assert_eq!((turn.cut, turn.gone), (0, vec![0, 2, 3, 4]));
 }
