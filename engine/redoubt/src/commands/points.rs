@@ -18,6 +18,8 @@ struct PointsJson {
     points: Vec<PointJson>,
     /// Points that were left out, because fewer were asked for.
     hidden: usize,
+    /// Points, of all of them, that came since retention looked last: its rules may not keep them.
+    undecided: usize,
     /// How far back one can go, of all of them.
     #[serde(skip)]
     reach: String,
@@ -35,11 +37,12 @@ impl PointsJson {
         space: Option<SpaceJson>,
     ) -> PointsJson {
         let (all, reach) = (points.len(), reach(&points));
+        let undecided = points.iter().filter(|point| !point.is_decided).count();
         points.retain(|point| since.is_none_or(|since| point.wall_ms >= since));
         let last = last.map_or(usize::MAX, |last| usize::try_from(last).unwrap_or(usize::MAX));
         points.drain(..points.len().saturating_sub(last));
         let hidden = all - points.len();
-        PointsJson { machine, name, points, hidden, reach, space }
+        PointsJson { machine, name, points, hidden, undecided, reach, space }
     }
 }
 
@@ -91,6 +94,8 @@ struct PointJson {
     pins: usize,
     /// Retention has given it up.
     is_given_up: bool,
+    /// Retention has looked at it: if it is not given up, a rule keeps it.
+    is_decided: bool,
     volumes: Vec<VolumeJson>,
 }
 
@@ -108,6 +113,7 @@ pub(crate) async fn run(args: Points) -> Outcome<()> {
     points.extend(retired.iter().cloned());
     points.sort_by_key(|point| point.id);
     let pinned = recovery.vault.pins(recovery.machine).await?;
+    let decided = recovery.reader.covered();
     let volumes = |point| {
         let volumes = recovery.volumes(point).into_iter();
         volumes.map(|(_, name, bytes)| VolumeJson { name, bytes }).collect()
@@ -120,6 +126,7 @@ pub(crate) async fn run(args: Points) -> Outcome<()> {
         seq: point.seq.0,
         pins: pinned.iter().filter(|pinned| **pinned == point.id).count(),
         is_given_up: is_given_up(point),
+        is_decided: point.id.slot <= decided,
         volumes: volumes(point),
     });
     let space = match args.space {
@@ -165,6 +172,14 @@ fn table(list: &PointsJson) -> String {
         text += &format!(" {shown} of {all} points; without --last and --since all are listed\n");
     }
     text += &format!("{}\n", list.reach);
+    let came = match list.undecided {
+        0 => String::new(),
+        1 => " the newest point came since retention looked last\n".to_owned(),
+        newer => {
+            format!(" the newest {newer} points came since retention looked last: not all of them may stay\n")
+        }
+    };
+    text += &came;
     if let Some(space) = &list.space {
         text += &format!("\n{}\n", show_space(space));
     }
@@ -210,6 +225,7 @@ mod tests {
             seq: slot,
             pins: usize::from(slot == 3),
             is_given_up,
+            is_decided: slot < 9,
             volumes: vec![VolumeJson { name: "erp".into(), bytes: 2 << 30 }],
         }
     }
@@ -232,6 +248,16 @@ mod tests {
             is_part: false,
         };
         insta::assert_snapshot!(table(&list(None, None, Some(SpaceJson::of(&space)))));
+    }
+
+    #[test]
+    fn points_that_retention_has_not_looked_at_are_counted() {
+        let mut points = vec![point(3, false), point(9, false), point(12, false)];
+        points[2].is_decided = false;
+        let list = PointsJson::of(("0".repeat(32), String::new()), points, None, Some(1), None);
+        assert_eq!(list.undecided, 2, "of those that are not shown as well");
+        let last = table(&list).lines().last().unwrap().to_owned();
+        assert_eq!(last, " the newest 2 points came since retention looked last: not all of them may stay");
     }
 
     #[test]
