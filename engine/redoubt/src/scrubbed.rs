@@ -99,6 +99,8 @@ pub(crate) struct Scrubbed {
     with_key: bool,
     objects: u64,
     checked: u64,
+    /// Of these, segments that a scrub that was interrupted found whole.
+    resumed: u64,
     bytes: u64,
     units: u64,
     points: u64,
@@ -111,6 +113,9 @@ pub(crate) struct Scrubbed {
     orphans: Vec<OrphanJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) repair: Option<RepairJson>,
+    /// Everything was read.
+    #[serde(skip)]
+    pub(crate) is_all: bool,
 }
 
 fn name(point: &PointId) -> String {
@@ -136,6 +141,7 @@ impl Scrubbed {
             with_key: report.with_keys,
             objects: report.objects,
             checked: report.checked,
+            resumed: report.resumed,
             bytes: report.bytes,
             units: report.units,
             points: report.points,
@@ -146,6 +152,7 @@ impl Scrubbed {
             unread: unread.map(|u| UnreadJson { object: u.object.clone(), why: u.why.clone() }).collect(),
             orphans: orphans.map(|o| OrphanJson { object: o.object.clone(), bytes: o.bytes }).collect(),
             repair: None,
+            is_all: report.ended == Ended::Done && report.unread.is_empty(),
         }
     }
 
@@ -178,7 +185,7 @@ impl Scrubbed {
             Word::Stopped => fail(
                 Exit::Failed,
                 format!("interrupted after {} of {}", self.checked, objects(self.objects)),
-                "what was checked is whole; scrub again for the rest",
+                "what was checked is whole; scrub again for the rest, with --resume FILE from the start if it takes long",
             ),
         }
     }
@@ -228,6 +235,12 @@ fn show_one(scrubbed: &Scrubbed) -> String {
         show_size(scrubbed.bytes),
         scrubbed.units
     );
+    if scrubbed.resumed > 0 {
+        text += &format!(
+            " {} of them by the scrub that was interrupted: found whole, not read again\n\n",
+            objects(scrubbed.resumed)
+        );
+    }
     if !scrubbed.damage.is_empty() {
         let damaged: Vec<Place<'_>> = scrubbed.damage.iter().map(place_of).collect();
         text += &places::show("damaged", &scrubbed.machine, &damaged);

@@ -319,6 +319,40 @@ fn a_scrub_that_is_stopped_says_so_and_keeps_what_it_found() {
     });
 }
 
+/// A scrub came so far, an object is damaged that it did not come to, one that it saw is lost, and another goes on. What it
+/// says is what a new one says, and no segment that was found whole is read again.
+#[test]
+fn a_scrub_that_goes_on_reads_no_whole_segment_again_and_says_what_a_new_one_says() {
+    for (seed, upkeep) in [(1, Upkeep::None), (2, Upkeep::Fold)] {
+        run(async {
+            let store = vault(seed, upkeep).await;
+            let scrub = |settings| Scrub::with_keys(store.clone(), keys(), Arc::new(InPlace), settings);
+            let (first, watch) = (scrub(ScrubSettings::default()).await.unwrap(), ScrubWatch::default());
+            first.machine(MACHINE, &watch).await.unwrap();
+            let mut whole = watch.take_whole();
+            assert!(whole.len() > 5 && watch.take_whole().is_empty(), "{} are whole", whole.len());
+            // As far as it came.
+            whole.truncate(whole.len() / 2);
+            let whole: BTreeSet<StoreKey> = whole.into_iter().collect();
+            let is_left = |name: &StoreKey| name.as_str().contains("seg/") && !whole.contains(name);
+            if let Some(left) = store.names().into_iter().find(is_left) {
+                let mut bytes = store.peek(&left).unwrap().to_vec();
+                bytes[130] ^= 1;
+                store.tamper(&left, Some(bytes.into()));
+            }
+            store.tamper(whole.first().unwrap(), None);
+            let scrub = scrub(ScrubSettings::default()).await.unwrap();
+            let anew = scrub.machine(MACHINE, &ScrubWatch::default()).await.unwrap();
+            let resumed = scrub.machine(MACHINE, &ScrubWatch::resumed(whole.clone())).await.unwrap();
+            assert!(!anew.damage.is_empty(), "what is lost since is told");
+            assert_eq!(resumed.resumed, whole.len() as u64 - 1);
+            let same = |report: &Report| Report { resumed: 0, bytes: 0, units: 0, ..report.clone() };
+            assert_eq!(same(&resumed), same(&anew));
+            assert!(resumed.bytes < anew.bytes && resumed.units < anew.units);
+        });
+    }
+}
+
 /// Places where no checksum is in the clear: sealed bodies that no later record's digest covers, and the index.
 fn is_sealed_only(name: &str, at: u64, newest: &str) -> bool {
     (name == newest && at >= 144)

@@ -4,6 +4,7 @@ use super::Common;
 use super::shared::{VaultArgs, WhichVault};
 use super::values::rate;
 use clap::Args;
+use std::path::PathBuf;
 
 const VERIFY_HELP: &str = "\
 A reader that shares no code with the rest of this program walks the machine's log from its first
@@ -36,7 +37,9 @@ key checksums and digests are checked as far as they are in the clear: a lost se
 of the newest record's body, cannot be seen so.
 
 Objects that the store does not hand out are told as not read, never as damaged. Objects that
-nothing names are told, and are no damage. An interrupted scrub says how far it came.
+nothing names are told, and are no damage. An interrupted scrub says how far it came; with --resume
+the same command goes on there: segments that were found whole are not read again, all else is. The
+file is removed when all was read.
 
 --repair asks the service of the state directory, `up` or `agent`, to compare the lost ranges of
 the newest state with its disks and to send them again, and waits for a point that has them. Points
@@ -57,6 +60,9 @@ pub(crate) struct Scrub {
     /// Most that is read from the vault per second, on average [default: no bound]
     #[arg(long, value_name = "SIZE", value_parser = rate)]
     pub(crate) rate_max: Option<u64>,
+    /// Notes here what was found whole and, if it was interrupted before, does not read that again
+    #[arg(long, value_name = "FILE")]
+    pub(crate) resume: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) vault: VaultArgs,
     #[command(flatten)]

@@ -14,6 +14,7 @@ mod process_server;
 mod progress;
 mod protect;
 pub(crate) mod scrub;
+mod scrub_notes;
 mod status;
 mod up;
 mod vault_dump;

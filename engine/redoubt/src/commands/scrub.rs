@@ -2,6 +2,7 @@
 //! service sends again what the newest state has lost.
 
 use super::progress;
+use super::scrub_notes::Notes;
 use crate::cli::Scrub as Args;
 use crate::control::{RangeRequest, Request, ask};
 use crate::failure::{Exit, Failure, Outcome};
@@ -62,9 +63,9 @@ pub(crate) async fn run(args: Args) -> Outcome<()> {
         return Err(Failure::new(Exit::Refused, what).hint("wait for the first recovery point"));
     }
     let mut all = Vec::new();
-    let watch = ScrubWatch::default();
+    let (mut notes, watch) = notes(&args, &place)?;
     for machine in machines {
-        let report = one(&args, &scrub, machine, &watch, &mut signals).await?;
+        let report = one(&args, &scrub, machine, &watch, notes.as_mut(), &mut signals).await?;
         let told = match &vault {
             Some(vault) => vault.names(machine).await.unwrap_or_default(),
             None => Names::default(),
@@ -81,6 +82,9 @@ pub(crate) async fn run(args: Args) -> Outcome<()> {
         }
         all.push(scrubbed);
     }
+    if let Some(notes) = notes.filter(|_| all.iter().all(|scrubbed| scrubbed.is_all)) {
+        notes.remove()?;
+    }
     output::data(args.common.format, &all, |all| show(all));
     let worst = |word| all.iter().find(|scrubbed| scrubbed.verdict == word);
     let worst =
@@ -88,12 +92,21 @@ pub(crate) async fn run(args: Args) -> Outcome<()> {
     worst.map_or(Ok(()), Scrubbed::outcome)
 }
 
-/// Scrubs one machine under a bar; a signal ends it at the next object.
+/// Opens the notes of a scrub that is to go on, or begins them.
+fn notes(args: &Args, place: &Place) -> Outcome<(Option<Notes>, ScrubWatch)> {
+    let Some(path) = &args.resume else { return Ok((None, ScrubWatch::default())) };
+    let depth = if args.without_key { "without its key" } else { "with its key" };
+    let (notes, known) = Notes::open(path, &format!("vault {}, {depth}", place.settings.url))?;
+    Ok((Some(notes), ScrubWatch::resumed(known)))
+}
+
+/// Scrubs one machine under a bar, and notes what was found whole; a signal ends it at the next object.
 async fn one(
     args: &Args,
     scrub: &Scrub,
     machine: MachineId,
     watch: &ScrubWatch,
+    mut notes: Option<&mut Notes>,
     signals: &mut Signals,
 ) -> Outcome<Report> {
     let bar = progress::bytes(&args.common, "scrub", 0);
@@ -107,11 +120,18 @@ async fn one(
                 let (done, all) = watch.progress();
                 bar.set_length(all);
                 bar.set_position(done);
+                keep_notes(watch, notes.as_deref_mut())?;
             }
         }
     };
     bar.finish_and_clear();
+    keep_notes(watch, notes)?;
     Ok(report?)
+}
+
+fn keep_notes(watch: &ScrubWatch, notes: Option<&mut Notes>) -> Outcome<()> {
+    let whole = watch.take_whole();
+    notes.map_or(Ok(()), |notes| notes.add(&whole))
 }
 
 /// Has the source send the ranges that the newest state has lost, and waits for a point that has them.

@@ -68,7 +68,7 @@ impl Run<'_> {
                 self.add(name, fault, Takes::Nothing(why));
             }
         }
-        let mut named = rows.into_iter().map(|(name, (base, row))| {
+        let named = rows.into_iter().map(|(name, (base, row))| {
             let FoldRow { place, length, tail, units, root, digest, spans } = row;
             let row = SegmentRow { uuid: place.uuid, length, tail, units, root, digest, inline: base > 0 };
             Named {
@@ -81,11 +81,7 @@ impl Run<'_> {
                 is_folded: true,
             }
         });
-        let mut named: Vec<Named> = named.by_ref().collect();
-        while !named.is_empty() {
-            let rest = named.split_off(STRETCH.min(named.len()));
-            self.segments(std::mem::replace(&mut named, rest)).await;
-        }
+        self.segments(named.collect()).await;
     }
 
     /// Returns the last slot that was folded by now: of a newer catalogue only its clear header is looked at.

@@ -9,6 +9,8 @@
 //! - SC-3 An object that nothing names is no damage. Names are listed before what names them is read, so that an
 //!   upload under way is at worst told as one of these.
 //! - SC-4 At most [`ScrubSettings::at_once`] objects are in memory. A scrub that is stopped tells what it found.
+//! - SC-5 A scrub that goes on for another reads no segment object that the other found whole and that is still listed. It
+//!   reads all else again, damaged segments too, so that its report is all there is to say.
 //!
 //! What is *not* here: repair, which is the source's (`redoubt scrub --repair`).
 
@@ -230,6 +232,18 @@ impl Run<'_> {
                 None
             }
         }
+    }
+
+    /// Takes note of a segment object that an earlier scrub found whole; tells whether it is one.
+    fn resume(&mut self, name: &StoreKey) -> bool {
+        let Some(bytes) = self.inventory.get(name).copied().filter(|_| self.watch.knows(name)) else {
+            return false;
+        };
+        self.named.insert(name.clone());
+        self.report.checked += 1;
+        self.report.resumed += 1;
+        self.watch.checked(bytes);
+        true
     }
 
     /// Adds damage and returns its place in the report, if there is room for it.

@@ -1,6 +1,9 @@
 //! How fast a scrub reads, how far it is, and whether it goes on.
 
+use redoubt_ports::StoreKey;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -10,9 +13,31 @@ pub struct ScrubWatch {
     done: AtomicU64,
     all: AtomicU64,
     stopped: AtomicBool,
+    /// Segments that an earlier scrub found whole.
+    known: BTreeSet<StoreKey>,
+    /// Those that this one found whole since it was asked for them.
+    whole: Mutex<Vec<StoreKey>>,
 }
 
 impl ScrubWatch {
+    /// Goes on where a scrub was interrupted that found these segments whole: they are not read again (SC-5).
+    pub fn resumed(known: BTreeSet<StoreKey>) -> ScrubWatch {
+        ScrubWatch { known, ..ScrubWatch::default() }
+    }
+
+    /// Takes the names of segments that were found whole since the last call: what another scrub goes on from.
+    pub fn take_whole(&self) -> Vec<StoreKey> {
+        std::mem::take(&mut self.whole.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn knows(&self, name: &StoreKey) -> bool {
+        self.known.contains(name)
+    }
+
+    pub(super) fn is_whole(&self, name: &StoreKey) {
+        self.whole.lock().unwrap_or_else(PoisonError::into_inner).push(name.clone());
+    }
+
     /// Ends the scrub at its next object.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);

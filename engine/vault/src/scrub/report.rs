@@ -87,7 +87,9 @@ pub struct Report {
     pub objects: u64,
     /// Objects checked, damaged ones included.
     pub checked: u64,
-    /// Their bytes.
+    /// Of these, segments that an earlier scrub found whole: they were not read again.
+    pub resumed: u64,
+    /// Bytes read.
     pub bytes: u64,
     /// Units checked.
     pub units: u64,
@@ -120,6 +122,7 @@ impl Report {
             ended: Ended::Done,
             objects: 0,
             checked: 0,
+            resumed: 0,
             bytes: 0,
             units: 0,
             points: 0,

@@ -259,6 +259,19 @@ impl Run<'_> {
 
     /// Checks segments that records or folds name.
     pub(super) async fn segments(&mut self, segments: Vec<Named>) {
+        let mut segments = segments.into_iter();
+        loop {
+            // A commit may have any number of them; what is whole is told after so many.
+            let some: Vec<Named> = segments.by_ref().take(STRETCH).collect();
+            if some.is_empty() {
+                return;
+            }
+            self.some_segments(some).await;
+        }
+    }
+
+    async fn some_segments(&mut self, mut segments: Vec<Named>) {
+        segments.retain(|named| named.base > 0 || !self.resume(&named.name));
         let names = segments.iter().map(|named| named.name.clone()).collect();
         let rows: Vec<(u64, SegmentId, SegmentRow)> =
             segments.iter().map(|named| (named.base, named.id, named.row)).collect();
@@ -273,10 +286,13 @@ impl Run<'_> {
         let checked = self.each(names, work).await;
         for (named, read) in segments.into_iter().zip(checked) {
             let named_key = named.id.dek;
-            let Named { name, row, spans, is_void, is_folded, .. } = named;
+            let Named { name, base, row, spans, is_void, is_folded, .. } = named;
             match self.note(&name, read) {
                 Some(Some((None, _))) => self.no_key(named_key),
                 Some(Some((Some(opened), length))) => {
+                    if base == 0 && opened.faults.is_empty() {
+                        self.watch.is_whole(&name);
+                    }
                     self.opened(&name, (row.uuid, &spans), opened, is_void, length)
                 }
                 // A fenced writer's may have been collected.
@@ -308,7 +324,9 @@ impl Run<'_> {
             |name: &&StoreKey| matches!(Kind::of(name, machine), Kind::Segment(..) | Kind::Packed(..));
         let names: Vec<StoreKey> = self.inventory.keys().filter(is_segment).cloned().collect();
         for group in names.chunks(STRETCH) {
-            let (vault, of) = (self.vault, group.to_vec());
+            let mut group = group.to_vec();
+            group.retain(|name| !self.resume(name));
+            let (vault, of) = (self.vault, group.clone());
             let work = move |at: usize, bytes: &bytes::Bytes| {
                 let (Kind::Segment(epoch, uuid) | Kind::Packed(epoch, uuid)) = Kind::of(&of[at], machine)
                 else {
@@ -316,11 +334,14 @@ impl Run<'_> {
                 };
                 clear::segment(bytes, 0, Some(SegmentId { vault, machine, epoch, uuid, dek: 0 }))
             };
-            let checked = self.each(group.to_vec(), work).await;
+            let checked = self.each(group.clone(), work).await;
             for (name, read) in group.iter().zip(checked) {
                 // What vanished since the listing was an orphan.
                 let Some(Some((faults, units))) = self.note(name, read) else { continue };
                 self.report.units += units;
+                if faults.is_empty() {
+                    self.watch.is_whole(name);
+                }
                 for fault in faults {
                     self.add(name, fault, Takes::Unknown);
                 }
