@@ -82,6 +82,8 @@ pub enum Bug {
     TrustDisownedMarks,
     /// What was spilled under another vault key is kept and sent.
     KeepSpillOfOtherKey,
+    /// A start after a clean stop does not look whether somebody wrote to the disks meanwhile.
+    TrustStoppedDisks,
     /// Vault object and data keys have no twin.
     KeysStoredOnce,
     /// The canary of the CI kit: after an unclean start batches go out in the clear.
@@ -115,7 +117,7 @@ pub fn is_order_late(op: &Op) -> bool {
 
 impl Bug {
     /// Every planted bug that the lab must catch.
-    pub const ALL: [Bug; 35] = [
+    pub const ALL: [Bug; 36] = [
         Bug::AckBeforeOrder,
         Bug::SkipActivityLogSync,
         Bug::ForgetAfterSend,
@@ -148,6 +150,7 @@ impl Bug {
         Bug::ZerosForUnread,
         Bug::TrustDisownedMarks,
         Bug::KeepSpillOfOtherKey,
+        Bug::TrustStoppedDisks,
         Bug::KeysStoredOnce,
         Bug::KeepGarbage,
         Bug::LeaveOrphans,

@@ -15,6 +15,8 @@ use std::time::Duration;
 const MACHINE: MachineId = MachineId(1);
 const VOLUME: VolumeIndex = VolumeIndex(0);
 const SECTORS: u64 = 2 * EXTENT_SECTORS;
+/// Of what the disk holds at a clean stop.
+const DIGEST: [u8; 32] = [7; 32];
 
 fn seal(batch: &redoubt_core::Batch, prev: Chain) -> SealedBatch {
     let chain = Chain(*blake3::hash(&[&prev.0[..], &batch.last().0.to_le_bytes()].concat()).as_bytes());
@@ -113,6 +115,15 @@ impl Run {
         }
     }
 
+    fn stop(&mut self) {
+        for _ in 0..3 {
+            self.step(AgentEvent::Stop);
+            for volume in self.machine.fingerprints_wanted() {
+                self.step(AgentEvent::Fingerprint { volume, digest: DIGEST });
+            }
+        }
+    }
+
     fn is_recorded_clean(&self) -> bool {
         self.records.last().is_some_and(|record| record.is_clean)
     }
@@ -128,12 +139,30 @@ fn nothing_is_stamped_behind_the_record_of_a_clean_stop() {
     let mut run = Run::exact(1 << 20, 1 << 20);
     run.zeroes();
     run.flush();
-    (0..3).for_each(|_| run.step(AgentEvent::Stop));
+    run.stop();
     assert!(run.is_recorded_clean());
     // The beat of the policy, or a person, comes between the record and the end of the process.
     run.cut_marker();
     let issued = run.records.last().map(|record| record.issued);
     assert_eq!(issued, Some(run.machine.watermarks().issued()), "a clean start issues it again");
+}
+
+#[test]
+fn a_stop_is_clean_once_it_is_known_what_the_disks_hold() {
+    let mut run = Run::exact(1 << 20, 1 << 20);
+    run.zeroes();
+    assert!(run.machine.fingerprints_wanted().is_empty(), "guests write");
+    run.step(AgentEvent::Fingerprint { volume: VOLUME, digest: [1; 32] });
+    (0..3).for_each(|_| run.step(AgentEvent::Stop));
+    assert!(run.machine.fingerprints_wanted().is_empty(), "the last change is not flushed");
+    run.flush();
+    (0..3).for_each(|_| run.step(AgentEvent::Stop));
+    assert_eq!(run.machine.fingerprints_wanted(), [VOLUME]);
+    assert!(!run.is_recorded_clean());
+    run.stop();
+    assert!(run.is_recorded_clean());
+    let told = run.records.last().map(|record| record.volumes[0].fingerprint);
+    assert_eq!(told, Some(Some(DIGEST)), "what came too early counts for nothing");
 }
 
 #[test]
@@ -143,10 +172,10 @@ fn a_change_that_ends_after_the_last_flush_keeps_a_stop_from_being_clean() {
     let late = run.submit(Op::Trim { extent: Extent::new(8, 8) });
     run.flush();
     run.done(late);
-    (0..3).for_each(|_| run.step(AgentEvent::Stop));
+    run.stop();
     assert!(!run.is_recorded_clean(), "the late change may be in the disk's cache only");
     run.flush();
-    (0..3).for_each(|_| run.step(AgentEvent::Stop));
+    run.stop();
     assert!(run.is_recorded_clean());
 }
 

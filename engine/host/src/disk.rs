@@ -14,7 +14,7 @@ use redoubt_core::{Extent, SECTOR_BYTES, Sectors};
 use redoubt_ports::{Disk, DiskInfo, Disks, IoError, IoKind};
 use rustix::fs::{FlockOperation, OFlags};
 use std::fs::File;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -197,6 +197,15 @@ impl Disk for HostDisk {
         .await?;
         self.sectors.store(sectors.0, Ordering::Release);
         Ok(())
+    }
+
+    async fn stamp(&self) -> Result<Option<u128>, IoError> {
+        if self.is_device {
+            return Ok(None);
+        }
+        let (file, what) = (self.file.clone(), format!("ask when {} changed", self.name));
+        let changed = blocking::run(move || file.metadata().map_err(|e| failed(what, e))).await?;
+        Ok(Some((changed.mtime() as u128) << 32 | changed.mtime_nsec() as u128))
     }
 
     async fn data_extents(&self, extent: Extent) -> Result<Vec<Extent>, IoError> {

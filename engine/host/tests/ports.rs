@@ -38,6 +38,25 @@ async fn a_disk_keeps_writes_zeroes_and_holes() {
     assert_eq!(disk.read(Extent::new(20479, 1)).await.unwrap(), Bytes::from(vec![0; 512]));
 }
 
+#[tokio::test]
+async fn the_stamp_of_an_image_stays_until_somebody_writes_to_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let name = image(directory.path(), MIB);
+    let disk = HostDisk::open(&name, false).unwrap();
+    disk.write(Extent::new(8, 1), Bytes::from(vec![7; 512]), false).await.unwrap();
+    disk.flush().await.unwrap();
+    let stamp = disk.stamp().await.unwrap();
+    assert!(stamp.is_some());
+    disk.read(Extent::new(0, 64)).await.unwrap();
+    drop(disk);
+    let disk = HostDisk::open(&name, false).unwrap();
+    assert_eq!(disk.stamp().await.unwrap(), stamp, "who reads and who opens changes nothing");
+    // The clock of a file system has coarse ticks: set, so that the test needs none to pass.
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(1);
+    std::fs::File::options().write(true).open(&name).unwrap().set_modified(later).unwrap();
+    assert_ne!(disk.stamp().await.unwrap(), stamp);
+}
+
 #[test]
 fn a_state_directory_that_hangs_holds_up_nobody_else() {
     let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();

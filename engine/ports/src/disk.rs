@@ -50,6 +50,12 @@ pub trait Disk: Send + Sync {
     /// Changes the size; new sectors read as zeros. `Unsupported` for devices of fixed size.
     async fn resize(&self, sectors: Sectors) -> Result<(), IoError>;
 
+    /// Returns something that stays the same as long as nobody changes the disk, whether it is open here or not, such
+    /// as an image file's time of change. `None`: the host keeps no such thing.
+    async fn stamp(&self) -> Result<Option<u128>, IoError> {
+        Ok(None)
+    }
+
     /// Returns the parts of the extent that may hold data, in order; what lies between reads as
     /// zeros. The default says that everything may.
     async fn data_extents(&self, extent: Extent) -> Result<Vec<Extent>, IoError> {

@@ -67,6 +67,13 @@ impl World {
             }
             Action::StopAgent(machine) => self.stop_agent(machine),
             Action::StartAgent(machine) => self.up_named(machine),
+            Action::EditDisk(machine) => {
+                if let Some(machine) = self.machine(machine)
+                    && self.agents[machine].edit(&mut self.c)
+                {
+                    self.c.marks.insert("disk-edited");
+                }
+            }
             Action::Copy(machine) => self.copy(machine),
             Action::StartCopy(machine) => self.start_copy(machine),
             Action::StopCopy(machine) => self.stop_copy(machine),

@@ -152,6 +152,12 @@ impl Disk {
         self.replaced.retain(|replaced| !pages.contains(&(replaced.page as usize)));
     }
 
+    /// Somebody past the machine writes a page, durably.
+    pub(super) fn edit(&mut self, page: usize, cell: Cell) {
+        self.set(page, cell);
+        self.harden(page..page + 1);
+    }
+
     /// The power is gone: each page that was not flushed goes back by some of its contents. Returns how many did.
     pub(super) fn lose_power(&mut self, dice: &mut Dice) -> usize {
         let mut kept: std::collections::BTreeSet<u32> = std::collections::BTreeSet::new();

@@ -36,5 +36,6 @@ pub const ALL: &[Prey] = &[
     prey(Bug::UnboundedSpill, "bounded", "long-cut-overflows-to-bitmap-then-catches-up"),
     prey(Bug::VaultedBeforeCommit, "loss-never-hidden", "steady-stream"),
     prey(Bug::NeverReconnect, "converges", "stage-survives-every-power-loss"),
+    prey(Bug::TrustStoppedDisks, "prefix", "disk-is-written-while-the-agent-is-stopped"),
     prey(Bug::TrustDisownedMarks, "prefix", "state-directory-hangs"),
 ];

@@ -8,12 +8,19 @@ use crate::oracles::guest_untouched::{self, Excuse};
 use crate::plan::{Action, DiskFault, RESTART_AFTER};
 use crate::ports::{DiskErrors, LinkModel, lock};
 use crate::scenario::verbs::VERBS;
+use crate::workload::guest::Recorder;
+use crate::workload::log::OpKind;
+use crate::workload::stamp::{self, Stamp};
+use redoubt_core::Extent;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// How long it takes until somebody has read what a process server says of its vault, in milliseconds.
 const MENDED_AFTER: u64 = 3000;
+
+/// What somebody writes to a disk past Redoubt: 4 KiB.
+const EDIT_SECTORS: u64 = 8;
 
 /// What the actions so far mean for the oracles.
 #[derive(Default)]
@@ -121,6 +128,7 @@ pub(super) fn perform(estate: &Arc<Estate>, account: &mut Account, now: u64, act
                 estate.start_machine(machine, false);
             }
         }
+        Action::EditDisk(machine) => edit_disk(estate, account, machine),
         Action::Copy(machine) => {
             if let Some(machine) = estate.machines.get(machine) {
                 copies::copy(estate, machine);
@@ -345,6 +353,26 @@ fn stop_agent(estate: &Arc<Estate>, account: &mut Account, machine: &str) {
             let _ = agent.stop().await;
         }
     });
+}
+
+/// Somebody writes to a disk past Redoubt. What he wrote is content of the machine like what its guest writes.
+fn edit_disk(estate: &Estate, account: &mut Account, machine: &str) {
+    let Some(machine) = estate.machines.get(machine) else { return };
+    let shared = &estate.world.shared;
+    let volume = shared.below(machine.disks.len() as u64) as u16;
+    let disk = &machine.disks[usize::from(volume)];
+    let blocks = disk.sectors() / EDIT_SECTORS;
+    let extent = Extent::new(shared.below(blocks) * EDIT_SECTORS, EDIT_SECTORS);
+    let Recorder { log, density, .. } = &machine.recorder;
+    let mut log = lock(log);
+    if disk.is_held() {
+        return;
+    }
+    let op = log.submit(volume, OpKind::Write, Some(extent));
+    let stamp = Stamp { machine: machine.number, volume, op, note: 0, density: *density };
+    disk.edit(extent, &stamp::content(stamp, extent));
+    log.acknowledge(op);
+    account.marks.insert("disk-edited");
 }
 
 /// Lifts every fault and brings everything back that is not gone for good.

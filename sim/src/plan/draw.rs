@@ -239,6 +239,7 @@ pub(super) fn actions(
         "point" => (Action::Point(host), None),
         "stop-agent" => (Action::StopAgent(host), None),
         "start-agent" => (Action::StartAgent(host), None),
+        "edit-disk" => (Action::EditDisk(host), None),
         "copy" => (Action::Copy(host), None),
         "old-copy" => (Action::StartCopy(host.clone()), Some(Action::StopCopy(host))),
         "process.kill" => (Action::KillProcess(host.clone()), Some(Action::StartProcess(host))),

@@ -65,6 +65,7 @@ fn is_operator(action: &Action) -> bool {
             | Action::Rare(..)
             | Action::StopAgent(_)
             | Action::StartAgent(_)
+            | Action::EditDisk(_)
             | Action::CopyVault
             | Action::Mount(_)
             | Action::Unmount(_)

@@ -148,6 +148,8 @@ pub enum Action {
     StopAgent(String),
     /// The agent of a machine starts.
     StartAgent(String),
+    /// Somebody writes to a disk of a machine whose agent is stopped.
+    EditDisk(String),
     /// A machine's disks and state directory are copied.
     Copy(String),
     /// The copy of a machine is started beside it.
@@ -213,6 +215,7 @@ impl fmt::Display for Action {
             Action::Point(machine) => write!(f, "ask for a point of {machine}"),
             Action::StopAgent(machine) => write!(f, "stop the agent of {machine}"),
             Action::StartAgent(machine) => write!(f, "start the agent of {machine}"),
+            Action::EditDisk(machine) => write!(f, "edit a disk of {machine}"),
             Action::Copy(machine) => write!(f, "copy {machine}"),
             Action::StartCopy(machine) => write!(f, "start the old copy of {machine}"),
             Action::StopCopy(machine) => write!(f, "end the old copy of {machine}"),

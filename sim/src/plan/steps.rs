@@ -78,6 +78,7 @@ fn spoken(action: &Action) -> Option<Spoken<'_>> {
         Action::Point(machine) => plain("point", machine),
         Action::StopAgent(machine) => plain("stop-agent", machine),
         Action::StartAgent(machine) => plain("start-agent", machine),
+        Action::EditDisk(machine) => plain("edit-disk", machine),
         Action::Copy(machine) => plain("copy", machine),
         Action::StartCopy(machine) => plain("old-copy", machine),
         Action::Mount(machine) => plain("mount", machine),

@@ -35,6 +35,12 @@ pub const WORDS: &[Words] = &[
         "memory is spilled, positions are recorded, guests stop until it starts",
     ),
     words("do", "start-agent", "the agent of {on} is started", "after `stop-agent`"),
+    words(
+        "do",
+        "edit-disk",
+        "somebody writes to a disk of {on} past Redoubt",
+        "4 KiB anywhere, as by a rescue system; nothing happens while its agent holds the disks: after `stop-agent`",
+    ),
     words("do", "copy", "disks and state of {on} are copied", "for `old-copy`"),
     words(
         "do",

@@ -105,6 +105,7 @@ pub const VERBS: &[Verb] = &[
     verb("do", "point", Target::Machine, Ends::AtOnce, &[]),
     verb("do", "stop-agent", Target::Machine, Ends::AtOnce, &[]),
     verb("do", "start-agent", Target::Machine, Ends::AtOnce, &[]),
+    verb("do", "edit-disk", Target::Machine, Ends::AtOnce, &[]),
     verb("do", "copy", Target::Machine, Ends::AtOnce, &[]),
     verb("do", "copy-vault", Target::None, Ends::AtOnce, &[]),
     verb("do", "mount", Target::Machine, Ends::Lasts, &[]),
@@ -253,6 +254,7 @@ pub const MARKS: &[&str] = &[
     "clock-stepped",
     "clock-stepped-in-a-session",
     "old-copy-started",
+    "disk-edited",
     // Of mounts, retention and keys.
     "point-mounted",
     "mount-read-in-an-outage",

@@ -115,8 +115,16 @@ pub enum AgentEvent {
     CutMarker(Marker),
     /// Time passed; comes every few tens of milliseconds.
     Tick,
-    /// A clean stop: no guest operation follows. Everything in memory goes to the spill.
+    /// A clean stop: no guest operation follows. Everything in memory goes to the spill. To be repeated until
+    /// [`AgentMachine::is_stopped`]; meanwhile it may want fingerprints.
     Stop,
+    /// The digest of a volume's content, taken while [`AgentMachine::fingerprints_wanted`] named it.
+    Fingerprint {
+        /// Volume.
+        volume: VolumeIndex,
+        /// As the next start will take it again.
+        digest: [u8; 32],
+    },
 }
 
 /// What the shell does, in order.

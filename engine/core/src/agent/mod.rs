@@ -16,6 +16,8 @@
 //! - AG-6 No extent is cooled while changes stamped before this start may be outside the vault.
 //! - AG-7 The record of a clean stop is asked for only when every change is flushed on its disk and durable
 //!   in the spill; nothing is stamped behind it, and no flush of this run failed or is under way.
+//! - AG-9 A record of a clean stop tells of each volume what its disk held when nobody could write to it any more: who
+//!   writes before the next start is found by it.
 //!
 //! What is *not* here: IO, frames, cryptography (a [`Sealer`] is handed in), names of files.
 
@@ -112,6 +114,8 @@ pub(crate) struct Volume {
     pub(crate) owes_flush_error: bool,
     /// Flushes of the guest under way: each may bring the error that another one should have brought.
     pub(crate) guest_flushes: u32,
+    /// Digest of the content that a clean stop leaves behind.
+    pub(crate) fingerprint: Option<[u8; 32]>,
 }
 
 struct OpenBatch {
@@ -286,6 +290,7 @@ impl AgentMachine {
             AgentEvent::CutMarker(marker) => self.on_cut_marker(now, marker, effects),
             AgentEvent::Tick => self.on_tick(now, effects),
             AgentEvent::Stop => self.on_stop(now, effects),
+            AgentEvent::Fingerprint { volume, digest } => self.on_fingerprint(volume, digest),
         }
         self.settle(now, effects);
         assert!(!is_needless || effects.len() == before, "AG-8: a tick at rest had effects");
@@ -340,6 +345,7 @@ impl AgentMachine {
             persist_since: None,
             owes_flush_error: false,
             guest_flushes: 0,
+            fingerprint: None,
         };
         let previous = self.volumes.insert(start.index, volume);
         assert!(previous.is_none(), "a volume index is used once");

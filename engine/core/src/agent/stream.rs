@@ -2,7 +2,7 @@
 
 use super::{AgentEffect, AgentMachine, IDLE_BATCHES, OpenBatch, SEAL_AGE, SEAL_BYTES, Session};
 use crate::change::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, Batch, Change, Marker, Record};
-use crate::ids::{BatchPosition, WriteSeq};
+use crate::ids::{BatchPosition, VolumeIndex, WriteSeq};
 use crate::markers::{MarkerEffect, MarkerEvent};
 use crate::spool::{SpoolEffect, SpoolEvent};
 use crate::time::Instant;
@@ -295,14 +295,19 @@ impl AgentMachine {
         self.is_stopping = true;
         self.seal_open(now, effects);
         self.spool(now, SpoolEvent::SpillAll, effects);
-        let is_idle = self.volumes.values().all(|volume| volume.splitter.is_idle());
-        // What ended after the last flush may be in the disk's cache only, and nothing will compare it.
-        let is_flushed = self.volumes.keys().all(|volume| self.flush_wanted(*volume).is_none())
-            && self.volumes.values().all(|volume| volume.guest_flushes == 0);
-        let is_settled = is_idle && is_flushed && self.resizes.is_empty() && self.spool.is_all_on_disk();
-        if is_settled && self.can_stop_clean() && !self.is_clean {
+        // AG-9
+        let is_known = self.volumes.values().all(|volume| volume.fingerprint.is_some());
+        if self.is_settled() && is_known && self.can_stop_clean() && !self.is_clean {
             self.is_clean = true;
             self.state_wanted = true;
+        }
+    }
+
+    pub(super) fn on_fingerprint(&mut self, volume: VolumeIndex, digest: [u8; 32]) {
+        if self.is_settled()
+            && let Some(volume) = self.volumes.get_mut(&volume)
+        {
+            volume.fingerprint = Some(digest);
         }
     }
 }

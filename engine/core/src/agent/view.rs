@@ -38,7 +38,7 @@ impl AgentMachine {
             id: volume.id,
             // The size that the log knows: never a new size beside a log that was not told of it.
             sectors: volume.map.logged_sectors(),
-            fingerprint: None,
+            fingerprint: volume.fingerprint.filter(|_| self.is_clean),
         };
         AgentRecord {
             machine: self.machine,
@@ -195,6 +195,23 @@ impl AgentMachine {
         // AG-6: until then nothing cools, and a pass would not come to its end.
         let may_cool = self.vaulted.seq >= self.carried_until;
         may_cool && self.volumes.get(&volume).is_some_and(|volume| !volume.map.is_cool_pass_over())
+    }
+
+    /// Tells whether nothing changes the disks any more, and everything is where a clean stop leaves it.
+    pub(super) fn is_settled(&self) -> bool {
+        let is_idle = self.volumes.values().all(|volume| volume.splitter.is_idle());
+        // What ended after the last flush may be in the disk's cache only, and nothing will compare it.
+        let is_flushed = self.volumes.keys().all(|volume| self.flush_wanted(*volume).is_none())
+            && self.volumes.values().all(|volume| volume.guest_flushes == 0);
+        let is_at_rest = is_idle && is_flushed && self.resizes.is_empty() && self.spool.is_all_on_disk();
+        self.is_stopping && is_at_rest
+    }
+
+    /// Returns the volumes of which a clean stop wants [`super::AgentEvent::Fingerprint`] now.
+    pub fn fingerprints_wanted(&self) -> Vec<VolumeIndex> {
+        let is_wanted = self.can_stop_clean() && self.is_settled();
+        let unknown = self.volumes.iter().filter(|(_, volume)| is_wanted && volume.fingerprint.is_none());
+        unknown.map(|(index, _)| *index).collect()
     }
 
     /// Tells whether a clean stop is complete: nothing in flight, nothing only in memory.

@@ -6,6 +6,7 @@
 //! What is *not* here: decisions; the NBD protocol ([`crate::nbd_server`]).
 
 mod export;
+mod fingerprint;
 mod guarded;
 mod link_task;
 mod recover;
@@ -28,7 +29,7 @@ use redoubt_core::change::ResyncReason;
 use redoubt_core::extent_map::StartMarks;
 use redoubt_core::message::VOLUMES_MAX;
 use redoubt_core::{Extent, MarkerId, MarkerKind, Sectors, VolumeId, VolumeIndex, WriteSeq};
-use redoubt_ports::{Rare, World};
+use redoubt_ports::{IoError, Rare, World};
 use redoubt_wire::StreamKey;
 use shell::{Core, Shell};
 use std::any::Any;
@@ -259,6 +260,11 @@ impl Agent {
                 }
                 workers::cool(&self.shell).await;
                 self.shell.step(AgentEvent::Stop);
+                if let Err(error) = self.tell_fingerprints().await {
+                    let what = format!("{error}; the next start compares hot extents");
+                    return self.shell.trouble(Concern::Stop, what);
+                }
+                self.shell.step(AgentEvent::Stop);
                 if self.shell.lock().machine.is_stopped() {
                     return;
                 }
@@ -274,6 +280,20 @@ impl Agent {
         *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
         if ended.is_err() {
             self.shell.trouble(Concern::Stop, "the stop took too long; the next start compares hot extents");
+        }
+        Ok(())
+    }
+}
+
+impl Agent {
+    /// Takes the fingerprints that a clean stop wants.
+    async fn tell_fingerprints(&self) -> Result<(), IoError> {
+        let wanted = self.shell.lock().machine.fingerprints_wanted();
+        for volume in wanted {
+            let disk = self.shell.lock().volumes.get(&volume).map(|volume| volume.disk.clone());
+            let Some(disk) = disk else { continue };
+            let digest = fingerprint::fingerprint(&*disk).await?;
+            self.shell.step(AgentEvent::Fingerprint { volume, digest });
         }
         Ok(())
     }

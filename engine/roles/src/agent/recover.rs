@@ -1,5 +1,6 @@
 //! What a start finds in the agent's directory, and the machine made of it.
 
+use super::fingerprint::fingerprint;
 use super::settings::{AgentSettings, VolumeSpec};
 use super::shell::VolumeShell;
 use super::spill_scan::FoundSpill;
@@ -87,6 +88,26 @@ async fn write_both(
     Ok(next + 1)
 }
 
+/// Returns what is known of the disks: after a clean stop, also whether they hold what they did then.
+async fn disk_facts(opened: &[VolumeShell], slots: [&Slot; 2]) -> Vec<DiskFact> {
+    let is_clean = slots.iter().any(|slot| matches!(slot, Slot::Valid(_, record) if record.is_clean));
+    let mut facts = Vec::new();
+    for shell in opened {
+        let fingerprint = match is_clean {
+            true => fingerprint(&*shell.disk).await.map_or_else(
+                |error| {
+                    tracing::warn!(role = "agent", volume = %shell.name, %error, "the whole volume is compared");
+                    None
+                },
+                Some,
+            ),
+            false => None,
+        };
+        facts.push(DiskFact { id: shell.id, sectors: shell.disk.info().sectors, fingerprint });
+    }
+    facts
+}
+
 /// Reads the directory and opens the disks.
 pub(super) async fn read(
     settings: &AgentSettings,
@@ -101,10 +122,7 @@ pub(super) async fn read(
     for spec in &settings.volumes {
         opened.push(open_volume(world, spec, spec.id_in(settings.machine)).await?);
     }
-    let facts: Vec<DiskFact> = opened
-        .iter()
-        .map(|shell| DiskFact { id: shell.id, sectors: shell.disk.info().sectors, fingerprint: None })
-        .collect();
+    let facts = disk_facts(&opened, [&first, &second]).await;
     let decision =
         recover(first, second, Beside { spill: spill.kind(), has_extent_log }, settings.machine, &facts);
     let all: Vec<VolumeId> = facts.iter().map(|fact| fact.id).collect();
@@ -115,7 +133,15 @@ pub(super) async fn read(
             (record, reason, Vec::new())
         }
         Decision::UncleanStop(record) => (record, Some(ResyncReason::UncleanStop), Vec::new()),
-        Decision::Untracked(record, changed) => (record, Some(ResyncReason::Untracked), changed),
+        Decision::Untracked(record, changed) => {
+            for shell in opened.iter().filter(|shell| changed.contains(&shell.id)) {
+                tracing::warn!(
+                    role = "agent", volume = %shell.name, disk = %shell.disk_name,
+                    "new, or not what the last run left: the whole volume is compared"
+                );
+            }
+            (record, Some(ResyncReason::Untracked), changed)
+        }
         Decision::Refuse(refused) => {
             return Err(AgentError::State { file: STATE_NAME.to_owned(), detail: refused.to_string() });
         }

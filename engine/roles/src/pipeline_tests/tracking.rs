@@ -5,6 +5,9 @@ use super::*;
 /// More than the pass of cooling that follows the time that an extent stays hot.
 const REST: Duration = Duration::from_secs(60);
 
+/// Bytes that a start behind a clean stop reads of a disk of some MiB: its ends and samples.
+const FINGERPRINT: u64 = (2 << 20) + 64 * 4096;
+
 async fn written(agent: &Agent, seed: u64) {
     agent.export("root").unwrap().write(seed * 4096, pattern(seed, 4096), false).await.unwrap();
 }
@@ -46,11 +49,33 @@ async fn a_clean_stop_frees_the_directory_and_the_next_start_compares_nothing() 
     assert_eq!((status.generation.0, status.mode), (1, AgentMode::Exact));
     written(&again, 7).await;
     tokio::time::sleep(REST).await;
-    assert_eq!(lab.disk.bytes_read() - before, 0, "nothing is read, so nothing is compared");
+    assert_eq!(lab.disk.bytes_read() - before, FINGERPRINT, "nothing else is read, so nothing is compared");
     let content = lab.disk.content();
     let marker = again.cut_marker(MarkerKind::Crash).await.unwrap();
     assert!(lab.point_content(marker).await == content, "the point differs from the disk at the marker");
     drop(agent);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_somebody_wrote_to_behind_a_clean_stop_is_compared_whole() {
+    let lab = Lab::new(16_384).await;
+    let _server = lab.server().await;
+    let mut agent = lab.agent().await;
+    exact(&agent).await;
+    scribble(&agent, 72, 40, 16_384 * 512).await;
+    // A superblock, and the last sector.
+    for offset in [1024, 16_383 * 512] {
+        agent.stop().await.unwrap();
+        drop(agent);
+        lab.disk.poke(offset, &[0xed; 512]);
+        let before = lab.disk.bytes_read();
+        agent = lab.agent().await;
+        assert!(matches!(agent.status().mode, AgentMode::Resync { is_initial: false, .. }));
+        exact(&agent).await;
+        assert_eq!(lab.disk.bytes_read() - before, FINGERPRINT + 16_384 * 512, "everything is compared");
+        let marker = agent.cut_marker(MarkerKind::Crash).await.unwrap();
+        assert!(lab.point_content(marker).await == lab.disk.content(), "the point has what was written");
+    }
 }
 
 #[tokio::test(start_paused = true)]

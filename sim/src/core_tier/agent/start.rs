@@ -7,6 +7,8 @@ use super::super::files::sync_time;
 use super::super::guest::Job;
 use super::super::oracle::seen;
 use super::{AgentHost, COOL_EVERY, Process, TICK};
+use crate::core_tier::disk::Disk;
+use crate::workload::log::OpKind;
 use redoubt_core::agent::{AgentEvent, AgentMachine, AgentStart, VolumeStart};
 use redoubt_core::agent_state::{
     AgentRecord, Beside, Decision, DiskFact, Slot, Spill, next_counter, recover,
@@ -16,7 +18,7 @@ use redoubt_core::extent_log::{LogError, decode_file};
 use redoubt_core::extent_map::StartMarks;
 use redoubt_core::link::{Link, LinkEvent};
 use redoubt_core::spool::SpillPlace;
-use redoubt_core::{MachineId, SealedMeta, Sectors, VolumeId, VolumeIndex};
+use redoubt_core::{Extent, MachineId, SealedMeta, Sectors, VolumeId, VolumeIndex};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -89,7 +91,7 @@ impl AgentHost {
             .map(|index| DiskFact {
                 id: self.volume_id(index),
                 sectors: Sectors(self.disks[index].sectors()),
-                fingerprint: None,
+                fingerprint: Some(fingerprint(&self.disks[index])),
             })
             .collect();
         let has_extent_log = self.logs.iter().any(|log| !log.bytes().is_empty());
@@ -295,6 +297,11 @@ impl AgentHost {
         if can(self) {
             self.cool(c, false);
             self.step(c, AgentEvent::Stop);
+            let wanted = |this: &AgentHost| Some(this.process.as_ref()?.machine.fingerprints_wanted());
+            for volume in wanted(self).unwrap_or_default() {
+                let digest = fingerprint(&self.disks[usize::from(volume.0)]);
+                self.step(c, AgentEvent::Fingerprint { volume, digest });
+            }
         }
         let Some(process) = &self.process else { return };
         let is_over = process.machine.is_stopped() || c.now >= process.stop_until;
@@ -310,6 +317,21 @@ impl AgentHost {
         c.after(pause, self.work(AgentWork::Stop));
     }
 
+    /// Somebody writes to a disk while no process holds it. Tells whether he did.
+    pub(in crate::core_tier) fn edit(&mut self, c: &mut Common) -> bool {
+        if self.process.is_some() {
+            return false;
+        }
+        let volume = c.dice.below(self.disks.len() as u64) as usize;
+        let page = c.dice.below(self.disks[volume].cells().len() as u64);
+        let truth = self.truth();
+        let log = &mut c.truths[truth].guest.log;
+        let op = log.submit(volume as u16, OpKind::Write, Some(Extent::new(page, 1)));
+        self.disks[volume].edit(page as usize, op);
+        log.acknowledge(op);
+        true
+    }
+
     /// Copies disks and files into another host.
     pub(in crate::core_tier) fn copy(&self, host: u16) -> AgentHost {
         let mut copy = AgentHost::new(host, self.settings.clone(), self.disks.clone());
@@ -319,6 +341,15 @@ impl AgentHost {
         copy.is_copy = true;
         copy
     }
+}
+
+/// Returns a digest of what a disk shows.
+fn fingerprint(disk: &Disk) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    for cell in disk.cells() {
+        hasher.update(&cell.to_le_bytes());
+    }
+    *hasher.finalize().as_bytes()
 }
 
 /// Returns the entries up to the first that does not follow the one before it, as a scan uses them.

@@ -119,6 +119,11 @@ impl Cache {
         found
     }
 
+    /// These sectors are durable as they are shown.
+    pub(super) fn settle(&mut self, sectors: Range<u64>) {
+        self.sectors.retain(|sector, _| !sectors.contains(sector));
+    }
+
     /// The disk ends before this sector now.
     pub(super) fn cut(&mut self, end: u64) {
         self.sectors.split_off(&end);

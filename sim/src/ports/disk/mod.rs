@@ -42,6 +42,8 @@ struct State {
     clock: DiskClock,
     /// Grows with each power loss: operations of an older one are torn.
     power: u64,
+    /// When it was changed last, whoever did it, as the clock of a file system tells: by ticks.
+    changed: u128,
     errors: DiskErrors,
     /// No request ends before then.
     stuck_until: Duration,
@@ -64,6 +66,9 @@ struct Opened {
     read_only: bool,
     _hold: Arc<()>,
 }
+
+/// Milliseconds of a file system's clock.
+const TICK_MILLIS: u128 = 4;
 
 /// How soon a hang that was lifted early is noticed.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -109,6 +114,28 @@ impl SimDisk {
         let mut state = lock(&self.state);
         state.content.copy_from_slice(content);
         state.cache = Cache::default();
+        state.changed = self.tick();
+    }
+
+    /// Tells whether a process holds it.
+    pub fn is_held(&self) -> bool {
+        let state = lock(&self.state);
+        state.writer.upgrade().is_some() || state.readers.upgrade().is_some()
+    }
+
+    /// Returns its size.
+    pub fn sectors(&self) -> u64 {
+        lock(&self.state).content.len() as u64 / SECTOR_BYTES
+    }
+
+    /// Somebody changes sectors past the process that may hold it, durably.
+    pub fn edit(&self, extent: Extent, payload: &[u8]) {
+        let (mut state, from) = (lock(&self.state), extent.lba.bytes() as usize);
+        if let Some(place) = state.content.get_mut(from..from + payload.len()) {
+            place.copy_from_slice(payload);
+            state.changed = self.tick();
+            state.cache.settle(extent.lba.0..extent.end());
+        }
     }
 
     /// Sets the chance of errors in parts per million.
@@ -124,6 +151,10 @@ impl SimDisk {
     /// Lets nothing end before this time of the run.
     pub fn hang_until(&self, until: Duration) {
         lock(&self.state).stuck_until = until;
+    }
+
+    fn tick(&self) -> u128 {
+        self.shared.now().as_millis() / TICK_MILLIS
     }
 
     /// The process that held the disk is gone, and its handles with it.
@@ -195,6 +226,7 @@ impl SimDisk {
     fn apply(&self, change: &Change) -> (bool, Option<WriteId>) {
         let mut guard = lock(&self.state);
         let state = &mut *guard;
+        state.changed = self.tick();
         let failed = self.shared.bites("disk.write-errors", state.errors.write);
         let is_late = state.power != change.power;
         let write = state.cache.begin();
@@ -326,10 +358,15 @@ impl Disk for Opened {
         self.disk.shared.on_hardware(self.disk.clone().flush()).await
     }
 
+    async fn stamp(&self) -> Result<Option<u128>, IoError> {
+        Ok(Some(lock(&self.disk.state).changed))
+    }
+
     async fn resize(&self, sectors: Sectors) -> Result<(), IoError> {
         self.check_writable("resize")?;
         self.disk.serve(Operation::Write(0)).await;
         let mut state = lock(&self.disk.state);
+        state.changed = self.disk.tick();
         state.content.resize(sectors.bytes() as usize, 0);
         state.cache.cut(sectors.0);
         Ok(())
