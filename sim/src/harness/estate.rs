@@ -206,10 +206,6 @@ impl Estate {
         *lock(&machine.agent) = None;
         machine.host.start();
         let first = machine.starts.fetch_add(1, Ordering::Relaxed) == 0;
-        if unclean && !first {
-            let truth = machine.truth();
-            lock(&machine.recorder.log).rebase(truth);
-        }
         let settings = self.agent_settings(machine);
         let key = self.stream_key(machine.id);
         let world = machine.host.world().world;
@@ -217,6 +213,14 @@ impl Estate {
         let trace = self.world.shared.clone();
         let this = Arc::clone(machine);
         machine.host.spawn(async move {
+            // A process that was killed ends with what it has under way.
+            while this.disks.iter().any(SimDisk::is_busy) {
+                tokio::time::sleep(START_AGAIN).await;
+            }
+            if unclean && !first {
+                let truth = this.truth();
+                lock(&this.recorder.log).rebase(truth);
+            }
             loop {
                 match Agent::start(settings.clone(), world.clone(), key.clone()).await {
                     Ok(agent) => {

@@ -11,6 +11,7 @@ use cache::{Cache, Promise, WriteId};
 use redoubt_core::{Extent, SECTOR_BYTES, Sectors};
 use redoubt_hw_models::{DiskClock, DiskModel, Operation, Service};
 use redoubt_ports::{Disk, DiskInfo, IoError, IoKind, pause};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -40,8 +41,11 @@ struct State {
     cache: Cache,
     /// When its parts are free.
     clock: DiskClock,
-    /// Grows with each power loss: operations of an older one are torn.
+    /// Grows with each power loss: a flush of an older one proves nothing.
     power: u64,
+    /// Changes that have not taken effect yet, by number, whether or not somebody still waits for them.
+    in_flight: BTreeMap<u64, Change>,
+    changes: u64,
     /// When it was changed last, whoever did it, as the clock of a file system tells: by ticks.
     changed: u128,
     errors: DiskErrors,
@@ -74,14 +78,13 @@ const TICK_MILLIS: u128 = 4;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// A change of sectors on its way through the hardware.
+#[derive(Clone)]
 struct Change {
     what: &'static str,
     extent: Extent,
     /// None writes zeros.
     payload: Option<Bytes>,
     durable: bool,
-    /// Power losses before it began.
-    power: u64,
 }
 
 impl SimDisk {
@@ -97,11 +100,19 @@ impl SimDisk {
         if state.writer.upgrade().is_some() || (!read_only && readers.is_some()) {
             return Err(self.error(IoKind::Busy, "open", "another process holds it"));
         }
+        if !state.in_flight.is_empty() {
+            return Err(self.error(IoKind::Busy, "open", "a process that was killed has not ended yet"));
+        }
         let hold = readers.unwrap_or_default();
         let place = if read_only { &mut state.readers } else { &mut state.writer };
         *place = Arc::downgrade(&hold);
         drop(state);
         Ok(Arc::new(Opened { disk: self.clone(), read_only, _hold: hold }))
+    }
+
+    /// Tells whether changes are under way. Their process holds the disk until they end, killed or not.
+    pub fn is_busy(&self) -> bool {
+        !lock(&self.state).in_flight.is_empty()
     }
 
     /// Returns the truth: what a read would see now.
@@ -166,20 +177,24 @@ impl SimDisk {
     pub(super) fn power_loss(&self) {
         let mut state = lock(&self.state);
         state.power += 1;
-        if !self.model.volatile_cache {
+        if self.model.volatile_cache {
+            let found = state.cache.power_loss(|count| self.shared.below(count));
+            if !found.is_empty() {
+                self.shared.trace.mark("unflushed-sectors-lost");
+            }
+            for (sector, found) in found {
+                let at = sector as usize * SECTOR;
+                if let Some(place) = state.content.get_mut(at..at + SECTOR) {
+                    place.copy_from_slice(&found);
+                }
+            }
+        } else {
             // What it has taken, it keeps.
             state.cache = Cache::default();
-            return;
         }
-        let found = state.cache.power_loss(|count| self.shared.below(count));
-        if !found.is_empty() {
-            self.shared.trace.mark("unflushed-sectors-lost");
-        }
-        for (sector, found) in found {
-            let at = sector as usize * SECTOR;
-            if let Some(place) = state.content.get_mut(at..at + SECTOR) {
-                place.copy_from_slice(&found);
-            }
+        // What is under way is torn now: nothing of it comes when the power is back.
+        for change in std::mem::take(&mut state.in_flight).into_values() {
+            self.put(&mut state, &change, None);
         }
     }
 
@@ -221,34 +236,40 @@ impl SimDisk {
         self.reach(end).await;
     }
 
-    /// Takes effect. After a power loss or an error each sector keeps its old or gets its new content
-    /// by chance. Tells whether it failed, and under which name a flush may cover it.
-    fn apply(&self, change: &Change) -> (bool, Option<WriteId>) {
-        let mut guard = lock(&self.state);
-        let state = &mut *guard;
+    /// Takes effect: as a whole under the name of a write, or torn, each sector by chance, in an error or without power. What
+    /// is torn without a name is durable as it is.
+    fn put(&self, state: &mut State, change: &Change, write: Option<(WriteId, bool)>) {
         state.changed = self.tick();
-        let failed = self.shared.bites("disk.write-errors", state.errors.write);
-        let is_late = state.power != change.power;
-        let write = state.cache.begin();
-        // Copied once for all sectors.
+        let is_torn = write.is_none_or(|(_, failed)| failed);
         let from = (change.extent.lba.bytes() as usize).min(state.content.len());
         let to = (from + change.extent.bytes() as usize).min(state.content.len());
+        // Copied once for all sectors.
         let before = Bytes::copy_from_slice(&state.content[from..to]);
         for index in 0..change.extent.sectors.0 {
-            if (failed || is_late) && self.shared.below(2) == 0 {
+            if is_torn && self.shared.below(2) == 0 {
                 continue;
             }
             let (sector, at) = (change.extent.lba.0 + index, index as usize * SECTOR);
             let content = change.payload.as_ref().map_or(ZEROS, |payload| payload.slice(at..at + SECTOR));
             let place = sector as usize * SECTOR;
             let Some(place) = state.content.get_mut(place..place + SECTOR) else { continue };
-            if !is_late {
+            if let Some((write, _)) = write {
                 state.cache.put(sector, write, before.slice(at..at + SECTOR), content.clone());
             }
             place.copy_from_slice(&content);
         }
         self.shared.trace.event(self.shared.now(), change.what, &change.extent.lba.0.to_le_bytes());
-        (failed, (!is_late).then_some(write))
+    }
+
+    /// A change reaches the medium, if it is still under way. Tells whether it failed, under which name a flush may
+    /// cover it, and how often the power was lost until then.
+    fn apply(&self, number: u64) -> Option<(bool, WriteId, u64)> {
+        let mut state = lock(&self.state);
+        let change = state.in_flight.remove(&number)?;
+        let failed = self.shared.bites("disk.write-errors", state.errors.write);
+        let write = state.cache.begin();
+        self.put(&mut state, &change, Some((write, failed)));
+        Some((failed, write, state.power))
     }
 
     /// Changes sectors on the hardware.
@@ -260,25 +281,34 @@ impl SimDisk {
         durable: bool,
     ) -> Result<(), IoError> {
         self.check(what, extent)?;
-        let power = lock(&self.state).power;
-        let (disk, change) = (self.clone(), Change { what, extent, payload, durable, power });
-        self.shared.on_hardware(async move { disk.perform(change).await }).await
+        let change = Change { what, extent, payload, durable };
+        let number = {
+            let mut state = lock(&self.state);
+            state.changes += 1;
+            let number = state.changes;
+            state.in_flight.insert(number, change.clone());
+            number
+        };
+        let disk = self.clone();
+        self.shared.on_hardware(async move { disk.perform(number, change).await }).await
     }
 
-    async fn perform(&self, change: Change) -> Result<(), IoError> {
+    async fn perform(&self, number: u64, change: Change) -> Result<(), IoError> {
         let bytes = if change.payload.is_some() { change.extent.bytes() } else { 0 };
         let what = if change.durable { Operation::DurableWrite(bytes) } else { Operation::Write(bytes) };
         let Service { begin, end } = self.begin(what);
         // Two operations may return in another order than they took effect.
         let taking = (end - begin).as_micros() as u64;
         self.reach(begin + self.shared.micros(0, taking)).await;
-        let (failed, write) = self.apply(&change);
+        // Without power nobody waits for an answer.
+        let Some((failed, write, power)) = self.apply(number) else { return Ok(()) };
         self.reach(end).await;
         let sectors = change.extent.lba.0..change.extent.end();
         let mut state = lock(&self.state);
-        if let Some(write) = write.filter(|_| state.power == change.power) {
+        if state.power == power {
             state.cache.returned(write, sectors, change.durable && !failed);
         }
+        drop(state);
         if failed {
             return Err(self.error(
                 IoKind::Device,
