@@ -138,7 +138,7 @@ impl Volume {
     fn take_within(&mut self, at: usize, part: Bytes) {
         let page = at / PAGE;
         let sectors = part.len() / SECTOR;
-        self.got[page - self.from] |= ((1u16 << sectors) - 1 << (at % PAGE / SECTOR)) as u8;
+        self.got[page - self.from] |= (((1u16 << sectors) - 1) << (at % PAGE / SECTOR)) as u8;
         let is_whole = part.len() == self.pages[page].len();
         let is_same = |held: &Bytes| held.as_ptr() == part.as_ptr() && held.len() == part.len();
         match &self.held[page] {

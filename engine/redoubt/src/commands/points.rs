@@ -173,8 +173,8 @@ fn table(list: &PointsJson) -> String {
     }
     text += &format!("{}\n", list.reach);
     let came = match list.undecided {
-        0 => String::new(),
-        1 => " the newest point came since retention looked last\n".to_owned(),
+        // The newest point stays, whatever the rules say.
+        0 | 1 => String::new(),
         newer => {
             format!(" the newest {newer} points came since retention looked last: not all of them may stay\n")
         }
