@@ -58,7 +58,7 @@ use std::sync::Arc;
 /// Slots behind the newest catalogue that make a round worth its puts: what a reader has to follow.
 pub const INDEX_SLOTS: u64 = 64;
 /// Entries behind the newest catalogue that make fewer slots worth it: who opens the newest point loads them all, in
-/// some 30 ms (decision 0036).
+/// some 40 ms (decision 0036).
 pub const INDEX_ENTRIES: u64 = 1 << 18;
 /// Catalogues that are looked at for one to build on: those that stay.
 pub(crate) const CATALOGUES_TRIED: usize = CATALOGUES_KEPT as usize;
