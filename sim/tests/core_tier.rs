@@ -102,6 +102,8 @@ fn a_run_reaches_what_its_story_is_about() {
     has("state-directory-hangs", &["files-hung", "activity-log-given-up", "marks-disowned", "marks-void"]);
     has("two-process-servers-want-one-log", &["store-fault-hit", "session-lost"]);
     has("process-server-dies-with-each-effect", &["killed-at-effect"]);
+    has("activity-log-cannot-be-written", &["file-fault-hit", "unclean-restart"]);
+    has("server-that-opens-late-takes-the-log", &["writer-fenced"]);
     has("source-disk-errors", &["guest-saw-disk-error", "engine-read-failed"]);
 }
 

@@ -222,6 +222,13 @@ fn the_core_tier_ends_with_the_same_codes_and_hands_over_a_line() {
         sim(&scenarios, &["core", "short@1", "--bug", "vaulted-before-commit", "--trace", "3"]);
     assert_eq!(code, 20, "{text}");
     assert!(text.contains("lines before") && text.contains("digest"), "{text}");
+    let vain = format!("{STORY}sometimes = [\"clock-stepped\", \"torn-tail-cut\"]\n");
+    let (code, text) = sim(&place("core-vain", &[("short.toml", &vain)]), &["core", "--seeds", "3"]);
+    assert_eq!(code, 25, "{text}");
+    assert!(
+        text.contains("short: never seen in 3 seeds: clock-stepped\n"),
+        "only what this tier has: {text}"
+    );
     assert_eq!(sim(&scenarios, &["core", "nobody"]).0, 11);
     assert_eq!(sim(&scenarios, &["core", "short", "--for", "soon"]).0, 2);
 }

@@ -40,11 +40,17 @@ pub enum Rare {
     ShortPages,
     /// A commit is cut into small segments.
     SmallSegments,
+    /// A block of the index that a reader has in memory is forgotten.
+    ForgottenBlock,
+    /// A unit that a reader has in memory is forgotten.
+    ForgottenUnit,
+    /// What a reader fetches ahead of need, or to keep near by, comes late: who asks for it meanwhile waits as well.
+    LateAhead,
 }
 
 impl Rare {
     /// Every point.
-    pub const ALL: [Rare; 14] = [
+    pub const ALL: [Rare; 17] = [
         Rare::EarlyBeat,
         Rare::LateBeat,
         Rare::EarlyCooling,
@@ -59,6 +65,9 @@ impl Rare {
         Rare::ReadTwice,
         Rare::ShortPages,
         Rare::SmallSegments,
+        Rare::ForgottenBlock,
+        Rare::ForgottenUnit,
+        Rare::LateAhead,
     ];
 
     /// Returns its name in scenarios and reports.
@@ -78,6 +87,9 @@ impl Rare {
             Rare::ReadTwice => "read-twice",
             Rare::ShortPages => "short-pages",
             Rare::SmallSegments => "small-segments",
+            Rare::ForgottenBlock => "forgotten-block",
+            Rare::ForgottenUnit => "forgotten-unit",
+            Rare::LateAhead => "late-ahead",
         }
     }
 }

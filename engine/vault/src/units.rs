@@ -17,10 +17,12 @@ use crate::segment::{SegmentId, open_unit};
 use crate::shrink::Inflater;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use redoubt_ports::{StoreKey, compute};
+use redoubt_ports::{Chance, Rare, StoreKey, compute};
 use redoubt_wire::aead::Opener;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::sleep;
 
 /// Plain bytes of units kept: what a booting guest touches in its first seconds.
 const CACHE_BYTES: usize = 64 << 20;
@@ -38,6 +40,9 @@ const ASKED_KIB_MAX: u64 = 64 << 10;
 const AHEAD_KIB_MAX: u64 = 24 << 10;
 /// Units that are opened where they arrive: for fewer, a worker costs more than it saves.
 const UNITS_IN_PLACE: usize = 3;
+
+/// How late comes what is forced to be late.
+const LATE_AHEAD: Duration = Duration::from_millis(400);
 
 /// What is wrong with a segment whose header is not the one its commit record implies.
 pub(crate) const HEADER_DIFFERS: &str = "the segment's header is not that of the commit record";
@@ -165,8 +170,13 @@ impl Shelves<'_> {
     fn present(&self, unit: &UnitPlace, purpose: Purpose) -> Option<Bytes> {
         match purpose {
             Purpose::Hydrate => self.near.has(self.part(unit)).then(Bytes::new),
+            _ if self.chance().forces(Rare::ForgottenUnit) => None,
             _ => self.units.get(unit),
         }
+    }
+
+    fn chance(&self) -> &dyn Chance {
+        &*self.log.vault.store.chance
     }
 
     /// Brings units from the cache near by or the store.
@@ -185,6 +195,9 @@ impl Shelves<'_> {
                     None => units.push(unit),
                 }
             }
+        }
+        if purpose != Purpose::Asked && !units.is_empty() && self.chance().forces(Rare::LateAhead) {
+            sleep(LATE_AHEAD).await;
         }
         let mut fetches: Vec<Fetch> = Vec::new();
         units.iter().for_each(|unit| plan(self.log, *unit, &mut fetches));

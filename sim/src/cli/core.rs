@@ -6,7 +6,7 @@
 
 use super::{call, files, interrupt, paint, pool, run};
 use crate::codes::INTERRUPTED;
-use crate::core_tier::{self, Outcome, Steps, Trace};
+use crate::core_tier::{self, MARKS, Outcome, Steps, Trace};
 use crate::cpu;
 use crate::harness::Verdict;
 use crate::plan;
@@ -109,6 +109,9 @@ struct Line {
     simulated: u64,
     operations: u64,
     judged: u64,
+    marks: BTreeSet<&'static str>,
+    /// Verbs that were not played.
+    unplayed: BTreeSet<String>,
 }
 
 impl Line {
@@ -120,6 +123,22 @@ impl Line {
         self.simulated += outcome.simulated;
         self.operations += outcome.operations;
         self.judged += outcome.judged;
+        self.marks.extend(&outcome.marks);
+        self.unplayed.extend(outcome.unplayed.iter().cloned());
+    }
+
+    /// What was to be seen sometimes, can be seen here and never was fails a line that held. Of a story that is played in
+    /// part, what is seldom may have its cause in the rest.
+    fn judge_what_is_seldom(&mut self, scenario: &Scenario) {
+        let is_judged =
+            self.runs >= scenario.seeds.pr && self.unplayed.iter().all(|what| what == "objectives");
+        let marks = scenario.expect.sometimes.iter().map(String::as_str);
+        let missing: Vec<&str> =
+            marks.filter(|mark| MARKS.contains(mark) && !self.marks.contains(mark)).collect();
+        if is_judged && !missing.is_empty() && self.verdict == Some(Verdict::Held) {
+            self.verdict = Some(Verdict::NeverSeen);
+            println!("{}: never seen in {} seeds: {}", scenario.name, self.runs, missing.join(", "));
+        }
     }
 
     fn add(&mut self, other: &Line) {
@@ -166,6 +185,9 @@ pub(super) fn core(directory: &Path, wanted: &Wanted<'_>) -> Result<u8, u8> {
         }
         budget.is_none_or(|budget| began.elapsed() < budget)
     });
+    if !interrupt::came() {
+        lines.iter_mut().zip(&scenarios).for_each(|(line, scenario)| line.judge_what_is_seldom(scenario));
+    }
     let mut total = Line::default();
     lines.iter().for_each(|line| total.add(line));
     if wanted.json {

@@ -29,7 +29,7 @@ impl World {
             }),
             Action::Freeze(host, ms) => self.freeze(host, *ms),
             // Wall clocks order nothing at this tier either; markers only show them.
-            Action::StepClock(..) => drop(self.c.marks.insert("clock-stepped")),
+            Action::StepClock(..) => self.c.marks.insert("clock-stepped"),
             Action::Cut(link) => self.set_link(link, Some(LinkFault::Cut)),
             Action::Loss(link, ppm) => self.set_link(link, Some(LinkFault::Loss(*ppm))),
             Action::Slow(link, speed) => self.set_link(link, Some(LinkFault::Slow(*speed))),

@@ -4,6 +4,7 @@ use super::content::Ledger;
 use super::dice::{Dice, Times};
 use super::disk::DiskTimes;
 use super::event::{Digest, Event};
+use super::marks::Marks;
 use super::net::{Net, Place, Wire, bytes_of};
 use super::oracle::Guest;
 use super::request::Requests;
@@ -13,7 +14,7 @@ use crate::oracles::Finding;
 use redoubt_core::message::Message;
 use redoubt_core::{Generation, Instant};
 use std::cell::RefCell;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -106,7 +107,7 @@ pub(super) struct Common {
     pub(super) truths: Vec<Truth>,
     pub(super) steps: Steps,
     pub(super) digest: Digest,
-    pub(super) marks: BTreeSet<&'static str>,
+    pub(super) marks: Marks,
     pub(super) findings: Vec<Finding>,
     trace: Option<Trace>,
     /// Guests are told to stop.
@@ -144,7 +145,7 @@ impl Common {
             truths: parts.truths,
             steps: Steps::default(),
             digest: Digest(parts.seed),
-            marks: BTreeSet::new(),
+            marks: Marks::default(),
             findings: Vec::new(),
             trace: parts.trace,
             is_quiet: false,

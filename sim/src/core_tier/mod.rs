@@ -27,6 +27,7 @@ mod event;
 mod files;
 mod guest;
 mod heap;
+mod marks;
 mod net;
 mod oracle;
 pub mod prey;
@@ -37,6 +38,7 @@ mod vault;
 mod world;
 
 pub use common::{Steps, Trace};
+pub use marks::MARKS;
 
 use crate::harness::Verdict;
 use crate::oracles::Finding;
@@ -122,7 +124,7 @@ pub fn play(scenario: &Scenario, plan: &Plan, trace: Option<&Trace>) -> Outcome 
         simulated: world.c.now / dice::MILLI,
         operations,
         judged,
-        marks: std::mem::take(&mut world.c.marks),
+        marks: world.c.marks.take(),
         unplayed: std::mem::take(&mut world.unplayed),
         digest: world.c.digest.0,
         findings: std::mem::take(&mut world.c.findings),

@@ -173,17 +173,18 @@ impl Net {
         let busy = &mut self.busy[a][b];
         // What waits at the entrance of a slow link passes at the speed of the link as it is now.
         *busy = now.max((*busy).min(now + 2 * SECOND)) + transfer;
-        let times = if link.is_wan { &self.wan.0 } else { &self.lan.0 };
-        let mut arrival = *busy + times.draw(dice);
-        while dice.happens(link.loss) {
-            arrival += RETRANSMIT;
-        }
-        arrival
+        let entered = *busy;
+        entered + self.delay(dice, from, to)
     }
 
     /// Draws the way of something that takes no room on the link.
     pub(super) fn delay(&self, dice: &mut Dice, from: Place, to: Place) -> u64 {
-        if self.link(from, to).is_wan { self.wan.0.draw(dice) } else { self.lan.0.draw(dice) }
+        let link = self.link(from, to);
+        let mut delay = if link.is_wan { self.wan.0.draw(dice) } else { self.lan.0.draw(dice) };
+        while dice.happens(link.loss) {
+            delay += RETRANSMIT;
+        }
+        delay
     }
 
     /// Returns when something that is sent now arrives: never before what was sent before it.

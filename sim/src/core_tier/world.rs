@@ -335,6 +335,7 @@ impl World {
     /// The harness looks at everything, and moves from load to liveness to the end.
     fn look(&mut self) {
         self.judge_bounds();
+        self.mark_faults_of_files();
         self.c.after(LOOK_EVERY, Event::Look);
         match self.phase {
             Phase::Load if self.c.now >= self.length => {
@@ -375,6 +376,14 @@ impl World {
             are_there &= self.c.truths[machine].guest.is_last_there;
         }
         are_there
+    }
+
+    /// Whoever met a fault of his files has met it, whatever came of that.
+    fn mark_faults_of_files(&mut self) {
+        let agents = self.agents.iter().map(|agent| agent.directory.met);
+        if agents.chain(self.servers.iter().map(|server| server.directory.met)).any(|met| met > 0) {
+            self.c.marks.insert("file-fault-hit");
+        }
     }
 
     /// Oracle `bounded`.

@@ -147,6 +147,7 @@ impl Work {
     async fn open(&self) -> Option<(Pin, MarkerId, PointView, Truth)> {
         let ports = self.host.world();
         let vault = Vault::open(ports.store, self.estate.newest_keys()).await.ok()?;
+        let vault = vault.with_chance(ports.world.chance.clone());
         let reader = MachineReader::open(&vault, self.machine.id).await.ok()?;
         let oldest = reader.points().into_iter().next()?;
         // Before the pin: who pins a point just as it retires holds one that is not listed any more.

@@ -283,6 +283,24 @@ pub const WORDS: &[Words] = &[
     ),
     words(
         "fault",
+        "buggify.forgotten-block",
+        "{rate} of the looks at a block of the index in a reader's memory find it forgotten",
+        "it is read again",
+    ),
+    words(
+        "fault",
+        "buggify.forgotten-unit",
+        "{rate} of the looks at a unit in a reader's memory find it forgotten",
+        "it is read again",
+    ),
+    words(
+        "fault",
+        "buggify.late-ahead",
+        "{rate} of what readers fetch ahead of need comes late",
+        "400 ms: whoever asks for it meanwhile waits as well",
+    ),
+    words(
+        "fault",
         "data.rot",
         "a bit of a stored segment changes",
         "after the last convergence, before everything is restored",

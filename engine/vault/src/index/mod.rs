@@ -55,6 +55,7 @@ use futures::StreamExt;
 use key::Cell;
 use redoubt_core::planted::{self, Bug};
 use redoubt_core::{MachineId, VolumeIndex};
+use redoubt_ports::Rare;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -121,7 +122,10 @@ impl StoredIndex {
         let mut blocks = Blocks::new();
         loop {
             let landing = self.flights.landing();
-            parts.retain(|id, blob| match self.cache.get(id) {
+            let chance = &self.log.vault.store.chance;
+            let in_memory =
+                |id: &BlockId| self.cache.get(id).filter(|_| !chance.forces(Rare::ForgottenBlock));
+            parts.retain(|id, blob| match in_memory(id) {
                 Some(block) if !reach.lacks(self.part_id(blob)) => blocks.insert(*id, block).is_some(),
                 _ => true,
             });

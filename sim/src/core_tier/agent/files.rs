@@ -45,7 +45,6 @@ impl AgentHost {
         } else if let Some(process) = &mut self.process {
             // The next attempt goes to the same slot: the other one holds the record that is good.
             process.state_counter -= 1;
-            c.marks.insert("file-fault-hit");
         }
         self.step(c, AgentEvent::StateWritten { ok: is_ok });
         self.write_state(c);
@@ -84,8 +83,6 @@ impl AgentHost {
         let is_ok = is_written && self.directory.sync(&mut c.dice);
         if is_ok {
             self.logs[usize::from(volume.0)].synced();
-        } else {
-            c.marks.insert("file-fault-hit");
         }
         self.step(c, AgentEvent::Persisted { volume, ok: is_ok });
         self.write_log(c);
@@ -132,7 +129,6 @@ impl AgentHost {
                     self.spill.sync();
                     AgentEvent::SpillSynced { ticket }
                 } else {
-                    c.marks.insert("file-fault-hit");
                     AgentEvent::SpillFailed { ticket }
                 }
             }

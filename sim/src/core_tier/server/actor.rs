@@ -153,7 +153,6 @@ impl ServerHost {
         let Some(open) = self.opened_machine(machine) else { return };
         if open.claim_for == Some(session) {
             // The agent came to a fenced server: it claims the log again (RC-7).
-            c.marks.insert("writer-fenced");
             self.open(c, machine, Some(Caller { connection, session, hello }));
         }
     }

@@ -39,8 +39,8 @@ pub(super) struct Caller {
 enum State {
     /// Nobody asked for it in this process.
     Closed,
-    /// Claim and seal are under way.
-    Opening { caller: Option<Box<Caller>>, tries: u32, pause: u64 },
+    /// It is looked at, then claim and seal are under way; `looks` are left.
+    Opening { caller: Option<Box<Caller>>, looks: u32, tries: u32, pause: u64 },
     /// An attempt failed; `waits_for_agent` if only an agent begins another one.
     Resting { waits_for_agent: bool, pause: u64, reason: RefusedReason },
     /// It is served.

@@ -12,6 +12,9 @@ use redoubt_core::Generation;
 use redoubt_core::message::RefusedReason;
 use redoubt_core::receiver::{Receiver, ReceiverLimits, ReceiverState};
 
+/// Requests before the claim: vault, key, a trial of the store's promises, the end of the log. On a bad line it is they that
+/// make an opening late, and let another server be first.
+const LOOKS: u32 = 10;
 /// Attempts of one request before the opening counts as failed.
 const TRIES: u32 = 4;
 
@@ -41,12 +44,13 @@ impl ServerHost {
     pub(super) fn open(&mut self, c: &mut Common, machine: u16, caller: Option<Caller>) {
         let owned = &mut self.machines[usize::from(machine)];
         owned.actor += 1;
-        owned.state = State::Opening { caller: caller.map(Box::new), tries: 0, pause: PAUSE_FIRST };
-        self.ask_opening(c, machine, Effect::Claim);
+        let caller = caller.map(Box::new);
+        owned.state = State::Opening { caller, looks: LOOKS, tries: 0, pause: PAUSE_FIRST };
+        self.ask_opening(c, machine, Effect::Look);
     }
 
     fn ask_opening(&mut self, c: &mut Common, machine: u16, effect: Effect) {
-        self.ask(c, machine, 200, true, effect);
+        self.ask(c, machine, 200, !matches!(effect, Effect::Look), effect);
     }
 
     /// A pause is over: another attempt, or the next request of this one.
@@ -72,8 +76,15 @@ impl ServerHost {
         effect: Effect,
         outcome: Outcome,
     ) {
-        let State::Opening { tries, .. } = &mut self.machines[usize::from(machine)].state else { return };
+        let State::Opening { looks, tries, .. } = &mut self.machines[usize::from(machine)].state else {
+            return;
+        };
         match (effect, outcome) {
+            (Effect::Look, Outcome::Done) => {
+                (*looks, *tries) = (looks.saturating_sub(1), 0);
+                let next = if *looks == 0 { Effect::Claim } else { Effect::Look };
+                self.ask_opening(c, machine, next);
+            }
             (Effect::Claim, Outcome::Epoch(epoch)) => {
                 *tries = 0;
                 self.ask_opening(c, machine, Effect::Seal(epoch));

@@ -30,7 +30,7 @@ impl ServerHost {
     pub(super) fn answered(&mut self, c: &mut Common, machine: u16, number: u32) {
         let Some((effect, outcome)) = c.requests.end(number) else { return };
         match (&effect, &mut self.machines[usize::from(machine)].state) {
-            (Effect::Claim | Effect::Seal(_), State::Opening { .. }) => {
+            (Effect::Look | Effect::Claim | Effect::Seal(_), State::Opening { .. }) => {
                 self.opening_answered(c, machine, effect, outcome);
             }
             (Effect::Commit { .. }, State::Open(_)) => self.published(c, machine, outcome),
@@ -117,6 +117,7 @@ impl ServerHost {
         c.say(host, || "lost the machine to another process server".to_owned());
         if let Some(open) = self.opened_machine(machine) {
             open.is_fenced = true;
+            c.marks.insert("writer-fenced");
             open.jobs.clear();
             open.wanted.clear();
         }
