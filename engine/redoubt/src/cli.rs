@@ -3,6 +3,7 @@
 mod keys;
 mod points;
 mod proofs;
+mod resync;
 mod services;
 mod shared;
 #[cfg(test)]
@@ -12,6 +13,7 @@ mod values;
 pub(crate) use keys::*;
 pub(crate) use points::*;
 pub(crate) use proofs::*;
+pub(crate) use resync::*;
 pub(crate) use services::*;
 pub(crate) use shared::*;
 pub(crate) use values::*;
@@ -52,6 +54,8 @@ pub(crate) enum Command {
     Protect(Protect),
     /// Shows health, lag and newest recovery point of a running service
     Status(Status),
+    /// Has a running service compare a machine's disks with the vault and send what differs
+    Resync(Resync),
     /// Lists the recovery points in a vault
     Points(Points),
     /// Serves a volume as it was at a recovery point, over NBD

@@ -48,6 +48,27 @@ pub(crate) enum Request {
         machine: String,
         ranges: Vec<RangeRequest>,
     },
+    /// The same of whole volumes, by name; without any, of all.
+    Compare {
+        /// Its name or its identity.
+        machine: String,
+        volumes: Vec<String>,
+    },
+}
+
+/// A comparison that is taken up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Taken {
+    pub(crate) machine: String,
+    pub(crate) name: String,
+    pub(crate) volumes: Vec<String>,
+    pub(crate) bytes: u64,
+    /// A resync was under way, and begins again with these.
+    pub(crate) joined: bool,
+    /// Generation of the agent: another one knows nothing of it.
+    pub(crate) generation: u64,
+    /// Newest change before it: points of later ones are behind it.
+    pub(crate) since: u64,
 }
 
 /// Bytes of a volume, which is named by its lasting identity.
@@ -72,11 +93,16 @@ pub(crate) trait Controlled: Send + Sync {
     fn protect(&self, name: String, path: String) -> BoxFuture<'_, Outcome<Vec<Address>>>;
     /// Returns how many bytes are taken up.
     fn resync(&self, _machine: String, _ranges: Vec<RangeRequest>) -> BoxFuture<'_, Outcome<u64>> {
-        Box::pin(async {
-            Err(Failure::usage("this service has no disks to repair from")
-                .hint("name the state directory of `redoubt agent` or `redoubt up` with --state"))
-        })
+        Box::pin(async { Err(diskless("to repair from")) })
     }
+    fn compare(&self, _machine: String, _volumes: Vec<String>) -> BoxFuture<'_, Outcome<Taken>> {
+        Box::pin(async { Err(diskless("to compare")) })
+    }
+}
+
+fn diskless(to: &str) -> Failure {
+    Failure::usage(format!("this service has no disks {to}"))
+        .hint("name the state directory of `redoubt agent` or `redoubt up` with --state")
 }
 
 /// Returns where the service of a state directory listens.
@@ -125,6 +151,7 @@ async fn client(stream: Box<dyn ByteStream>, service: &dyn Controlled) -> std::i
             Ok(Request::Status) => encode(service.status().await),
             Ok(Request::Protect { name, path }) => encode(service.protect(name, path).await),
             Ok(Request::Resync { machine, ranges }) => encode(service.resync(machine, ranges).await),
+            Ok(Request::Compare { machine, volumes }) => encode(service.compare(machine, volumes).await),
             Err(error) => {
                 encode::<()>(Err(Failure::usage(format!("the service does not know this request: {error}"))))
             }
@@ -212,6 +239,12 @@ mod tests {
         let request = Request::Protect { name: "a".into(), path: "b".into() };
         let failure = ask::<Vec<Address>>(directory.path(), &request).await.unwrap_err();
         assert_eq!((failure.exit, failure.what.as_str()), (Exit::Refused, "no a"));
+        let request = Request::Compare { machine: "a".into(), volumes: Vec::new() };
+        let failure = ask::<Taken>(directory.path(), &request).await.unwrap_err();
+        assert_eq!(
+            (failure.exit, failure.what.as_str()),
+            (Exit::Usage, "this service has no disks to compare")
+        );
         let mut raw = HostNet.connect(&endpoint(directory.path())).await.unwrap();
         raw.write_all(b"{\"command\":\"explode\"}\n").await.unwrap();
         let mut line = String::new();

@@ -88,6 +88,7 @@ fn format_of(command: &Command) -> Format {
         Command::ProcessServer(args) => args.common.format,
         Command::Maintainer(args) => args.common.format,
         Command::Protect(args) => args.common.format,
+        Command::Resync(args) => args.common.format,
         Command::Status(args) => args.common.format,
         Command::Points(args) => args.common.format,
         Command::Mount(args) => args.common.format,

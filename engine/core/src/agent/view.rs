@@ -129,6 +129,11 @@ impl AgentMachine {
         self.is_exact && !self.is_bitmap && self.settling.is_none()
     }
 
+    /// Tells whether a resync is wanted that has not begun yet.
+    pub fn is_resync_due(&self) -> bool {
+        self.pending_resync.is_some()
+    }
+
     /// Tells whether the local disk keeps something from the stream: blocks of the resync, or what a failed
     /// write left.
     pub fn has_unreadable(&self) -> bool {

@@ -13,6 +13,7 @@ mod points;
 mod process_server;
 mod progress;
 mod protect;
+mod resync;
 pub(crate) mod scrub;
 mod scrub_notes;
 mod status;
@@ -31,6 +32,7 @@ pub(crate) async fn run(command: Command) -> Outcome<()> {
         Command::ProcessServer(args) => process_server::run(args).await,
         Command::Maintainer(args) => maintainer::run(args).await,
         Command::Protect(args) => protect::run(args).await,
+        Command::Resync(args) => resync::run(args).await,
         Command::Status(args) => status::run(args).await,
         Command::Points(args) => points::run(args).await,
         Command::Mount(args) => mount::run(args).await,

@@ -3,8 +3,9 @@
 use super::vault::{PointsProbe, Seen};
 use crate::commands::nbd::{Address, uri};
 use crate::commands::scrub::range_of;
-use crate::control::{self, Controlled, RangeRequest};
+use crate::control::{self, Controlled, RangeRequest, Taken};
 use crate::failure::{Exit, Failure, Outcome};
+use crate::names;
 use crate::output::{self, Format, say};
 use crate::settings::plan::AgentPlan;
 use crate::state::{self, Record, State};
@@ -14,11 +15,13 @@ use crate::status::{
 };
 use async_trait::async_trait;
 use futures::future::BoxFuture;
-use redoubt_core::SECTOR_BYTES;
 use redoubt_core::extent_map::BLOCK_SECTORS;
+use redoubt_core::{Extent, SECTOR_BYTES};
 use redoubt_host::{HostClock, HostDisk, HostNet};
 use redoubt_ports::{Clock, Endpoint, Listener, Net};
-use redoubt_roles::agent::{Agent, AgentMode, AgentSettings, AgentStatus, MarkerPolicy, VolumeSpec};
+use redoubt_roles::agent::{
+    Agent, AgentMode, AgentSettings, AgentStatus, MarkerPolicy, VolumeSpec, VolumeStatus,
+};
 use redoubt_roles::nbd_server::{Export, ExportDirectory, serve};
 use redoubt_wire::StreamKey;
 use std::path::Path;
@@ -84,6 +87,8 @@ pub(crate) async fn prepare(plan: &AgentPlan) -> Outcome<Prepared> {
 /// A running agent, as the control socket sees it.
 struct Running {
     service: &'static str,
+    /// What its machine is called.
+    name: String,
     agent: Arc<Agent>,
     state: State,
     record: Mutex<Record>,
@@ -134,7 +139,8 @@ pub(crate) async fn run(
     let Launch { service, format, servers, key, probe } = launch;
     let Prepared { state, record, listeners } = prepared;
     let machine = record.machine().ok_or_else(|| Failure::new(Exit::Tool, "the record has no machine"))?;
-    let mut settings = AgentSettings::new(machine, host_name(), servers);
+    let name = host_name();
+    let mut settings = AgentSettings::new(machine, name.clone(), servers);
     settings.volumes = record.disks.iter().map(|disk| VolumeSpec::new(&disk.name, &disk.path)).collect();
     settings.markers = MarkerPolicy { interval: Some(plan.point_interval), ..MarkerPolicy::default() };
     settings.bounds = plan.bounds;
@@ -144,6 +150,7 @@ pub(crate) async fn run(
     let endpoints = listeners.iter().map(|listener| listener.endpoint()).collect();
     let running = Arc::new(Running {
         service,
+        name,
         agent: Arc::clone(&agent),
         state,
         record: Mutex::new(record),
@@ -220,6 +227,37 @@ impl Running {
         Ok(self.agent.resync(&ranges).await? * SECTOR_BYTES)
     }
 
+    async fn compare(&self, machine: &str, wanted: &[String]) -> Outcome<Taken> {
+        let status = self.agent.status();
+        let own = status.machine.to_string();
+        let shown = names::machine(&own, &self.name);
+        if machine != own && machine != self.name {
+            let what = format!("this service protects machine {shown}, not {machine}");
+            return Err(Failure::new(Exit::Refused, what)
+                .hint("name that one, or the state directory of the other one's service with --state"));
+        }
+        let all = &status.volumes;
+        if let Some(unknown) = wanted.iter().find(|name| !all.iter().any(|volume| volume.name == **name)) {
+            let known: Vec<&str> = all.iter().map(|volume| volume.name.as_str()).collect();
+            let what = format!("machine {shown} has no protected disk {unknown:?}");
+            return Err(Failure::new(Exit::Refused, what).hint(format!("it has {}", known.join(", "))));
+        }
+        let is_wanted = |volume: &&VolumeStatus| wanted.is_empty() || wanted.contains(&volume.name);
+        let volumes: Vec<&VolumeStatus> = all.iter().filter(is_wanted).collect();
+        let whole = |volume: &&VolumeStatus| (volume.id, Extent::new(0, volume.size_bytes / SECTOR_BYTES));
+        let ranges: Vec<_> = volumes.iter().map(whole).collect();
+        let bytes = self.agent.resync(&ranges).await? * SECTOR_BYTES;
+        Ok(Taken {
+            machine: own,
+            name: self.name.clone(),
+            volumes: volumes.iter().map(|volume| volume.name.clone()).collect(),
+            bytes,
+            joined: !matches!(status.mode, AgentMode::Exact | AgentMode::Spilling),
+            generation: status.generation.0,
+            since: self.agent.status().watermarks.issued().0,
+        })
+    }
+
     async fn add(&self, name: String, path: String) -> Outcome<Vec<Address>> {
         let name = crate::cli::volume_name(&name).map_err(Failure::usage)?;
         if !Path::new(&path).is_absolute() {
@@ -250,6 +288,10 @@ impl Controlled for Running {
 
     fn resync(&self, machine: String, ranges: Vec<RangeRequest>) -> BoxFuture<'_, Outcome<u64>> {
         Box::pin(async move { Running::resync(self, &machine, &ranges).await })
+    }
+
+    fn compare(&self, machine: String, volumes: Vec<String>) -> BoxFuture<'_, Outcome<Taken>> {
+        Box::pin(async move { Running::compare(self, &machine, &volumes).await })
     }
 }
 

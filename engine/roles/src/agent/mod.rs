@@ -202,7 +202,7 @@ impl Agent {
         let machine = &core.machine;
         let (memory_bytes, spill_bytes) = machine.spool_bytes();
         let (hot_extents, dirty) = machine.marks();
-        let is_promised = machine.is_promised();
+        let is_promised = machine.is_promised() && !machine.is_resync_due();
         let mode = match (machine.is_bitmap(), is_promised) {
             (true, _) => AgentMode::Bitmap,
             (false, true) if spill_bytes > 0 => AgentMode::Spilling,
