@@ -9,6 +9,8 @@ use redoubt_e2e::service::{Service, Site};
 use redoubt_e2e::{Place, binary, run, text, try_run};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 const FAILED: i32 = 5;
 const WARNED: i32 = 6;
@@ -114,6 +116,99 @@ fn unspoilt(file: &Path) -> Vec<u8> {
     let mut bytes = std::fs::read(file).unwrap();
     bytes[200] ^= 1;
     bytes
+}
+
+/// Flips a bit of an object; returns its name.
+fn spoil(site: &Site, file: &Path) -> String {
+    let mut bytes = std::fs::read(file).unwrap();
+    bytes[200] ^= 1;
+    std::fs::write(file, bytes).unwrap();
+    file.strip_prefix(&site.vault).unwrap().to_str().unwrap().to_owned()
+}
+
+/// The names that a scrub noted.
+fn noted(notes: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(notes).unwrap_or_default();
+    text.lines().skip(1).map(str::to_owned).collect()
+}
+
+/// Begins a slow scrub that keeps notes, interrupts it after a while as Ctrl-C does, and returns what it says.
+fn interrupted(site: &Site, notes: &Path, after: Duration) -> (Option<i32>, Value) {
+    let slow = ["scrub", "--vault", text(&site.vault), "--rate-max", "4MiB", "--resume", text(notes)];
+    let child = Command::new(binary())
+        .args(slow)
+        .args(["--format", "json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(after);
+    // SAFETY: a plain system call; the child has not been waited for, so the id is its own.
+    assert_eq!(unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGINT) }, 0);
+    let output = child.wait_with_output().unwrap();
+    let all: Value = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+    (output.status.code(), all[0].clone())
+}
+
+/// Returns the objects that are damaged, in order.
+fn told(found: &Value) -> Vec<String> {
+    let damage = found["damage"].as_array().unwrap().iter();
+    let mut objects: Vec<_> = damage.map(|damage| damage["object"].as_str().unwrap().to_owned()).collect();
+    objects.sort();
+    objects
+}
+
+#[test]
+fn a_scrub_that_was_interrupted_reads_only_the_rest_and_tells_all_damage() {
+    let place = Place::new();
+    let site = Site::new(&place);
+    let places = ["--state", text(&site.state), "--vault", text(&site.vault)];
+    // Each import is a writer and a segment of its own, and the first copy makes a point that needs them all.
+    let mut disks = Vec::new();
+    for number in 0..6 {
+        let image = place.path(&format!("{number}.img"));
+        std::fs::write(&image, &random(number)[..6 * MIB]).unwrap();
+        let disk = format!("d{number}={}", text(&image));
+        run(binary(), &[&["import", &disk][..], &places].concat()).unwrap();
+        disks.extend(["--disk".to_owned(), disk]);
+    }
+    let service = site.up(&disks.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+    site.caught_up().unwrap();
+    assert!(service.terminate().unwrap().success());
+    let machine = std::fs::read_dir(site.vault.join("g")).unwrap().next().unwrap().unwrap().path();
+    let mut files = segments(&machine.join("seg"));
+    files.sort();
+    assert_eq!(files.len(), 6, "{files:?}");
+    let early = spoil(&site, &files[0]);
+
+    let notes = place.path("notes");
+    let part = (3..20)
+        .map(|seconds| interrupted(&site, &notes, Duration::from_secs(seconds)))
+        .find(|_| !noted(&notes).is_empty());
+    let (exit, part) = part.expect("each is longer");
+    assert_eq!(exit, Some(FAILED), "{part}");
+    assert!(part["checked"].as_u64() < part["objects"].as_u64(), "it came not to its end: {part}");
+    assert_eq!(told(&part), std::slice::from_ref(&early), "the first part has it: {part}");
+    assert_eq!(part["whole_points"], Value::Array(Vec::new()), "nobody knows of the rest: {part}");
+    let known = noted(&notes);
+    assert!(!known.contains(&early), "what is damaged is not noted as whole: {known:?}");
+
+    // Were it read again, it would be told.
+    let late = spoil(&site, &site.vault.join(&known[0]));
+    let (exit, all, stderr) = scrub(&site, &["--resume", text(&notes)]);
+    assert_eq!((exit, all["verdict"].as_str()), (Some(FAILED), Some("damaged")), "{stderr}{all}");
+    assert_eq!(all["checked"], all["objects"], "{all}");
+    assert_eq!(all["resumed"].as_u64(), Some(known.len() as u64), "{all}");
+    assert_eq!(
+        told(&all),
+        std::slice::from_ref(&early),
+        "the rest alone was read, and the first part's damage is told"
+    );
+    assert!(!notes.exists(), "there is nothing to go on from");
+    let (_, anew, _) = scrub(&site, &[]);
+    let mut both = [early, late];
+    both.sort();
+    assert_eq!((anew["resumed"].as_u64(), &told(&anew)[..]), (Some(0), &both[..]), "{anew}");
 }
 
 /// Tells whether damage takes something of a point.

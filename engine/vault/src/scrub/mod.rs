@@ -202,7 +202,10 @@ impl Run<'_> {
         if self.watch.is_stopped() {
             return Err(Gone::Stopped);
         }
-        self.pace.turn(self.inventory.get(name).copied().unwrap_or(0)).await;
+        let bytes = self.inventory.get(name).copied().unwrap_or(0);
+        if !self.pace.turn(bytes, self.watch).await {
+            return Err(Gone::Stopped);
+        }
         match self.scrub.store.get(name, None).await {
             Ok(found) => found.ok_or(Gone::Missing),
             Err(failure) => Err(Gone::Unread(failure.to_string())),

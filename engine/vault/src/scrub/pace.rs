@@ -61,6 +61,9 @@ impl ScrubWatch {
     }
 }
 
+/// How long a wait goes on when the scrub is stopped.
+const STEP: Duration = Duration::from_millis(100);
+
 /// Spreads reads over time: each waits until those before it are paid for, and pays for itself.
 #[derive(Debug)]
 pub(super) struct Pace {
@@ -77,11 +80,37 @@ impl Pace {
         }
     }
 
-    /// Waits until so many bytes may be read.
-    pub(super) async fn turn(&self, bytes: u64) {
-        let Some(rate) = self.bytes_per_second else { return };
+    /// Waits until so many bytes may be read; false if the scrub is stopped before: a large object at a low rate is a
+    /// long wait, and behind it are others.
+    pub(super) async fn turn(&self, bytes: u64, watch: &ScrubWatch) -> bool {
+        let Some(rate) = self.bytes_per_second else { return true };
         let _turn = self.turn.lock().await;
         let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(rate);
-        sleep(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))).await;
+        let mut left = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        while !left.is_zero() && !watch.is_stopped() {
+            let step = left.min(STEP);
+            sleep(step).await;
+            left -= step;
+        }
+        left.is_zero()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_a_turn_is_sent_away_when_the_scrub_is_stopped() {
+        let (pace, watch) = (Pace::new(Some(1 << 20)), ScrubWatch::default());
+        assert!(pace.turn(3 << 20, &watch).await, "it is paid for");
+        let stop = async {
+            sleep(STEP * 3).await;
+            watch.stop();
+        };
+        let waits = futures::future::join(pace.turn(16 << 20, &watch), pace.turn(16 << 20, &watch));
+        let (paid, ()) = futures::future::join(waits, stop).await;
+        assert_eq!(paid, (false, false), "neither the one whose turn it is nor the one behind it");
+        assert!(Pace::new(None).turn(1, &watch).await, "without a rate nobody waits");
     }
 }

@@ -141,10 +141,12 @@ impl Report {
         if self.damage.len() < DAMAGE_MAX { self.damage.push(damage) } else { self.more += 1 }
     }
 
-    /// Returns those of the points that no damage takes anything of, if it is known of each damage what it takes.
+    /// Returns those of the points that no damage takes anything of, if everything was read and it is known of each damage
+    /// what it takes.
     pub(super) fn whole_of(&self, points: impl Iterator<Item = PointId>) -> Vec<PointId> {
         let is_known = |damage: &Damage| damage.takes != Takes::Unknown;
-        if self.more > 0 || !self.damage.iter().all(is_known) {
+        let is_all = self.ended == Ended::Done && self.unread.is_empty() && self.more == 0;
+        if !is_all || !self.damage.iter().all(is_known) {
             return Vec::new();
         }
         let hits = self.damage.iter().flat_map(|damage| match &damage.takes {
