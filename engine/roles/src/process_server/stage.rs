@@ -7,9 +7,10 @@
 //! - SE-1 Entries in memory are in stream order, and each lies whole in its file.
 //! - SE-2 What is cut from the end vanishes newest file first, each removal durable before the next: a
 //!   crash in between leaves a prefix. What is trimmed from the front vanishes oldest first.
-//! - SE-3 What [`Stage::open`] returns is durable: it was written again and synced. A sync alone would
+//! - SE-3 What [`Stage::settle`] leaves is durable: it was written again and synced. A sync alone would
 //!   prove nothing: an earlier process may have died of a sync that failed, after which the system
-//!   counts the bytes as clean without having written them.
+//!   counts the bytes as clean without having written them. Files whose batches the vault holds are
+//!   removed instead: a server of many machines would write tens of gigabytes at its start for nothing.
 //! - SE-4 What memory keeps is what was appended, and is handed over once; the file has it as well.
 //!
 //! What is *not* here: what continues the stream (`core::receiver::judge`), when to sync.
@@ -112,7 +113,7 @@ pub(super) fn machine_of(name: &str) -> Option<MachineId> {
 
 impl Stage {
     /// Scans the machine's files: cuts a torn tail, reports damage and removes what lies behind it.
-    /// After an error open again later.
+    /// Nothing is durable before it is settled. After an error open again later.
     pub(super) async fn open(directory: Arc<dyn Files>, machine: MachineId) -> Result<Stage, IoError> {
         let (files, entries) = (VecDeque::new(), VecDeque::new());
         let (is_open, next_number, bytes, kept_bytes) = (false, 0, 0, 0);
@@ -155,10 +156,6 @@ impl Stage {
                 newest.file.set_len(newest.length).await?;
             }
         }
-        for file in &stage.files {
-            file.file.sync().await?;
-        }
-        stage.directory.sync_dir().await?;
         Ok(stage)
     }
 
@@ -207,13 +204,12 @@ impl Stage {
                 tracing::error!(%machine, name, at, "staged data is damaged; the agent must send it again");
             }
         }
-        // SE-3: the same bytes at the same place, so that a power loss in the middle changes nothing.
-        file.write_at(0, &[content.slice(..end as usize)]).await?;
         self.files.push_back(StageFile { number, file, length: end, last });
         Ok(whole && scan.tail == Tail::Clean)
     }
 
-    /// Drops what the vault holds and what does not continue it.
+    /// Drops what the vault holds and what does not continue it; what is staged then is durable. After an error open
+    /// again later.
     pub(super) async fn settle(&mut self, vaulted: BatchPosition) -> Result<(), IoError> {
         let mut at = vaulted;
         let mut vaulted_entries = 0;
@@ -241,7 +237,22 @@ impl Stage {
             self.forget(oldest);
         }
         self.trim_files(vaulted.seq).await;
-        Ok(())
+        self.harden().await
+    }
+
+    /// Writes each file again (SE-3): the same bytes at the same place, so that a power loss in the middle changes
+    /// nothing.
+    async fn harden(&self) -> Result<(), IoError> {
+        for StageFile { number, file, length, .. } in &self.files {
+            let content = file.read_at(0, *length as usize).await?;
+            if content.len() as u64 != *length {
+                let what = format!("read stage file {number} again");
+                return Err(IoError::new(IoKind::Device, what, "the file is shorter than it was"));
+            }
+            file.write_at(0, &[content]).await?;
+            file.sync().await?;
+        }
+        self.directory.sync_dir().await
     }
 
     /// Returns the place of the oldest entry that another stream key sealed: nothing from there on can be opened.

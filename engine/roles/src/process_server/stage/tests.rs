@@ -7,6 +7,7 @@ use redoubt_core::change::{Batch, Change};
 use redoubt_core::{
     BatchPosition, Chain, Generation, Lba, MachineId, Record, SealedBatch, SealedMeta, VolumeIndex, WriteSeq,
 };
+use redoubt_ports::Files;
 use redoubt_wire::{StreamKey, seal};
 use std::sync::Arc;
 
@@ -104,4 +105,18 @@ async fn what_leaves_the_stage_leaves_memory() {
     stage.settle(BatchPosition { generation: GENERATION, ..batches[2].meta.position() }).await.unwrap();
     assert_eq!((stage.bytes, stage.kept_bytes), (one, 0));
     assert_eq!(stage.entries.len(), 1);
+}
+
+#[tokio::test]
+async fn a_start_writes_again_what_is_not_vaulted_and_nothing_else() {
+    let batches = stream(3, 4096);
+    let directory: Arc<MemFiles> = Arc::default();
+    staged(&directory, &batches).await;
+    let vaulted = |last: usize| BatchPosition { generation: GENERATION, ..batches[last].meta.position() };
+    directory.fail_writes(Some("stage-"));
+    let mut stage = Stage::open(directory.clone(), MACHINE).await.unwrap();
+    assert!(stage.settle(vaulted(1)).await.is_err(), "the third batch is not durable before it is written");
+    let mut stage = Stage::open(directory.clone(), MACHINE).await.unwrap();
+    stage.settle(vaulted(2)).await.expect("nothing is left to be written");
+    assert!(directory.list().await.unwrap().is_empty());
 }
