@@ -84,6 +84,8 @@ pub enum Bug {
     KeepSpillOfOtherKey,
     /// A start after a clean stop does not look whether somebody wrote to the disks meanwhile.
     TrustStoppedDisks,
+    /// A start of a process server syncs what it finds staged and does not write it again.
+    TrustFoundStage,
     /// Vault object and data keys have no twin.
     KeysStoredOnce,
     /// The canary of the CI kit: after an unclean start batches go out in the clear.
@@ -117,7 +119,7 @@ pub fn is_order_late(op: &Op) -> bool {
 
 impl Bug {
     /// Every planted bug that the lab must catch.
-    pub const ALL: [Bug; 36] = [
+    pub const ALL: [Bug; 37] = [
         Bug::AckBeforeOrder,
         Bug::SkipActivityLogSync,
         Bug::ForgetAfterSend,
@@ -151,6 +153,7 @@ impl Bug {
         Bug::TrustDisownedMarks,
         Bug::KeepSpillOfOtherKey,
         Bug::TrustStoppedDisks,
+        Bug::TrustFoundStage,
         Bug::KeysStoredOnce,
         Bug::KeepGarbage,
         Bug::LeaveOrphans,

@@ -364,7 +364,8 @@ impl World {
             }
         }
         for server in &mut self.servers {
-            server.directory = super::files::Directory { met: server.directory.met, ..Default::default() };
+            let super::files::Directory { met, is_lost, .. } = server.directory;
+            server.directory = super::files::Directory { met, is_lost, ..Default::default() };
             server.trip = None;
         }
         self.wake_files(now);

@@ -19,6 +19,8 @@ pub(super) struct Directory {
     pub(super) hang_until: u64,
     /// Faults that somebody met.
     pub(super) met: u64,
+    /// What it held was lost.
+    pub(super) is_lost: bool,
     /// Effects until the power is lost with one.
     pub(super) trip: Option<u64>,
     /// It was lost with the newest effect.

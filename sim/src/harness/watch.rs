@@ -127,7 +127,7 @@ impl Watch {
         let is_excused = estate.servers.len() > 1
             // What is staged just then is sealed under the old key, and given up.
             || estate.has_given_keys()
-            || estate.servers.values().any(|server| server.host.files.faults_met() > 0);
+            || estate.servers.values().any(|server| server.host.files.has_lost());
         if let Some(finding) = order_kept::judge(name, losses, is_excused)
             && self.told.insert((name.to_owned(), finding.oracle))
         {

@@ -2,7 +2,8 @@
 //! the estate gives.
 //!
 //! What a process server acknowledged as staged is durable there: no death and no power loss takes it
-//! back. Only another process server, which never had it, or a state directory that failed may lack it.
+//! back. No full directory and no failed sync does either. Only another process server, which never had it,
+//! or a state directory that was lost may lack it.
 //! And a machine writes one history, in sequences that are never used twice: another history can
 //! be found only where another process server may have taken one.
 
@@ -17,7 +18,7 @@ pub struct Losses {
     pub forks: u64,
 }
 
-/// Judges one machine; `is_excused` if the estate has several process servers or one whose files failed.
+/// Judges one machine; `is_excused` if the estate has several process servers or one whose files were lost.
 pub fn judge(machine: &str, losses: Losses, is_excused: bool) -> Option<Finding> {
     let what = match losses {
         _ if is_excused => return None,

@@ -194,7 +194,7 @@ pub const WORDS: &[Words] = &[
         "fault",
         "files.sync-errors",
         "{rate} of the syncs on {on} fail",
-        "of state files; a later one proves nothing",
+        "of state files, heard or not because the process died meanwhile; a later one proves nothing",
     ),
     words(
         "fault",

@@ -244,6 +244,7 @@ pub const MARKS: &[&str] = &[
     "files-hung",
     "file-fault-hit",
     "sync-failed",
+    "sync-failed-unheard",
     "spill-met-full-disk",
     "stage-met-full-disk",
     "store-fault-hit",

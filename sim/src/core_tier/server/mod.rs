@@ -174,6 +174,7 @@ impl ServerHost {
     /// The state directory is gone.
     pub(super) fn lose_files(&mut self) {
         self.directory.met += 1;
+        self.directory.is_lost = true;
         self.machines.iter_mut().for_each(|owned| owned.stage.wipe());
     }
 

@@ -14,7 +14,7 @@ use super::{Shared, lock};
 use crate::oracles::secrets;
 use async_trait::async_trait;
 use bytes::Bytes;
-use content::Content;
+use content::{Content, Covered};
 use redoubt_hw_models::DiskModel;
 use redoubt_ports::{File, Files, IoError, IoKind, OpenMode, pause};
 use std::any::Any;
@@ -50,6 +50,7 @@ struct State {
     sync_errors: u32,
     stuck_until: Duration,
     faults_met: u64,
+    is_lost: bool,
     locked: bool,
     process: u64,
     /// Effects until the power goes with one of them.
@@ -154,6 +155,11 @@ impl SimFiles {
         lock(&self.state).faults_met
     }
 
+    /// Tells whether everything was lost once.
+    pub fn has_lost(&self) -> bool {
+        lock(&self.state).is_lost
+    }
+
     /// Returns the sizes of all files.
     pub fn sizes(&self) -> BTreeMap<String, u64> {
         let state = lock(&self.state);
@@ -210,6 +216,7 @@ impl SimFiles {
         let mut state = lock(&self.state);
         (state.names, state.durable, state.pending) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
         state.faults_met += 1;
+        state.is_lost = true;
     }
 
     /// Finds the file, or makes it; tells which.
@@ -255,6 +262,36 @@ struct Open {
     files: SimFiles,
     name: String,
     node: Node,
+}
+
+/// A sync that was asked for. The system goes on with it when whoever asked has died: it may fail, and nobody hears of it.
+struct SyncUnderWay<'a> {
+    open: &'a Open,
+    covered: Covered,
+    is_heard: bool,
+}
+
+impl SyncUnderWay<'_> {
+    /// Tells whether it fails: then what it covered is no longer dirty and not on the disk.
+    fn fails(&self) -> bool {
+        let files = &self.open.files;
+        let mut state = lock(&files.state);
+        let fails = files.shared.bites("files.sync-errors", state.sync_errors);
+        if fails {
+            state.faults_met += 1;
+            files.shared.trace.mark("sync-failed");
+            lock(&self.open.node).forsake(&self.covered, &mut |bound| files.shared.below(bound));
+        }
+        fails
+    }
+}
+
+impl Drop for SyncUnderWay<'_> {
+    fn drop(&mut self) {
+        if !self.is_heard && self.fails() {
+            self.open.files.shared.trace.mark("sync-failed-unheard");
+        }
+    }
 }
 
 struct Lock {
@@ -413,18 +450,15 @@ impl File for Open {
     async fn sync(&self) -> Result<(), IoError> {
         // What this sync covers is fixed when it is asked for; later writes stay volatile.
         let covered = lock(&self.node).covered();
-        self.files.sync_time(covered.bytes()).await;
+        let bytes = covered.bytes();
+        let mut sync = SyncUnderWay { open: self, covered, is_heard: false };
+        self.files.sync_time(bytes).await;
         self.files.answer().await;
-        {
-            let mut state = lock(&self.files.state);
-            if self.files.shared.bites("files.sync-errors", state.sync_errors) {
-                state.faults_met += 1;
-                self.files.shared.trace.mark("sync-failed");
-                lock(&self.node).forsake(&covered, &mut |bound| self.files.shared.below(bound));
-                return Err(self.files.error(IoKind::Device, &format!("sync {}", self.name), "injected"));
-            }
-            lock(&self.node).harden(&covered);
+        sync.is_heard = true;
+        if sync.fails() {
+            return Err(self.files.error(IoKind::Device, &format!("sync {}", self.name), "injected"));
         }
+        lock(&self.node).harden(&sync.covered);
         self.files.effect("sync", &self.name).await;
         Ok(())
     }
