@@ -22,8 +22,8 @@ const FAN: u64 = 4;
 const SMALL: u64 = 256;
 /// A folded run is folded again once what is newer has this part of its entries: bounds what it hides.
 const REFOLD_PART: u64 = 4;
-/// What is newer counts as so many entries at least: one block is folded again at any time.
-const REFOLD_LEAST: u64 = 4096;
+/// What is newer counts as so many entries at least: a few KiB are folded again at any time.
+const REFOLD_LEAST: u64 = 512;
 
 /// A run of the index, as far as folding looks at it. Runs follow one another, oldest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -111,6 +111,27 @@ fn an_entry_of_a_quiet_machine_is_written_a_few_times() {
     assert!(times <= 7 && most <= 15, "each entry is written {times} times, in {most} runs at most");
 }
 
+/// A quiet machine whose points are decided: each round folds the few entries that it brings, on a disk that was
+/// filled long ago.
+#[test]
+fn a_fold_of_few_entries_writes_few_again() {
+    let (rounds, each) = (1000, 20);
+    let mut runs = vec![run(1, 1 << 20, true)];
+    let mut written = 0;
+    for at in 1..=rounds {
+        runs.push(run(at * 64, each, false));
+        let Some(Work::Fold(range)) = next_work(&runs, u64::MAX, u64::MAX) else {
+            panic!("all of it is decided")
+        };
+        let entries = runs[range.clone()].iter().map(|run| run.entries).sum();
+        written += entries;
+        runs.splice(range, [run(at * 64, entries, true)]);
+        assert!(runs.len() <= 8, "{} runs", runs.len());
+    }
+    let times = written / (rounds * each);
+    assert!(times <= 48, "each entry is written {times} times");
+}
+
 proptest! {
     /// Plays a log that grows and whose points are decided some slots behind: runs stay few and in their order, and
     /// each entry is written a number of times that grows with the logarithm.
