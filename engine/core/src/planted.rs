@@ -78,6 +78,8 @@ pub enum Bug {
     SealTwiceAlike,
     /// A mount shows zeros where the vault gives no answer.
     ZerosForUnread,
+    /// A read gives up what was packed elsewhere if another read has taken the newer catalogue already.
+    LoseWhatMoved,
     /// Marks that were disowned while the state directory hung are trusted by the next start.
     TrustDisownedMarks,
     /// What was spilled under another vault key is kept and sent.
@@ -119,7 +121,7 @@ pub fn is_order_late(op: &Op) -> bool {
 
 impl Bug {
     /// Every planted bug that the lab must catch.
-    pub const ALL: [Bug; 37] = [
+    pub const ALL: [Bug; 38] = [
         Bug::AckBeforeOrder,
         Bug::SkipActivityLogSync,
         Bug::ForgetAfterSend,
@@ -150,6 +152,7 @@ impl Bug {
         Bug::IgnorePins,
         Bug::SealTwiceAlike,
         Bug::ZerosForUnread,
+        Bug::LoseWhatMoved,
         Bug::TrustDisownedMarks,
         Bug::KeepSpillOfOtherKey,
         Bug::TrustStoppedDisks,

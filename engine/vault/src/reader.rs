@@ -8,6 +8,7 @@
 //! - RD-4 Damage in the index takes nothing: it is a finding, and an older catalogue or the log serves. Of what was
 //!   folded there is no log: its folds say the same.
 //! - RD-5 Of a folded stretch only the states of points that are kept are served: others would be mixtures.
+//! - RD-6 What a point shows is found wherever a maintainer packed it meanwhile, however many reads meet on the way.
 
 use crate::avoid::Avoid;
 use crate::chain::{LogMark, LogTail};
@@ -24,6 +25,7 @@ use crate::segment::GRANULE_SECTORS;
 use crate::units::Units;
 use crate::vault::Vault;
 use crate::view::PointView;
+use redoubt_core::planted::{self, Bug};
 use redoubt_core::{MachineId, Marker, Names, VolumeIndex, WriteSeq};
 use redoubt_ports::StoreKey;
 use std::collections::BTreeSet;
@@ -228,19 +230,19 @@ impl Inner {
     ) -> Result<Vec<Found>, ReadError> {
         let (near, is_kept) = (Near::default(), AtomicBool::new(true));
         let reach = Reach::new(&near, Purpose::Asked, &is_kept);
-        self.find_within(version, volume, sectors, reach).await
+        self.find_within(version, volume, sectors, reach).await.map(|(parts, _)| parts)
     }
 
-    /// As [`Inner::find`], with a cache near by.
+    /// As [`Inner::find`], with a cache near by. Returns the catalogue that was asked as well.
     pub(crate) async fn find_within(
         &self,
         version: Version,
         volume: VolumeIndex,
         sectors: Range<u64>,
         reach: Reach<'_>,
-    ) -> Result<Vec<Found>, ReadError> {
+    ) -> Result<(Vec<Found>, Arc<Catalogue>), ReadError> {
         if sectors.is_empty() {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), self.state().stored.clone()));
         }
         loop {
             let (stored, mut wanted, mut found) = self.find_in_tail(version, volume, &sectors);
@@ -251,7 +253,7 @@ impl Inner {
             match self.stored.find(&stored, version, volume, &mut wanted, &mut found, reach).await {
                 Ok(()) => {
                     found.sort_by_key(|part| part.first);
-                    return Ok(found);
+                    return Ok((found, stored));
                 }
                 Err(damage @ ReadError::Damaged { .. }) => self.fall_back(&stored, damage).await?,
                 Err(error) => return Err(error),
@@ -276,11 +278,15 @@ impl Inner {
         (state.stored.clone(), wanted, found)
     }
 
-    /// Something that was looked up is gone: a maintainer may have moved or given it up since. Takes a newer
-    /// catalogue, if there is one; tells whether it did.
-    pub(crate) async fn look_again(&self) -> Result<bool, ReadError> {
+    /// Something that was looked up in a catalogue is gone: a maintainer may have moved or given it up since. Takes a
+    /// newer catalogue, if there is one; tells whether another one is to be asked now.
+    pub(crate) async fn look_again(&self, by: &Arc<Catalogue>) -> Result<bool, ReadError> {
         let mut avoid = self.loading.lock().await;
-        let version = self.state().stored.version;
+        if !Arc::ptr_eq(&self.state().stored, by) {
+            // RD-6: another read did it meanwhile.
+            return Ok(!planted::active(Bug::LoseWhatMoved));
+        }
+        let version = by.version;
         let newest = self.newest_version().await?;
         if newest <= version || avoid.knows(newest) {
             return Ok(false);

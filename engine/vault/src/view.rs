@@ -1,7 +1,7 @@
 //! A machine's volumes as they were at one point.
 
 use crate::error::ReadError;
-use crate::index::{Found, UnitPlace, Version};
+use crate::index::{Catalogue, Found, UnitPlace, Version};
 use crate::log::Volumes;
 use crate::near::{Near, Purpose, Reach, SealedCache};
 use crate::pack::is_zero;
@@ -24,8 +24,19 @@ const HASH_RUN_BLOCKS: u64 = 16;
 /// Sectors looked up at once, 256 MiB of them: bounds what a question about a whole disk holds.
 const LOOKUP_SECTORS: u64 = GRANULE_SECTORS << 12;
 
-/// What holds an extent, by unit; false if what was read for that is not where the purpose wants it.
-type LookedUp = (Vec<Found>, bool);
+/// A read looks up again so often at most what a maintainer packs elsewhere while it is on its way. Each time needs
+/// a newer catalogue, and once is usual.
+const LOOKS_AGAIN_MAX: u32 = 8;
+
+/// What holds an extent.
+struct LookedUp {
+    /// By unit.
+    parts: Vec<Found>,
+    /// Whether what was read for it is where the purpose wants it.
+    is_kept: bool,
+    /// The catalogue that said so.
+    by: Arc<Catalogue>,
+}
 
 /// The machine's volumes as they were at one point. Reads may run concurrently.
 #[derive(Clone)]
@@ -121,8 +132,8 @@ impl PointView {
         self.load_found(volume, extent, purpose, looked_up, each).await
     }
 
-    /// Hands the content of an extent that was looked up to `each`, part by part. What is gone is looked up once more: a
-    /// maintainer may have packed it elsewhere since.
+    /// Hands the content of an extent that was looked up to `each`, part by part. What is gone is looked up again: a
+    /// maintainer may have packed it elsewhere since (RD-6).
     async fn load_found(
         &self,
         volume: VolumeIndex,
@@ -131,9 +142,9 @@ impl PointView {
         mut looked_up: LookedUp,
         mut each: impl FnMut(&Found, &Bytes) + Send,
     ) -> Result<bool, ReadError> {
-        let mut is_second = false;
+        let mut looks_left = LOOKS_AGAIN_MAX;
         loop {
-            let (parts, is_kept) = looked_up;
+            let LookedUp { parts, is_kept, by } = looked_up;
             let place = |unit: &UnitPlace, plain: &Bytes| {
                 let from = parts.partition_point(|part| part.unit < *unit);
                 parts[from..].iter().take_while(|part| part.unit == *unit).for_each(|part| each(part, plain));
@@ -141,10 +152,10 @@ impl PointView {
             let units = parts.chunk_by(|a, b| a.unit == b.unit).map(|parts| &parts[0].unit);
             match self.shelves().load(purpose, units, place).await {
                 Err(damage @ ReadError::Damaged { .. }) => {
-                    if is_second || !self.inner.look_again().await? {
+                    if looks_left == 0 || !self.inner.look_again(&by).await? {
                         return Err(damage);
                     }
-                    is_second = true;
+                    looks_left -= 1;
                     looked_up = self.units(volume, extent, purpose).await?;
                 }
                 loaded => return Ok(is_kept & loaded?),
@@ -152,7 +163,7 @@ impl PointView {
         }
     }
 
-    /// Returns what holds an extent, by unit; false if what was read for that is not where the purpose wants it.
+    /// Looks up what holds an extent.
     async fn units(
         &self,
         volume: VolumeIndex,
@@ -163,16 +174,16 @@ impl PointView {
         let is_kept = AtomicBool::new(true);
         let reach = Reach::new(&self.near, purpose, &is_kept);
         let sectors = extent.lba.0..extent.end();
-        let mut parts = self.inner.find_within(self.version, volume, sectors, reach).await?;
+        let (mut parts, by) = self.inner.find_within(self.version, volume, sectors, reach).await?;
         parts.sort_by_key(|part| part.unit);
-        Ok((parts, is_kept.load(Ordering::Relaxed)))
+        Ok(LookedUp { parts, is_kept: is_kept.load(Ordering::Relaxed), by })
     }
 
     /// Looks up what somebody waits for.
     async fn find(&self, volume: VolumeIndex, sectors: Range<u64>) -> Result<Vec<Found>, ReadError> {
         let is_kept = AtomicBool::new(true);
         let reach = Reach::new(&self.near, Purpose::Asked, &is_kept);
-        self.inner.find_within(self.version, volume, sectors, reach).await
+        self.inner.find_within(self.version, volume, sectors, reach).await.map(|(parts, _)| parts)
     }
 
     fn shelves(&self) -> Shelves<'_> {
@@ -230,7 +241,7 @@ impl PointView {
             let to = end.min((block / HASH_RUN_BLOCKS + 1) * HASH_RUN_BLOCKS);
             let run = Extent::new(block * grain, (to * grain).min(size) - block * grain);
             let looked_up = self.units(volume, run, Purpose::Asked).await?;
-            if looked_up.0.is_empty() {
+            if looked_up.parts.is_empty() {
                 hashes.extend((block..to).map(|_| None));
             } else {
                 let bytes = self.read_found(volume, run, looked_up).await?;

@@ -1,5 +1,7 @@
 //! Mounts of recovery points at the recovery site, while everything else goes on: each pins a point, reads it all the
-//! time through a local cache, and holds every answer against what the point held when it was mounted.
+//! time, and holds every answer against what the point held when it was mounted. The first, third, .. mount of a run
+//! reads here and there through a local cache that fills up behind it; the others have none and read their disks
+//! from end to end, some reads at once, so that readers read ahead and ask the vault again for what they dropped.
 //!
 //! Oracle `mount-holds`: a mount never shows other bytes than its point's; each read ends within the promised time; it
 //! fails only while something is wrong with the store or the way there; and its point is not given up until it is
@@ -23,15 +25,26 @@ use std::time::Duration;
 const ANSWER_WITHIN: Duration = Duration::from_secs(21);
 /// Largest read.
 const SECTORS_MAX: u64 = 64;
+/// Reads that are on the way at once if a disk is read in order.
+const READS_AT_ONCE: u64 = 4;
 /// Between two reads.
 const PAUSE: Duration = Duration::from_millis(300);
 /// Before something is tried again.
 const AGAIN: Duration = Duration::from_millis(500);
 /// Rounds of reads between two renewals of the pin: far more often than a mount does it, since this also asks whether
 /// the point is still held.
-const RENEW_EVERY: u32 = 8;
+const RENEW_EVERY: u64 = 8;
 /// Bytes of the local cache.
 const CACHE_BYTES: u64 = 64 << 20;
+
+/// How a mount reads.
+#[derive(Clone, Copy, PartialEq)]
+enum Manner {
+    /// Anywhere, through a local cache.
+    Anywhere,
+    /// From end to end, some reads at once, without a cache.
+    InOrder,
+}
 
 /// What a point holds, by volume.
 type Truth = BTreeMap<VolumeIndex, Vec<u8>>;
@@ -67,9 +80,11 @@ pub(super) fn mount(estate: &Arc<Estate>, machine: &str) {
     let host = estate.world.host(&format!("mount-{machine}-{}", mounts.len()), "target");
     host.start();
     let (stop, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Seen::default())));
+    let manner = if mounts.len().is_multiple_of(2) { Manner::Anywhere } else { Manner::InOrder };
     let work = Work {
         estate: Arc::clone(estate),
         machine: of,
+        manner,
         host: host.clone(),
         stop: stop.clone(),
         seen: seen.clone(),
@@ -115,6 +130,7 @@ pub(super) fn judge(estate: &Estate, is_faulty: impl Fn(Duration, Duration) -> b
 struct Work {
     estate: Arc<Estate>,
     machine: Arc<Machine>,
+    manner: Manner,
     host: Host,
     stop: Arc<AtomicBool>,
     seen: Arc<Mutex<Seen>>,
@@ -168,7 +184,10 @@ impl Work {
     async fn serve(&self, pin: &mut Pin, marker: MarkerId, view: PointView, truth: &Truth) {
         lock(&self.seen).held = Some(marker);
         let World { files, clock, .. } = self.host.world().world;
-        let cache = LocalCache::open(files, CACHE_BYTES).await.ok();
+        let cache = match self.manner {
+            Manner::Anywhere => LocalCache::open(files, CACHE_BYTES).await.ok(),
+            Manner::InOrder => None,
+        };
         let (mut disks, mut hydrations) = (BTreeMap::new(), Vec::new());
         for volume in truth.keys() {
             let Some(mut disk) = PointDisk::new(view.clone(), *volume, None, clock.clone()) else { continue };
@@ -178,7 +197,6 @@ impl Work {
             }
             disks.insert(*volume, disk);
         }
-        let shared = &self.estate.world.shared;
         let mut round = 0;
         while !self.is_stopped() {
             round += 1;
@@ -188,12 +206,28 @@ impl Work {
                 self.find(format!("point {marker} is pinned, and was given up"));
             }
             for (volume, disk) in &disks {
-                let sectors = disk.info().sectors.0;
-                let first = shared.below(sectors);
-                let extent = Extent::new(first, 1 + shared.below(SECTORS_MAX.min(sectors - first)));
-                self.read(*volume, disk, extent, &truth[volume]).await;
+                let reads = self.next(round, disk.info().sectors.0).into_iter();
+                let reads = reads.map(|extent| self.read(*volume, disk, extent, &truth[volume]));
+                futures::future::join_all(reads).await;
             }
             tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// What a round reads of a disk of so many sectors.
+    fn next(&self, round: u64, sectors: u64) -> Vec<Extent> {
+        match self.manner {
+            Manner::Anywhere => {
+                let shared = &self.estate.world.shared;
+                let first = shared.below(sectors);
+                vec![Extent::new(first, 1 + shared.below(SECTORS_MAX.min(sectors - first)))]
+            }
+            Manner::InOrder => {
+                let step = SECTORS_MAX * READS_AT_ONCE;
+                let from = (round - 1) % sectors.div_ceil(step) * step;
+                let firsts = (from..sectors.min(from + step)).step_by(SECTORS_MAX as usize);
+                firsts.map(|first| Extent::new(first, SECTORS_MAX.min(sectors - first))).collect()
+            }
         }
     }
 
