@@ -74,6 +74,7 @@ pub fn prey(bug: Bug) -> Prey {
         Bug::SealTwiceAlike => ("secrets", &["two-process-servers-want-one-log"][..]),
         Bug::ZerosForUnread => ("mount-holds", &["mount-outlives-an-outage"][..]),
         Bug::LoseWhatMoved => ("mount-holds", &["readers-forget-under-mounts"][..]),
+        Bug::BelieveNotThere => ("points-restorable", &["scrub-beside-everything"][..]),
         Bug::TrustStoppedDisks => ("prefix", &["disk-is-written-while-the-agent-is-stopped"][..]),
         Bug::TrustFoundStage => ("order-kept", &["process-server-dies-in-syncs-that-fail"][..]),
         Bug::KeepSpillOfOtherKey => ("converges", &["services-get-a-new-vault-key-during-a-cut"][..]),

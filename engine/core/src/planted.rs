@@ -78,6 +78,8 @@ pub enum Bug {
     SealTwiceAlike,
     /// A mount shows zeros where the vault gives no answer.
     ZerosForUnread,
+    /// An opening believes that a slot is not there because it was not when it was asked for unasked.
+    BelieveNotThere,
     /// A read gives up what was packed elsewhere if another read has taken the newer catalogue already.
     LoseWhatMoved,
     /// Marks that were disowned while the state directory hung are trusted by the next start.
@@ -121,7 +123,7 @@ pub fn is_order_late(op: &Op) -> bool {
 
 impl Bug {
     /// Every planted bug that the lab must catch.
-    pub const ALL: [Bug; 38] = [
+    pub const ALL: [Bug; 39] = [
         Bug::AckBeforeOrder,
         Bug::SkipActivityLogSync,
         Bug::ForgetAfterSend,
@@ -153,6 +155,7 @@ impl Bug {
         Bug::SealTwiceAlike,
         Bug::ZerosForUnread,
         Bug::LoseWhatMoved,
+        Bug::BelieveNotThere,
         Bug::TrustDisownedMarks,
         Bug::KeepSpillOfOtherKey,
         Bug::TrustStoppedDisks,

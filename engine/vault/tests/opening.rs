@@ -9,11 +9,12 @@ use redoubt_core::{
     BatchPosition, Chain, Change, Extent, Generation, Lba, MachineId, Marker, MarkerId, MarkerKind, Record,
     Sectors, VolumeId, VolumeIndex, WallTime, WriteSeq,
 };
-use redoubt_ports::{RawStore, StoreError, StoreKey};
+use redoubt_ports::{RawStore, StoreAround, StoreError, StoreKey};
 use redoubt_vault::{
     MachineReader, MachineWriter, Maintainer, MaintainerSettings, MemStore, PointId, Times, Vault, VaultKeys,
 };
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use support::{Seeded, run};
@@ -179,6 +180,53 @@ fn a_recovery_asks_for_no_object_of_another_machine() {
         let foreign = format!("g/{OTHER}");
         let asked = store.asked.lock().unwrap();
         assert!(!asked.is_empty() && asked.iter().all(|name| !name.starts_with(&foreign)), "{asked:?}");
+    });
+}
+
+/// A store into which the newest slot comes while the log is listed.
+struct Growing {
+    inner: Arc<MemStore>,
+    coming: StoreKey,
+    is_there: AtomicBool,
+}
+
+#[async_trait]
+impl StoreAround for Growing {
+    fn inner(&self) -> &dyn RawStore {
+        &*self.inner
+    }
+
+    async fn get(&self, key: &StoreKey, range: Option<Range<u64>>) -> Result<Option<Bytes>, StoreError> {
+        match *key == self.coming && !self.is_there.load(Ordering::Relaxed) {
+            true => Ok(None),
+            false => self.inner.get(key, range).await,
+        }
+    }
+
+    async fn list_after(
+        &self,
+        prefix: &str,
+        after: Option<&StoreKey>,
+        limit: usize,
+    ) -> Result<Vec<(StoreKey, u64)>, StoreError> {
+        sleep(ROUND_TRIP).await;
+        if self.coming.as_str().starts_with(prefix) {
+            self.is_there.store(true, Ordering::Relaxed);
+        }
+        self.inner.list_after(prefix, after, limit).await
+    }
+}
+
+#[test]
+fn a_slot_that_comes_while_the_log_is_listed_is_no_damage() {
+    run(async {
+        let bench = Bench::new().await;
+        let is_slot = |name: &StoreKey| name.as_str().starts_with(&format!("g/{MACHINE}/log/"));
+        let coming = bench.0.names().into_iter().filter(is_slot).max().unwrap();
+        let store = Arc::new(Growing { inner: bench.0, coming, is_there: AtomicBool::new(false) });
+        let vault = Vault::open_for(store, keys(), MACHINE).await.unwrap();
+        let (reader, damage) = MachineReader::open_damaged(&vault, MACHINE).await.unwrap();
+        assert_eq!((damage, reader.points().len() as u64), (None, POINTS));
     });
 }
 

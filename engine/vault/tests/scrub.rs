@@ -276,6 +276,87 @@ fn what_the_store_does_not_hand_out_is_neither_damaged_nor_whole() {
     });
 }
 
+/// A store that lists all but one object, and says nothing of newer catalogues if it is dark.
+struct Listing {
+    inner: Arc<MemStore>,
+    unlisted: StoreKey,
+    is_dark: bool,
+}
+
+#[async_trait::async_trait]
+impl StoreAround for Listing {
+    fn inner(&self) -> &dyn RawStore {
+        &*self.inner
+    }
+
+    async fn list_after(
+        &self,
+        prefix: &str,
+        after: Option<&StoreKey>,
+        limit: usize,
+    ) -> Result<Vec<(StoreKey, u64)>, StoreError> {
+        if self.is_dark && prefix.ends_with("/cat/") && limit == 1 {
+            return Err(StoreError::Unavailable("no answer".into()));
+        }
+        let mut page = self.inner.list_after(prefix, after, limit).await?;
+        page.retain(|(name, _)| *name != self.unlisted);
+        Ok(page)
+    }
+}
+
+fn first_of(store: &MemStore, part: &str) -> StoreKey {
+    store.names().into_iter().find(|name| name.as_str().contains(part)).unwrap()
+}
+
+#[test]
+fn a_key_that_was_being_made_when_its_twin_was_not_listed_is_whole() {
+    run(async {
+        let store = vault(1, Upkeep::Fold).await;
+        let unlisted = first_of(&store, ".twin");
+        let listing = || Listing { inner: store.clone(), unlisted: unlisted.clone(), is_dark: false };
+        assert_eq!(scrub(Arc::new(listing()), true).await.damage, []);
+        // It is not there after all.
+        store.tamper(&unlisted, None);
+        let damage = scrub(Arc::new(listing()), true).await.damage;
+        let told: Vec<(&str, &str)> =
+            damage.iter().map(|damage| (damage.object.as_str(), damage.what.as_str())).collect();
+        assert_eq!(told, [(unlisted.as_str(), "missing")]);
+        assert!(matches!(damage[0].takes, Takes::Nothing(_)), "the other one is whole");
+    });
+}
+
+#[test]
+fn what_is_missing_is_no_damage_while_nobody_says_whether_it_was_given_up() {
+    run(async {
+        let store = vault(1, Upkeep::Fold).await;
+        // Of the log behind the catalogue an opening knows by itself.
+        let parts = ["/cseg/", "/fold/", "/idx/"];
+        let is_part = |name: &StoreKey| parts.iter().any(|part| name.as_str().contains(part));
+        let (mut unread, mut damaged) = (BTreeSet::new(), BTreeSet::new());
+        for missing in store.names().into_iter().filter(is_part) {
+            let bytes = store.peek(&missing);
+            store.tamper(&missing, None);
+            for is_dark in [true, false] {
+                let listing = Listing { inner: store.clone(), unlisted: StoreKey::new("none"), is_dark };
+                let report = scrub(Arc::new(listing), true).await;
+                assert!(!is_dark || report.damage.is_empty(), "{missing}: {:?}", report.damage);
+                if report.unread.iter().any(|unread| unread.object == missing.as_str()) {
+                    unread.insert(missing.clone());
+                }
+                if report.damage.iter().any(|damage| damage.object == missing.as_str()) {
+                    damaged.insert(missing.clone());
+                }
+            }
+            store.tamper(&missing, bytes);
+        }
+        assert_eq!(unread, damaged);
+        assert!(
+            parts.iter().all(|part| damaged.iter().any(|name| name.as_str().contains(part))),
+            "{damaged:?}"
+        );
+    });
+}
+
 #[test]
 fn what_nothing_names_is_an_orphan_and_no_damage() {
     run(async {

@@ -3,7 +3,7 @@
 use super::copies;
 use super::estate::Estate;
 use super::guests;
-use super::{mounts, operator, probe};
+use super::{live_scrub, mounts, operator, probe};
 use crate::oracles::guest_untouched::{self, Excuse};
 use crate::plan::{Action, DiskFault, RESTART_AFTER};
 use crate::ports::{DiskErrors, LinkModel, lock};
@@ -144,6 +144,7 @@ pub(super) fn perform(estate: &Arc<Estate>, account: &mut Account, now: u64, act
         // These are performed by the run itself, which owns the restoring.
         Action::Damage(..) | Action::CheckPoints | Action::CheckLeftovers => {}
         Action::CheckMounts => probe::begin(estate),
+        Action::CheckScrub => live_scrub::begin(estate),
         Action::Mount(machine) => mounts::mount(estate, machine),
         Action::Unmount(machine) => mounts::unmount(estate, machine),
         Action::RotateKeys(machine) => operator::rotate(estate, machine),

@@ -25,6 +25,8 @@ mod images;
 #[cfg(madsim)]
 mod leftovers;
 #[cfg(madsim)]
+mod live_scrub;
+#[cfg(madsim)]
 mod liveness;
 #[cfg(madsim)]
 mod mounts;

@@ -281,6 +281,7 @@ pub(super) fn actions(
         "points" => (Action::CheckPoints, None),
         "leftovers" => (Action::CheckLeftovers, None),
         "mounts" => (Action::CheckMounts, None),
+        "scrub" => (Action::CheckScrub, None),
         other => match other.split_once('.') {
             Some(("store", knob)) => {
                 (Action::Store(knob.to_owned(), ppm), Some(Action::Store(knob.to_owned(), 0)))

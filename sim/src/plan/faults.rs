@@ -75,6 +75,8 @@ fn is_operator(action: &Action) -> bool {
             | Action::RetireKeys
             | Action::CheckPoints
             | Action::CheckLeftovers
+            | Action::CheckMounts
+            | Action::CheckScrub
     )
 }
 

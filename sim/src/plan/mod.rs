@@ -174,6 +174,8 @@ pub enum Action {
     CheckLeftovers,
     /// The newest point of each machine is opened at the recovery site, to measure how long that takes.
     CheckMounts,
+    /// Each machine's vault is scrubbed from the recovery site, while the run goes on.
+    CheckScrub,
 }
 
 impl fmt::Display for Action {
@@ -228,6 +230,7 @@ impl fmt::Display for Action {
             Action::CheckPoints => f.write_str("check all points"),
             Action::CheckLeftovers => f.write_str("check at rest what is left"),
             Action::CheckMounts => f.write_str("open the newest point of each machine"),
+            Action::CheckScrub => f.write_str("scrub each machine's vault"),
         }
     }
 }

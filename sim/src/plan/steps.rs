@@ -89,6 +89,7 @@ fn spoken(action: &Action) -> Option<Spoken<'_>> {
         Action::CheckPoints => plain("points", ""),
         Action::CheckLeftovers => plain("leftovers", ""),
         Action::CheckMounts => plain("mounts", ""),
+        Action::CheckScrub => plain("scrub", ""),
         Action::StartProcess(_)
         | Action::PowerOn(_)
         | Action::SiteOn(_)

@@ -346,6 +346,12 @@ pub const WORDS: &[Words] = &[
         "the newest point of each machine is opened at the recovery site",
         "measured as `mount` until its first block is there",
     ),
+    words(
+        "check",
+        "scrub",
+        "each machine's vault is scrubbed from the recovery site, slowly, and nothing may be called damaged",
+        "while the story goes on",
+    ),
 ];
 
 /// Models of guests in words.

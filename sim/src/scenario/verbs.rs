@@ -186,6 +186,7 @@ pub const VERBS: &[Verb] = &[
     verb("check", "points", Target::None, Ends::AtOnce, &[]),
     verb("check", "leftovers", Target::None, Ends::AtOnce, &[]),
     verb("check", "mounts", Target::None, Ends::AtOnce, &[]),
+    verb("check", "scrub", Target::None, Ends::AtOnce, &[]),
 ];
 
 /// Oracles, by the names used in `[expect] always`.
@@ -279,6 +280,7 @@ pub const MARKS: &[&str] = &[
     "damage-reported",
     "rot-spared-older-points",
     "index-damage-reported",
+    "scrubbed-meanwhile",
     "scrub-found-lost-content",
     "scrub-found-harmless-damage",
     "claim-damage-reported",

@@ -4,9 +4,10 @@
 //! What is *not* here: records below the mark. Nobody reads them, and nothing is said of them.
 
 use super::clear::{Fault, Kind};
-use super::report::Takes;
+use super::report::{Takes, Unread};
 use super::slots::{Named, STRETCH};
 use super::{Keys, Run, clear};
+use crate::error::StoreFailure;
 use crate::fold::{self, Fold, FoldInfo, FoldRow, Mark};
 use crate::index::{self, Catalogue, TableId};
 use crate::log::SegmentRow;
@@ -32,7 +33,13 @@ impl Run<'_> {
     pub(super) async fn folded(&mut self, newest: Option<&Catalogue>) {
         let Some(catalogue) = newest else {
             // Its clear header says at least what is not missing.
-            let slot = self.mark_in_clear().await;
+            let in_clear = self.mark_in_clear().await;
+            let slot = in_clear.unwrap_or_else(|failure| {
+                // Then nothing is known of any slot.
+                let object = failure.object.clone();
+                self.report.unread.push(Unread { object, why: failure.to_string() });
+                u64::MAX
+            });
             self.mark = Mark { slot, ..Mark::default() };
             return;
         };
@@ -59,8 +66,13 @@ impl Run<'_> {
                         rows.extend(fold.rows.into_iter().map(placed));
                         continue;
                     }
-                    Some(None) if self.is_outdated().await => continue,
-                    Some(None) => Fault::new(0, 0, "a fold that the catalogue names is missing"),
+                    Some(None) => {
+                        let is_outdated = self.is_outdated().await;
+                        if self.may_miss(name, is_outdated) {
+                            continue;
+                        }
+                        Fault::new(0, 0, "a fold that the catalogue names is missing")
+                    }
                     Some(Some(Err(fault))) => fault,
                 };
                 self.is_fold_broken = true;
@@ -85,18 +97,19 @@ impl Run<'_> {
     }
 
     /// Returns the last slot that was folded by now: of a newer catalogue only its clear header is looked at.
-    pub(super) async fn mark_now(&self) -> u64 {
-        if self.is_outdated().await { self.mark_in_clear().await } else { self.mark.slot }
+    pub(super) async fn mark_now(&self) -> Result<u64, StoreFailure> {
+        if self.is_outdated().await? { self.mark_in_clear().await } else { Ok(self.mark.slot) }
     }
 
     /// Returns the last slot that was folded, by the clear header of the newest catalogue that there is now.
-    async fn mark_in_clear(&self) -> u64 {
+    async fn mark_in_clear(&self) -> Result<u64, StoreFailure> {
         let prefix = names::catalogues(self.machine);
-        let newest = self.scrub.store.page(&prefix, None, 1).await.unwrap_or_default();
-        let Some((name, _)) = newest.first() else { return 0 };
-        let Kind::Catalogue(version) = Kind::of(name, self.machine) else { return 0 };
-        let header = self.scrub.store.get(name, Some(0..HEADER)).await.ok().flatten().unwrap_or_default();
-        index::peek(&header, self.vault, self.machine, version).map_or(0, |header| header.log_from - 1)
+        let newest = self.scrub.store.page(&prefix, None, 1).await?;
+        let Some((name, _)) = newest.first() else { return Ok(0) };
+        let Kind::Catalogue(version) = Kind::of(name, self.machine) else { return Ok(0) };
+        let header = self.scrub.store.get(name, Some(0..HEADER)).await?.unwrap_or_default();
+        let header = index::peek(&header, self.vault, self.machine, version);
+        Ok(header.map_or(0, |header| header.log_from - 1))
     }
 
     /// Checks the clear headers of all folds: what can be done without a key.

@@ -3,6 +3,7 @@
 use super::Run;
 use super::clear::{self, Fault, Kind};
 use super::report::Takes;
+use crate::error::StoreFailure;
 use crate::index::{self, Catalogue, TableInfo};
 use crate::names;
 use redoubt_ports::StoreKey;
@@ -138,9 +139,12 @@ impl Run<'_> {
         for (name, read) in names.iter().zip(self.each(names.clone(), work).await) {
             let fault = match self.note(name, read) {
                 None => None,
-                // A newer catalogue may not need it.
-                Some(None) if self.is_outdated().await => None,
-                Some(None) => Some(Fault::new(0, 0, "a table that a catalogue names is missing")),
+                Some(None) => {
+                    // A newer catalogue may not need it.
+                    let is_outdated = self.is_outdated().await;
+                    let missing = || Fault::new(0, 0, "a table that a catalogue names is missing");
+                    (!self.may_miss(name, is_outdated)).then(missing)
+                }
                 Some(Some(fault)) => fault,
             };
             if let Some(fault) = fault {
@@ -150,9 +154,9 @@ impl Run<'_> {
     }
 
     /// Tells whether a newer catalogue was published since the listing.
-    pub(super) async fn is_outdated(&self) -> bool {
+    pub(super) async fn is_outdated(&self) -> Result<bool, StoreFailure> {
         let prefix = names::catalogues(self.machine);
-        let newest = self.scrub.store.page(&prefix, None, 1).await.unwrap_or_default();
-        newest.first().is_some_and(|(name, _)| !self.inventory.contains_key(name))
+        let newest = self.scrub.store.page(&prefix, None, 1).await?;
+        Ok(newest.first().is_some_and(|(name, _)| !self.inventory.contains_key(name)))
     }
 }

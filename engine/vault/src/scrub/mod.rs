@@ -6,7 +6,7 @@
 //! Invariants
 //! - SC-1 What the store does not hand out is not known: it is told as such, never as damage, never as whole.
 //! - SC-2 Damage is told with the object that holds it; what it takes is asked of the reader, at every point.
-//! - SC-3 An object that nothing names is no damage. Names are listed before what names them is read, so that an
+//! - SC-3 What goes, comes or moves while the scrub goes on is no damage. An object that nothing names is no damage. Names are listed before what names them is read, so that an
 //!   upload under way is at worst told as one of these.
 //! - SC-4 At most [`ScrubSettings::at_once`] objects are in memory. A scrub that is stopped tells what it found.
 //! - SC-5 A scrub that goes on for another reads no segment object that the other found whole and that is still listed. It
@@ -28,7 +28,7 @@ mod verdict;
 pub use pace::ScrubWatch;
 pub use report::{Damage, Ended, Hit, Orphan, Report, Takes, Unread};
 
-use crate::error::VaultError;
+use crate::error::{StoreFailure, VaultError};
 use crate::fold::Mark;
 use crate::keys::VaultKeys;
 use crate::names;
@@ -116,6 +116,7 @@ impl Scrub {
             keys: None,
             named: BTreeSet::new(),
             pending: Vec::new(),
+            twinless: Vec::new(),
             points: Vec::new(),
             mark: Mark::default(),
             covered: 0,
@@ -130,6 +131,7 @@ impl Scrub {
         run.folded(index.newest.as_ref()).await;
         run.slots().await;
         run.index(index).await;
+        run.twins().await;
         run.verdict().await?;
         Ok(run.report)
     }
@@ -161,6 +163,8 @@ struct Run<'a> {
     /// Objects that something names.
     named: BTreeSet<StoreKey>,
     pending: Vec<Pending>,
+    /// Keys of which one object was listed and its twin was not: the one that was not, and whether the other is whole.
+    twinless: Vec<(StoreKey, bool)>,
     /// Points of the newest catalogue, and of all records behind it that count and can be read.
     points: Vec<crate::reader::PointId>,
     /// Where the log begins.
@@ -185,12 +189,15 @@ enum Gone {
 impl Run<'_> {
     async fn take_inventory(&mut self) -> Result<(), VaultError> {
         let prefix = format!("{}{}/", names::MACHINES, self.machine);
-        let mut after: Option<StoreKey> = None;
-        loop {
-            let page = self.scrub.store.page(&prefix, after.as_ref(), 10_000).await?;
-            let Some((last, _)) = page.last() else { break };
-            after = Some(last.clone());
-            self.inventory.extend(page);
+        // Data keys come before what they seal, and are listed before it: those of what was added meanwhile come last.
+        for prefix in [prefix, names::data_keys(self.machine)] {
+            let mut after: Option<StoreKey> = None;
+            loop {
+                let page = self.scrub.store.page(&prefix, after.as_ref(), 10_000).await?;
+                let Some((last, _)) = page.last() else { break };
+                after = Some(last.clone());
+                self.inventory.extend(page);
+            }
         }
         // With the vault object and its twin.
         self.report.objects = self.inventory.len() as u64 + 2;
@@ -235,6 +242,16 @@ impl Run<'_> {
                 None
             }
         }
+    }
+
+    /// Tells whether something may be missing, given whether a maintainer gave it up. If the store does not say that, nothing
+    /// is known of it (SC-1).
+    fn may_miss(&mut self, name: &StoreKey, is_given_up: Result<bool, StoreFailure>) -> bool {
+        is_given_up.unwrap_or_else(|failure| {
+            let why = format!("it is missing, and whether it was given up is not known: {failure}");
+            self.report.unread.push(Unread { object: name.to_string(), why });
+            true
+        })
     }
 
     /// Takes note of a segment object that an earlier scrub found whole; tells whether it is one.

@@ -5,6 +5,7 @@ use super::hits::{Bad, Of, Which};
 use super::open::{self, Opened};
 use super::report::Takes;
 use super::{Keys, Pending, Run};
+use crate::error::StoreFailure;
 use crate::fold::Spans;
 use crate::log::{self, LogRecord, SegmentRow};
 use crate::names;
@@ -111,9 +112,13 @@ impl Run<'_> {
                 self.gap(&mut link, *slot).await;
                 match self.note(name, read) {
                     Some(Some(found)) => self.slot(&mut link, *slot, name, found, &mut segments),
-                    // A maintainer may have folded it since.
-                    Some(None) if *slot <= self.mark_now().await => {}
-                    Some(None) => self.lost_slot(*slot),
+                    Some(None) => {
+                        // A maintainer may have folded it since.
+                        let is_folded = self.mark_now().await.map(|mark| *slot <= mark);
+                        if !self.may_miss(name, is_folded) {
+                            self.lost_slot(*slot);
+                        }
+                    }
                     None => {}
                 }
                 link.slot = *slot;
@@ -131,9 +136,11 @@ impl Run<'_> {
             return;
         }
         link.digest = None;
-        let mark = self.mark.slot.max(self.mark_now().await);
-        for missing in link.slot.max(mark) + 1..slot {
-            self.lost_slot(missing);
+        let mark_now = self.mark_now().await;
+        let mark = self.mark.slot.max(*mark_now.as_ref().unwrap_or(&0));
+        let first = link.slot.max(mark).saturating_add(1);
+        if first < slot && !self.may_miss(&names::slot(self.machine, first), mark_now.map(|_| false)) {
+            (first..slot).for_each(|missing| self.lost_slot(missing));
         }
     }
 
@@ -297,10 +304,15 @@ impl Run<'_> {
                 }
                 // A fenced writer's may have been collected.
                 Some(None) if is_void => {}
-                // A maintainer may have packed it anew.
-                Some(None) if is_folded && self.is_outdated().await => {}
-                Some(None) if !is_folded && self.is_given_up(&spans).await => {}
                 Some(None) => {
+                    // A maintainer may have packed it anew.
+                    let is_given_up = match is_folded {
+                        true => self.is_outdated().await,
+                        false => self.is_given_up(&spans).await,
+                    };
+                    if self.may_miss(&name, is_given_up) {
+                        continue;
+                    }
                     self.is_broken = true;
                     let takes = self.unmapped();
                     let damage = self.add(&name, Fault::new(0, 0, "a committed segment is missing"), takes);
@@ -313,8 +325,11 @@ impl Run<'_> {
     }
 
     /// Tells whether a record's segments were folded since it was read.
-    async fn is_given_up(&self, spans: &Spans) -> bool {
-        matches!(spans, Spans::Of(slot) if *slot <= self.mark_now().await)
+    async fn is_given_up(&self, spans: &Spans) -> Result<bool, StoreFailure> {
+        match spans {
+            Spans::Of(slot) => Ok(*slot <= self.mark_now().await?),
+            Spans::Each(_) => Ok(false),
+        }
     }
 
     /// Checks all segments by what they say of themselves.

@@ -3,7 +3,7 @@
 //! What is stored twice costs nothing as long as one of the two is whole: the damaged one is told all the same.
 
 use super::clear::{self, Fault, Kind};
-use super::{Run, Takes, sized};
+use super::{Run, Takes, Unread, sized};
 use crate::codec::Malformed;
 use crate::keys::{WrapId, wrapped_by};
 use crate::names::{self, Role};
@@ -57,9 +57,8 @@ impl Run<'_> {
             }
         }
         let lost = small.iter().filter(|(_, kind)| matches!(kind, Kind::Key(_)));
-        let lost = lost.map(|(name, kind)| (names::other_twin(name), *kind));
-        let lost = lost.filter(|(other, _)| !self.inventory.contains_key(other));
-        faults.extend(lost.map(|(name, kind)| (name, kind, Fault::new(0, 0, "missing"))));
+        let lost = lost.map(|(name, _)| (names::other_twin(name), whole.contains(name)));
+        self.twinless = lost.filter(|(other, _)| !self.inventory.contains_key(other)).collect();
         for (name, kind, fault) in faults {
             let is_held = matches!(kind, Kind::Key(_)) && whole.contains(&names::other_twin(&name));
             self.add(&name, fault, if is_held { TWIN_IS_WHOLE } else { cost_of(kind) });
@@ -68,8 +67,35 @@ impl Run<'_> {
         self.claims_are_dense(Role::Maintainer);
         // With none everything is checked as without keys.
         self.keys = (!keys.is_empty()).then(|| Arc::new(keys));
-        if self.report.with_keys && self.keys.is_none() {
+        let is_sealed = |name| !matches!(Kind::of(name, self.machine), Kind::Claim(..) | Kind::Key(_));
+        // A machine that is claimed for the first time has no key for a moment, and nothing that needs one.
+        if self.report.with_keys && self.keys.is_none() && self.inventory.keys().any(is_sealed) {
             self.no_key(crate::sealing::FIRST_DATA_KEY);
+        }
+    }
+
+    /// Keys of which only one object was listed. A key that is being made, or given up, has one for a while: when all else is
+    /// done it has both or none.
+    pub(super) async fn twins(&mut self) {
+        for (name, is_held) in std::mem::take(&mut self.twinless) {
+            if self.watch.is_stopped() {
+                return;
+            }
+            let store = &self.scrub.store;
+            let is_whole = match store.get(&name, None).await {
+                Ok(None) => store.get(&names::other_twin(&name), None).await.map(|other| other.is_none()),
+                found => found.map(|_| true),
+            };
+            match is_whole {
+                Ok(true) => {}
+                Ok(false) => {
+                    let takes = if is_held { TWIN_IS_WHOLE } else { Takes::Unknown };
+                    self.add(&name, Fault::new(0, 0, "missing"), takes);
+                }
+                Err(failure) => {
+                    self.report.unread.push(Unread { object: name.to_string(), why: failure.to_string() });
+                }
+            }
         }
     }
 
