@@ -4,7 +4,7 @@
 //! What is *not* here: records below the mark. Nobody reads them, and nothing is said of them.
 
 use super::clear::{Fault, Kind};
-use super::report::{Takes, Unread};
+use super::report::Takes;
 use super::slots::{Named, STRETCH};
 use super::{Keys, Run, clear};
 use crate::error::StoreFailure;
@@ -36,8 +36,7 @@ impl Run<'_> {
             let in_clear = self.mark_in_clear().await;
             let slot = in_clear.unwrap_or_else(|failure| {
                 // Then nothing is known of any slot.
-                let object = failure.object.clone();
-                self.report.unread.push(Unread { object, why: failure.to_string() });
+                self.unread(&StoreKey::new(failure.object.as_str()), failure.to_string());
                 u64::MAX
             });
             self.mark = Mark { slot, ..Mark::default() };

@@ -6,8 +6,8 @@
 //! Invariants
 //! - SC-1 What the store does not hand out is not known: it is told as such, never as damage, never as whole.
 //! - SC-2 Damage is told with the object that holds it; what it takes is asked of the reader, at every point.
-//! - SC-3 What goes, comes or moves while the scrub goes on is no damage. An object that nothing names is no damage. Names are listed before what names them is read, so that an
-//!   upload under way is at worst told as one of these.
+//! - SC-3 What comes, goes or moves while the scrub goes on is no damage, nor is an object that nothing names. Names are
+//!   listed before what names them is read, so that an upload under way is at worst told as one of these.
 //! - SC-4 At most [`ScrubSettings::at_once`] objects are in memory. A scrub that is stopped tells what it found.
 //! - SC-5 A scrub that goes on for another reads no segment object that the other found whole and that is still listed. It
 //!   reads all else again, damaged segments too, so that its report is all there is to say.
@@ -235,10 +235,7 @@ impl Run<'_> {
                 None
             }
             Err(Gone::Unread(why)) => {
-                self.report.unread.push(Unread { object: name.to_string(), why });
-                if self.report.unread.len() >= UNREAD_MAX {
-                    self.watch.stop();
-                }
+                self.unread(name, why);
                 None
             }
         }
@@ -248,10 +245,17 @@ impl Run<'_> {
     /// is known of it (SC-1).
     fn may_miss(&mut self, name: &StoreKey, is_given_up: Result<bool, StoreFailure>) -> bool {
         is_given_up.unwrap_or_else(|failure| {
-            let why = format!("it is missing, and whether it was given up is not known: {failure}");
-            self.report.unread.push(Unread { object: name.to_string(), why });
+            self.unread(name, format!("it is missing, and whether it was given up is not known: {failure}"));
             true
         })
+    }
+
+    /// Takes note of what the store did not hand out.
+    fn unread(&mut self, name: &StoreKey, why: String) {
+        self.report.unread.push(Unread { object: name.to_string(), why });
+        if self.report.unread.len() >= UNREAD_MAX {
+            self.watch.stop();
+        }
     }
 
     /// Takes note of a segment object that an earlier scrub found whole; tells whether it is one.

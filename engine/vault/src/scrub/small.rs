@@ -3,7 +3,7 @@
 //! What is stored twice costs nothing as long as one of the two is whole: the damaged one is told all the same.
 
 use super::clear::{self, Fault, Kind};
-use super::{Run, Takes, Unread, sized};
+use super::{Run, Takes, sized};
 use crate::codec::Malformed;
 use crate::keys::{WrapId, wrapped_by};
 use crate::names::{self, Role};
@@ -92,9 +92,7 @@ impl Run<'_> {
                     let takes = if is_held { TWIN_IS_WHOLE } else { Takes::Unknown };
                     self.add(&name, Fault::new(0, 0, "missing"), takes);
                 }
-                Err(failure) => {
-                    self.report.unread.push(Unread { object: name.to_string(), why: failure.to_string() });
-                }
+                Err(failure) => self.unread(&name, failure.to_string()),
             }
         }
     }
