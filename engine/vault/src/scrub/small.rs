@@ -3,7 +3,7 @@
 //! What is stored twice costs nothing as long as one of the two is whole: the damaged one is told all the same.
 
 use super::clear::{self, Fault, Kind};
-use super::{Run, Takes, sized};
+use super::{Ended, Run, Takes, sized};
 use crate::codec::Malformed;
 use crate::keys::{WrapId, wrapped_by};
 use crate::names::{self, Role};
@@ -38,12 +38,10 @@ impl Run<'_> {
 
     /// Keys, claims, marks, pins.
     pub(super) async fn small_objects(&mut self) {
-        let is_small = |(name, _): (&StoreKey, &u64)| {
-            let kind = Kind::of(name, self.machine);
-            matches!(kind, Kind::Key(_) | Kind::Claim(..) | Kind::Marks(_) | Kind::Pin)
-                .then(|| (name.clone(), kind))
-        };
-        let small: Vec<(StoreKey, Kind)> = self.inventory.iter().filter_map(is_small).collect();
+        let is_small = |kind| matches!(kind, Kind::Key(_) | Kind::Claim(..) | Kind::Marks(_) | Kind::Pin);
+        let of_kind = |(name, _): (&StoreKey, &u64)| (name.clone(), Kind::of(name, self.machine));
+        let small = self.inventory.iter().map(of_kind).filter(|(_, kind)| is_small(*kind));
+        let small: Vec<(StoreKey, Kind)> = small.collect();
         let (mut keys, mut whole, mut faults) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
         for group in small.chunks(SMALL_AT_ONCE) {
             let read = futures::future::join_all(group.iter().map(|(name, _)| self.read(name))).await;
@@ -67,7 +65,7 @@ impl Run<'_> {
         self.claims_are_dense(Role::Maintainer);
         // With none everything is checked as without keys.
         self.keys = (!keys.is_empty()).then(|| Arc::new(keys));
-        let is_sealed = |name| !matches!(Kind::of(name, self.machine), Kind::Claim(..) | Kind::Key(_));
+        let is_sealed = |name| !is_small(Kind::of(name, self.machine));
         // A machine that is claimed for the first time has no key for a moment, and nothing that needs one.
         if self.report.with_keys && self.keys.is_none() && self.inventory.keys().any(is_sealed) {
             self.no_key(crate::sealing::FIRST_DATA_KEY);
@@ -79,6 +77,7 @@ impl Run<'_> {
     pub(super) async fn twins(&mut self) {
         for (name, is_held) in std::mem::take(&mut self.twinless) {
             if self.watch.is_stopped() {
+                self.report.ended = Ended::Stopped;
                 return;
             }
             let store = &self.scrub.store;
